@@ -1,0 +1,54 @@
+# The project's few commands; `make` lists them. All of them set up .venv first where that is needed.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+RUN ?= bundle/runs/generated-dynammo-resnet18-s1
+ZIP ?= dist/$(notdir $(RUN:%/=%)).zip
+ARGS ?=
+
+VENV := .venv
+STAMP := $(VENV)/.installed
+VENV_PYTHON := $(CURDIR)/$(VENV)/bin/python
+
+.PHONY: help env train test test-slow lint bench bundle clean
+
+help:  ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+env: $(STAMP)  ## set up .venv with the pinned packages (PYTHON=python3.12 for another Python)
+
+# setuptools goes in first, at its pin, and builds the project without isolation: nothing unpinned is fetched.
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "make env needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 | tail -n 1)." \
+			"Name another one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV_PYTHON) -m pip install --quiet --constraint constraints.txt setuptools
+	$(VENV_PYTHON) -m pip install --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+train: env  ## run the main job: DynaMMo on generated images (ARGS='--seed 2' overrides)
+	cd bundle && $(VENV_PYTHON) -m monai.bundle run --config_file configs/train.json $(ARGS)
+
+test: env  ## run the tests, without the slow ones
+	$(VENV_PYTHON) -m pytest -m 'not slow' $(ARGS)
+
+test-slow: env  ## run the slow tests
+	$(VENV_PYTHON) -m pytest -m slow $(ARGS)
+
+lint: env  ## check style, format and types
+	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m ruff format --check .
+	$(VENV_PYTHON) -m mypy bundle/scripts
+
+bench: env  ## measure and print (ARGS goes to benchmarks/run.py)
+	$(VENV_PYTHON) benchmarks/run.py $(ARGS)
+
+bundle: env  ## write the MONAI zip of a finished run (RUN=folder, ZIP=file)
+	@mkdir -p '$(dir $(ZIP))'
+	PYTHONPATH=bundle $(VENV_PYTHON) -m scripts.commands.package '$(RUN)' '$(ZIP)'
+
+clean:  ## remove caches and built files; .venv, runs and models stay
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find bundle tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

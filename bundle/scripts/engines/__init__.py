@@ -1,0 +1,8 @@
+"""Engines: the events and stages of continual learning, and the trainer that goes through them."""
+
+from scripts.engines.events import ContinualEvents
+from scripts.engines.schedules import cosine, fractional_milestones
+from scripts.engines.stage import Stage
+from scripts.engines.trainer import ContinualTrainer
+
+__all__ = ["ContinualEvents", "ContinualTrainer", "Stage", "cosine", "fractional_milestones"]

@@ -1,0 +1,20 @@
+"""Learning-rate schedules given by fractions of the epochs, so that they fit any number of epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
+
+
+def fractional_milestones(
+    optimizer: Optimizer, epochs: int, fractions: Sequence[float], gamma: float = 0.1
+) -> LRScheduler:
+    """Multiply the rate by ``gamma`` at each of ``fractions`` (0..1) of ``epochs``."""
+    return MultiStepLR(optimizer, [round(fraction * epochs) for fraction in fractions], gamma)
+
+
+def cosine(optimizer: Optimizer, epochs: int) -> LRScheduler:
+    """Let the rate fall to zero along half a cosine over ``epochs``."""
+    return CosineAnnealingLR(optimizer, epochs)

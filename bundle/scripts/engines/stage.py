@@ -1,0 +1,106 @@
+"""A stage of learning a task: a few values from the config."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from scripts.engines.events import ContinualEvents
+from scripts.errors import UserError
+from scripts.memory.exemplars import ExemplarMemory
+from scripts.networks.outputs import Outputs
+from scripts.tasks.task import Item, Task
+
+
+def task_items(tasks: Sequence[Task], number: int, memory: ExemplarMemory) -> list[Item]:
+    """Return the training images of task ``number`` (from 1)."""
+    return list(tasks[number - 1].train)
+
+
+def task_and_memory_items(tasks: Sequence[Task], number: int, memory: ExemplarMemory) -> list[Item]:
+    """Return the training images of task ``number`` and the exemplars of the tasks before."""
+    return task_items(tasks, number, memory) + memory.items()
+
+
+def balanced_items(tasks: Sequence[Task], number: int, memory: ExemplarMemory) -> list[Item]:
+    """Return the same number of images of every class seen: the memory, which holds the new classes by now."""
+    return memory.items()
+
+
+def all_items(tasks: Sequence[Task], number: int, memory: ExemplarMemory) -> list[Item]:
+    """Return all training images of the tasks up to ``number``."""
+    return [item for task in tasks[:number] for item in task.train]
+
+
+DATA: dict[str, Callable[[Sequence[Task], int, ExemplarMemory], list[Item]]] = {
+    "task": task_items,
+    "task_and_memory": task_and_memory_items,
+    "balanced": balanced_items,
+    "all": all_items,
+}
+# which of T tasks, counted from 1, a stage is part of
+TASKS: dict[str, Callable[[int, int], bool]] = {
+    "every": lambda number, total: True,
+    "first": lambda number, total: number == 1,
+    "later": lambda number, total: number > 1,
+    "last": lambda number, total: number == total,
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage.
+
+    Args:
+        name: what the stage is called; ``<NAME>_STARTED`` and ``<NAME>_COMPLETED`` are its events.
+        epochs: passes over its data.
+        data: which images it sees, a key of :data:`DATA`.
+        trains: parts of the network that learn; see :meth:`scripts.networks.ContinualNet.parts`.
+        loss: from :class:`scripts.networks.Outputs` and labels to a scalar.
+        optimizer: from the parameters to an optimizer.
+        scheduler: from the optimizer and ``epochs=`` to a schedule that steps once an epoch; ``None``: a constant rate.
+        tasks: which tasks have this stage, a key of :data:`TASKS`.
+
+    Raises:
+        UserError: for fewer than one epoch, an unknown name, data or choice of tasks.
+    """
+
+    name: str
+    epochs: int
+    data: str
+    trains: Sequence[str]
+    loss: Callable[[Outputs, Tensor], Tensor]
+    optimizer: Callable[..., Optimizer]
+    scheduler: Callable[..., LRScheduler] | None = None
+    tasks: str = "every"
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.epochs < 1:
+            raise UserError(
+                f"stage {self.name} has {self.epochs} epochs: use at least 1 (adapter_epochs, finetune_epochs)"
+            )
+        if self.data not in DATA:
+            raise UserError(f"stage {self.name} has unknown data '{self.data}': choose one of {', '.join(DATA)}")
+        if self.tasks not in TASKS:
+            raise UserError(f"stage {self.name} has unknown tasks '{self.tasks}': choose one of {', '.join(TASKS)}")
+        if not hasattr(ContinualEvents, f"{self.name.upper()}_STARTED"):
+            raise UserError(f"unknown stage '{self.name}': no event {self.name.upper()}_STARTED in ContinualEvents")
+
+    @property
+    def started(self) -> ContinualEvents:
+        """The event before the stage."""
+        return ContinualEvents[f"{self.name.upper()}_STARTED"]
+
+    @property
+    def completed(self) -> ContinualEvents:
+        """The event after the stage."""
+        return ContinualEvents[f"{self.name.upper()}_COMPLETED"]
+
+    def belongs_to(self, number: int, total: int) -> bool:
+        """Say whether task ``number`` (from 1) of ``total`` has this stage."""
+        return TASKS[self.tasks](number, total)

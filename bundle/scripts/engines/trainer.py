@@ -1,0 +1,212 @@
+"""The engine that learns one task after another: MONAI's trainer, run once a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from ignite.engine import Events
+from monai.data import Dataset
+from monai.engines import SupervisedTrainer
+from monai.inferers import Inferer
+from monai.transforms import Randomizable
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
+
+from scripts.engines.events import EVENT_TO_ATTR, ContinualEvents
+from scripts.engines.stage import DATA, Stage
+from scripts.errors import UserError
+from scripts.memory.exemplars import ExemplarMemory
+from scripts.networks.continual import ContinualNet
+from scripts.tasks.task import Task
+
+
+class ContinualTrainer(SupervisedTrainer):
+    """Goes through tasks and stages; MONAI's training loop does the epochs of each stage.
+
+    ``run`` fires an event, lets handlers prepare the network, builds the stage's data, optimizer and schedule, and
+    calls MONAI's ``run``. Every epoch is seeded from (seed, task, stage, epoch), so that a resumed run, or a task
+    learnt in a new process, equals an uninterrupted one without storing random states.
+
+    Args:
+        device: where to train.
+        max_epochs: epochs of the main stage a task; the stages read it from the config, federated clients set it.
+        network: the growing network.
+        tasks: all tasks, those learnt by an earlier run included.
+        stages: stages of each task, in order.
+        memory: exemplars of old tasks.
+        dataset: whose items are replaced for each stage (``set_data``); its transform augments.
+        loader: from ``dataset=, shuffle=, sampler=, drop_last=`` to a data loader.
+        seed: of everything random.
+        inferer: how the network is called.
+        train_handlers: MONAI and ignite handlers.
+
+    Raises:
+        UserError: when a stage needs a memory and there is none, or the memory is too small.
+    """
+
+    def __init__(
+        self,
+        device: str | torch.device,
+        max_epochs: int,
+        network: ContinualNet,
+        tasks: Sequence[Task],
+        stages: Sequence[Stage],
+        memory: ExemplarMemory,
+        dataset: Dataset,
+        loader: Callable[..., DataLoader],
+        seed: int = 0,
+        inferer: Inferer | None = None,
+        train_handlers: Sequence[Any] | None = None,
+    ) -> None:
+        self.tasks = list(tasks)
+        self.stages = list(stages)
+        self.memory = memory
+        self.dataset = dataset
+        self.loader = loader
+        self.seed = seed
+        self.continual_network = network
+        self.tasks_completed = 0
+        self.stages_completed = 0
+        self.scheduler: LRScheduler | None = None
+        self._check()
+        super().__init__(
+            device=device,
+            max_epochs=max_epochs,
+            train_data_loader=[],
+            network=network,
+            optimizer=None,  # type: ignore[arg-type]  # each stage has its own
+            loss_function=None,  # type: ignore[arg-type]
+            inferer=inferer,
+            event_names=[ContinualEvents],
+            event_to_attr=EVENT_TO_ATTR,
+            decollate=False,
+        )
+        self.add_event_handler(Events.EPOCH_STARTED, lambda: self.reseed(self.state.epoch))
+        self.add_event_handler(Events.EPOCH_COMPLETED, self._step_schedule)
+        self._register_handlers(train_handlers or [])
+
+    def _check(self) -> None:
+        classes = sum(len(task.classes) for task in self.tasks)
+        self.memory.check(classes)
+        needing = [stage.name for stage in self.stages if stage.data == "balanced"]
+        if self.memory.empty and needing and len(self.tasks) > 1:
+            raise UserError(f"stage {needing[0]} needs a memory, but memory_size is 0: use at least {classes}")
+
+    @property
+    def current_task(self) -> Task:
+        """The task being learnt."""
+        return self.tasks[self.tasks_completed]
+
+    @property
+    def learns_current_task(self) -> bool:
+        """Whether the task being learnt has a stage at all (of Joint's, only the last has)."""
+        return any(stage.belongs_to(self.state.task, len(self.tasks)) for stage in self.stages)
+
+    @property
+    def current_stage(self) -> Stage:
+        """The stage being run."""
+        return self.stages[self.stages_completed]
+
+    def run(self) -> None:  # type: ignore[override]
+        """Learn every task that is not learnt yet."""
+        self.fire_event(ContinualEvents.RUN_STARTED)
+        while self.tasks_completed < len(self.tasks):
+            self._learn_task()
+        self.fire_event(ContinualEvents.RUN_COMPLETED)
+
+    def _learn_task(self) -> None:
+        self.state.task = self.tasks_completed + 1
+        self.state.stage = 0
+        if self.stages_completed == 0:
+            self.reseed(0)
+            self.continual_network.grow(len(self.current_task.classes))
+            self.fire_event(ContinualEvents.TASK_STARTED)
+        while self.stages_completed < len(self.stages):
+            if self.current_stage.belongs_to(self.state.task, len(self.tasks)):
+                self._run_stage(self.current_stage)
+            self._advance(self.tasks_completed, self.stages_completed + 1)
+        self.fire_event(ContinualEvents.TASK_COMPLETED)
+        self._advance(self.tasks_completed + 1, 0)
+
+    def _advance(self, tasks: int, stages: int) -> None:
+        self.tasks_completed, self.stages_completed = tasks, stages
+        self.fire_event(ContinualEvents.PROGRESSED)
+
+    def _run_stage(self, stage: Stage) -> None:
+        self.state.stage = self.stages_completed + 1
+        self.reseed(0)
+        self.fire_event(stage.started)
+        self._prepare(stage)
+        self.fire_event(ContinualEvents.STAGE_PREPARED)
+        if self.state.epoch < stage.epochs:  # a stage can have been resumed after its last epoch
+            super().run()
+        self.network = self.continual_network
+        self._synchronise()
+        self.fire_event(stage.completed)
+        self.fire_event(ContinualEvents.STAGE_COMPLETED)
+
+    def _prepare(self, stage: Stage) -> None:
+        """Build what the stage needs; what the stage before left behind is replaced, not continued."""
+        self.continual_network.train_only(stage.trains)
+        self.data_loader = self._make_loader(stage)
+        self.network = self._distributed(self.continual_network)
+        self.loss_function = stage.loss
+        self.optimizer = stage.optimizer([p for p in self.continual_network.parameters() if p.requires_grad])
+        self.scheduler = None if stage.scheduler is None else stage.scheduler(self.optimizer, epochs=stage.epochs)
+        self.state.epoch = self.state.iteration = 0
+        self.state.max_epochs = stage.epochs
+        self.state.epoch_length = len(self.data_loader)
+        self.state.best_metric, self.state.best_metric_epoch = -1, -1
+
+    def _make_loader(self, stage: Stage) -> DataLoader:
+        items = DATA[stage.data](self.tasks, self.state.task, self.memory)
+        self.dataset.set_data(items)  # type: ignore[attr-defined]
+        sampler: DistributedSampler | None = None
+        if dist.is_initialized():
+            sampler = DistributedSampler(self.dataset, seed=self.seed)
+        loader = self.loader(dataset=self.dataset, shuffle=sampler is None, sampler=sampler)
+        images = len(items) if sampler is None else sampler.num_samples
+        if loader.batch_size and images % loader.batch_size == 1:  # BatchNorm cannot learn from a batch of one
+            if images == 1:
+                raise UserError(f"stage {stage.name} of task {self.current_task.name} has a single image: add images")
+            loader = self.loader(dataset=self.dataset, shuffle=sampler is None, sampler=sampler, drop_last=True)
+        return loader
+
+    def _step_schedule(self) -> None:
+        if self.scheduler is not None:
+            self.scheduler.step()
+
+    def reseed(self, epoch: int) -> None:
+        """Seed everything random for an ``epoch`` (from 1; 0: what comes before the first) of the current stage."""
+        key = (self.seed, self.tasks_completed, self.stages_completed, epoch)
+        seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        transform: Any = self.dataset.transform
+        if isinstance(transform, Randomizable):
+            transform.set_random_state(seed + self.state.rank if epoch else seed)
+        sampler = getattr(self.data_loader, "sampler", None)
+        if isinstance(sampler, DistributedSampler):
+            sampler.set_epoch(seed)
+
+    def _distributed(self, network: nn.Module) -> nn.Module:
+        """Wrap the network anew for each stage: DDP knows only the parameters that exist when it is made."""
+        if not dist.is_initialized():
+            return network
+        if self.state.device.type == "cuda":
+            nn.SyncBatchNorm.convert_sync_batchnorm(network)
+            return DistributedDataParallel(network, [self.state.device], find_unused_parameters=True)
+        return DistributedDataParallel(network, find_unused_parameters=True)
+
+    def _synchronise(self) -> None:
+        """Give every rank the running statistics of the first: DDP leaves each rank's last update in place."""
+        if dist.is_initialized():
+            for buffer in self.continual_network.buffers():
+                dist.broadcast(buffer, 0)

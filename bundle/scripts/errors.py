@@ -1,0 +1,56 @@
+"""What went wrong, where, and what to do: the one exception a user's mistake raises, and how it is shown."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType, TracebackType
+
+
+class UserError(Exception):
+    """A mistake the user can mend. The message is one line: what was wrong, where, and what to do."""
+
+
+def find_user_error(error: BaseException | None) -> UserError | None:
+    """Return the first :class:`UserError` in the chain of causes of ``error``, if there is one."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, UserError):
+            return error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def describe(error: BaseException) -> str:
+    """Say in one line what ended the program."""
+    user_error = find_user_error(error)
+    if user_error is not None:
+        return f"Error: {user_error}"
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    if isinstance(cause, KeyboardInterrupt):
+        return "Stopped. What was learnt is saved: run the same command again to go on."
+    return f"Error: {type(cause).__name__}: {cause}"
+
+
+def install_error_hook() -> None:
+    """Print, last of all, the line that says what was wrong, and turn SIGTERM into an orderly stop.
+
+    ``monai.bundle run`` wraps every exception (a constructor's in a hint about ``_mode_=debug``), which buries the
+    message; the hook looks for the :class:`UserError` in the chain of causes. A user's mistake shows no traceback.
+    """
+    sys.excepthook = _show
+    signal.signal(signal.SIGTERM, _terminate)
+
+
+def _show(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    if find_user_error(error) is None and not isinstance(error, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, traceback)
+    print(describe(error), file=sys.stderr)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    print("Terminated. What was learnt is saved: run the same command again to go on.", file=sys.stderr)
+    raise SystemExit(128 + number)

@@ -1,0 +1,107 @@
+"""Write a file whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from scripts.errors import UserError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_LOCKED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def write_atomically(path: str | os.PathLike[str], content: str | bytes | Callable[[BinaryIO], object]) -> None:
+    """Replace a file in one step: a reader, or a crash at any moment, finds the old file or the new one.
+
+    The content goes to a hidden file beside the target, which is flushed to disk and renamed. Its name is always the
+    same, so what a killed process left is overwritten by the next write; one process at a time may write a path.
+
+    Args:
+        path: the file; its folder is made where it is missing.
+        content: text (written as UTF-8), bytes, or a function that writes to the open binary file it is given
+            (an OSError it raises is taken for a failed write).
+
+    Raises:
+        UserError: the folder cannot be written or the disk is full. The old file is then untouched.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            _fill(file, content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+        _sync_folder(target.parent)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        cause = _os_error(error)
+        if cause is None:
+            raise
+        raise cannot_write(target, cause) from error
+
+
+def write_csv(path: str | os.PathLike[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write rows as CSV, atomically; None becomes an empty cell.
+
+    Args:
+        path: the file.
+        rows: the header and the rows, each a sequence of cells.
+
+    Raises:
+        UserError: as :func:`write_atomically`.
+    """
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_atomically(path, text.getvalue())
+
+
+def cannot_write(path: str | os.PathLike[str], error: OSError) -> UserError:
+    """Say in one line why a path could not be written and what to do.
+
+    Args:
+        path: what was to be written.
+        error: what the operating system answered.
+
+    Returns:
+        The error to raise.
+    """
+    advice = "check the path"
+    if error.errno in _FULL:
+        advice = "free some space there and run again"
+    elif error.errno in _LOCKED:
+        advice = "make its folder writable or choose another one"
+    return UserError(f"cannot write {path}: {error.strerror or error}; {advice}")
+
+
+def _fill(file: BinaryIO, content: str | bytes | Callable[[BinaryIO], object]) -> None:
+    if callable(content):
+        content(file)
+    else:
+        file.write(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+def _sync_folder(folder: Path) -> None:
+    # the rename itself is on disk only when the folder is
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _os_error(error: BaseException) -> OSError | None:
+    if isinstance(error, OSError):
+        return error
+    # torch.save hides a full disk: it raises a RuntimeError of its own while the OSError is being handled
+    hidden = error.__context__ if isinstance(error, RuntimeError) else None
+    return hidden if isinstance(hidden, OSError) else None

@@ -1,0 +1,25 @@
+"""Handlers: one behaviour a file, each attached to events of the trainer."""
+
+from scripts.handlers.adapter_averaging import AdapterAveragingHandler
+from scripts.handlers.adapter_tuning import AdapterTuningHandler
+from scripts.handlers.backbone_training import BackboneTrainingHandler
+from scripts.handlers.checkpoint import CheckpointHandler
+from scripts.handlers.evaluation import EvaluationHandler
+from scripts.handlers.export import ExportHandler
+from scripts.handlers.memory import MemoryHandler
+from scripts.handlers.progress import ProgressHandler
+from scripts.handlers.report import ReportHandler
+from scripts.handlers.separate_adapters import SeparateAdaptersHandler
+
+__all__ = [
+    "AdapterAveragingHandler",
+    "AdapterTuningHandler",
+    "BackboneTrainingHandler",
+    "CheckpointHandler",
+    "EvaluationHandler",
+    "ExportHandler",
+    "MemoryHandler",
+    "ProgressHandler",
+    "ReportHandler",
+    "SeparateAdaptersHandler",
+]

@@ -1,0 +1,213 @@
+"""Save after every epoch and every stage, and go on from there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from ignite.engine import Events
+
+from scripts.engines.events import ContinualEvents
+from scripts.engines.trainer import ContinualTrainer
+from scripts.errors import UserError
+from scripts.files import write_atomically
+from scripts.metrics.record import RunRecord
+from scripts.tasks.record import write_tasks
+from scripts.tasks.task import Task
+
+CHECKPOINT = "checkpoint.pt"
+EPOCH = "epoch.pt"
+# settings a later run may choose anew: they are not part of what was learnt
+FREE_LATER = (
+    "weights",
+    "weights_sha256",
+    "adapter_epochs",
+    "finetune_epochs",
+    "batch_size",
+    "limit",
+    "exemplars",
+)
+
+
+class CheckpointHandler:
+    """Make a run resumable: killed at any moment, the next one goes on, and ends as an uninterrupted one would.
+
+    ``checkpoint.pt`` is written when the run starts, after each stage and after each task; it holds all that was
+    learnt. ``epoch.pt`` is written after each epoch; it holds what the running stage has changed since, with its
+    optimizer and schedule. Resuming replays the start of the stage (its randomness is seeded) and then takes over the
+    epoch. No random state, no image and no object is stored: both files load with ``weights_only``.
+
+    Args:
+        output_dir: the run's folder.
+        record: what was measured.
+        settings: what must be the same when a run goes on.
+        previous: folder of a finished run, whose tasks come first; ``None``: start from nothing.
+        restart: move the run's folder aside and begin anew.
+    """
+
+    def __init__(
+        self,
+        output_dir: str,
+        record: RunRecord,
+        settings: Mapping[str, Any],
+        previous: str | None = None,
+        restart: bool = False,
+    ) -> None:
+        self.folder = Path(output_dir)
+        self.record = record
+        self.settings = dict(settings)
+        self.previous = None if previous is None else Path(previous)
+        self.restart = restart
+        self.logger = logging.getLogger(__name__)
+
+    def attach(self, engine: ContinualTrainer) -> None:
+        """Load when the run and a stage start, save after an epoch, a stage and a task."""
+        engine.add_event_handler(ContinualEvents.RUN_STARTED, self.resume)
+        engine.add_event_handler(ContinualEvents.STAGE_PREPARED, self.resume_epoch)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save_epoch)
+        engine.add_event_handler(ContinualEvents.PROGRESSED, self.save)
+
+    def resume(self, engine: ContinualTrainer) -> None:
+        """Go on from the run's own checkpoint, else from the previous run's, else start."""
+        if self.restart and self.folder.exists():
+            self._move_aside(engine)
+        if (self.folder / CHECKPOINT).is_file():
+            self._load(engine, self.folder, self.settings)
+            self._say_where(engine)
+            return
+        if self.previous is not None:
+            self._load_previous(engine, self.previous)
+        self.save(engine)
+
+    def save(self, engine: ContinualTrainer) -> None:
+        """Write ``checkpoint.pt``."""
+        if engine.state.rank > 0:
+            return
+        learnt = engine.tasks[: engine.tasks_completed + 1]
+        content = {
+            "settings": self.settings,
+            "tasks": [[task.name, *task.classes] for task in learnt],
+            "tasks_completed": engine.tasks_completed,
+            "stages_completed": engine.stages_completed,
+            "structure": engine.continual_network.structure(),
+            "weights": engine.continual_network.state_dict(),
+            "memory": engine.memory.state_dict(),
+            "record": self.record.state_dict(),
+        }
+        write_tasks(self.folder, engine.tasks[: engine.tasks_completed])
+        write_atomically(self.folder / CHECKPOINT, lambda file: torch.save(content, file))
+        (self.folder / EPOCH).unlink(missing_ok=True)
+        engine.memory.sweep()
+
+    def save_epoch(self, engine: ContinualTrainer) -> None:
+        """Write ``epoch.pt``."""
+        if engine.state.rank > 0:
+            return
+        content = {
+            "tasks_completed": engine.tasks_completed,
+            "stages_completed": engine.stages_completed,
+            "epoch": engine.state.epoch,
+            "iteration": engine.state.iteration,
+            "weights": engine.continual_network.trained_state(),
+            "optimizer": engine.optimizer.state_dict(),
+            "scheduler": None if engine.scheduler is None else engine.scheduler.state_dict(),
+        }
+        write_atomically(self.folder / EPOCH, lambda file: torch.save(content, file))
+
+    def resume_epoch(self, engine: ContinualTrainer) -> None:
+        """Take over the last finished epoch of the stage, if there is one."""
+        if not (self.folder / EPOCH).is_file():
+            return
+        content = read_checkpoint(self.folder / EPOCH)
+        here = (engine.tasks_completed, engine.stages_completed)
+        if (content["tasks_completed"], content["stages_completed"]) != here:
+            return
+        engine.continual_network.load_state_dict(content["weights"], strict=False)
+        engine.optimizer.load_state_dict(content["optimizer"])
+        if engine.scheduler is not None:
+            engine.scheduler.load_state_dict(content["scheduler"])
+        engine.state.epoch = content["epoch"]
+        engine.state.iteration = content["iteration"]
+        self.logger.info("Going on after epoch %d of %s.", engine.state.epoch, engine.current_stage.name)
+
+    def _load(self, engine: ContinualTrainer, folder: Path, settings: Mapping[str, Any]) -> None:
+        content = read_checkpoint(folder / CHECKPOINT)
+        check_settings(content["settings"], settings, folder)
+        check_tasks(content["tasks"][: content["tasks_completed"]], engine.tasks, folder)
+        engine.continual_network.load_grown(content["structure"], content["weights"])
+        engine.memory.load_state_dict(content["memory"])
+        self.record.load_state_dict(content["record"])
+        engine.tasks_completed = content["tasks_completed"]
+        engine.stages_completed = content["stages_completed"]
+
+    def _load_previous(self, engine: ContinualTrainer, folder: Path) -> None:
+        fixed = {key: value for key, value in self.settings.items() if key not in FREE_LATER}
+        self._load(engine, folder, fixed)
+        if engine.stages_completed:
+            raise UserError(f"the run in {folder} is not finished: finish it first, then learn a later task")
+        self.logger.info("Learnt before, in %s: %d tasks.", folder, engine.tasks_completed)
+
+    def _say_where(self, engine: ContinualTrainer) -> None:
+        if engine.tasks_completed == len(engine.tasks):
+            self.logger.info("The run in %s is finished (begin anew: --restart true).", self.folder)
+        elif engine.tasks_completed or engine.stages_completed:
+            self.logger.info(
+                "Going on in %s: %d of %d tasks are learnt.", self.folder, engine.tasks_completed, len(engine.tasks)
+            )
+
+    def _move_aside(self, engine: ContinualTrainer) -> None:
+        if engine.state.rank == 0:
+            number = 1
+            while (aside := self.folder.with_name(f"{self.folder.name}.{number}")).exists():
+                number += 1
+            self.folder.rename(aside)
+            self.logger.info("Moved the old run to %s.", aside)
+        if dist.is_initialized():
+            dist.barrier()
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Load a checkpoint without running code from it.
+
+    Raises:
+        UserError: when the file is missing or broken.
+    """
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # torch raises a dozen kinds for a broken file
+        raise UserError(
+            f"cannot read {path} ({str(error).splitlines()[0]}): restore it, or begin anew with --restart true"
+        ) from error
+
+
+def check_settings(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    """Refuse to go on under other settings.
+
+    Raises:
+        UserError: names each setting that changed.
+    """
+    changed = [f"{key} was {before.get(key)}, is {value}" for key, value in now.items() if before.get(key) != value]
+    if changed:
+        raise UserError(
+            f"the run in {folder} has learnt with other settings ({'; '.join(changed)}): "
+            "give the old ones, another --output_dir, or --restart true"
+        )
+
+
+def check_tasks(before: list[list[str]], now: list[Task], folder: Path) -> None:
+    """Refuse to go on when a task already learnt has changed; added tasks are no change.
+
+    Raises:
+        UserError: names the first task that changed.
+    """
+    for number, learnt in enumerate(before):
+        present = [now[number].name, *now[number].classes] if number < len(now) else ["(gone)"]
+        if learnt != present:
+            raise UserError(
+                f"task {number + 1} of the run in {folder} was {learnt[0]} ({', '.join(learnt[1:])}), "
+                f"is {present[0]} ({', '.join(present[1:])}): give the old data and split, or --restart true"
+            )

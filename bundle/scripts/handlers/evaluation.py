@@ -1,0 +1,111 @@
+"""Test the network on all tasks learnt so far, after each task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.engines import SupervisedEvaluator
+from torch import Tensor
+
+from scripts.engines.events import ContinualEvents
+from scripts.engines.trainer import ContinualTrainer
+from scripts.metrics.open_set import mean_open_set, open_set_figures, task_identification_accuracy
+from scripts.metrics.record import RunRecord
+from scripts.networks.continual import ContinualNet
+from scripts.networks.cost import flops_per_image, parameter_count
+from scripts.networks.outputs import Outputs
+from scripts.tasks.record import testable
+from scripts.tasks.task import Item, Task
+
+
+@dataclass
+class Predictions:
+    """What the network said of N test images: class numbers and, for a head a task, P(others) [N, T]."""
+
+    labels: list[Tensor] = field(default_factory=list)
+    classes: list[Tensor] = field(default_factory=list)
+    others: list[Tensor] = field(default_factory=list)
+
+    def add(self, engine: Engine) -> None:
+        """Take a batch from an evaluator."""
+        output: Any = engine.state.output
+        outputs: Outputs = output["pred"]
+        self.labels.append(output["label"].cpu())
+        self.classes.append(outputs.logits.argmax(1).cpu())
+        if outputs.others is not None:
+            self.others.append(outputs.others.cpu())
+
+
+class EvaluationHandler:
+    """Fill the accuracy matrix's next row, and the cost of the network, once a task is learnt.
+
+    A task some of whose test images are gone is not tested. A task in which no stage ran (all but the last of Joint)
+    is not evaluated.
+
+    Args:
+        evaluator: runs the network over the items its data set is given.
+        network: the growing network.
+        record: takes the results.
+        image_size: side of the images, for the FLOPs.
+    """
+
+    def __init__(
+        self, evaluator: SupervisedEvaluator, network: ContinualNet, record: RunRecord, image_size: int
+    ) -> None:
+        self.evaluator = evaluator
+        self.network = network
+        self.record = record
+        self.image_size = image_size
+
+    def attach(self, engine: ContinualTrainer) -> None:
+        """Act at the end of a task."""
+        engine.add_event_handler(ContinualEvents.TASK_COMPLETED, self)
+
+    def __call__(self, engine: ContinualTrainer) -> None:
+        """Evaluate."""
+        if not engine.learns_current_task:
+            return
+        learnt = engine.tasks[: engine.state.task]
+        sizes = [len(task.classes) for task in learnt]
+        found = self.predict(_test_items(learnt))
+        self.record.matrix.update(torch.cat(found.labels).numpy(), torch.cat(found.classes).numpy(), sizes)
+        if found.others:
+            self._record_tasks(found, sizes, _test_items(engine.tasks[engine.state.task :]))
+        self._record_cost(engine, learnt)
+        engine.fire_event(ContinualEvents.TASK_EVALUATED)
+
+    def predict(self, items: Sequence[Item]) -> Predictions:
+        """Return what the network says of ``items``."""
+        predictions = Predictions()
+        loader = self.evaluator.data_loader
+        loader.dataset.set_data(items)  # type: ignore[union-attr]
+        self.evaluator.state.epoch_length = len(loader)  # type: ignore[arg-type]
+        with self.evaluator.add_event_handler(Events.ITERATION_COMPLETED, predictions.add):
+            self.evaluator.run()
+        return predictions
+
+    def _record_tasks(self, found: Predictions, sizes: Sequence[int], unknown: Sequence[Item]) -> None:
+        labels, others = torch.cat(found.labels), torch.cat(found.others)
+        identified = task_identification_accuracy(labels.numpy(), others.argmin(1).numpy(), sizes)
+        known = 1 - others.amin(1)
+        if unknown:
+            foreign = self.predict(unknown)
+            labels = torch.cat([labels, *foreign.labels])
+            known = torch.cat([known, 1 - torch.cat(foreign.others).amin(1)])
+        self.record.open_set.append(open_set_figures(labels.numpy(), known.numpy(), sum(sizes)))
+        self.record.figures["task_identification_accuracy"] = identified
+        self.record.figures["open_set"] = mean_open_set(self.record.open_set)
+
+    def _record_cost(self, engine: ContinualTrainer, learnt: Sequence[Task]) -> None:
+        plain = self.network.merge_and_unload([{"name": task.name, "classes": task.classes} for task in learnt])
+        self.record.figures["flops_per_image"] = flops_per_image(plain, self.image_size)
+        self.record.figures["parameters"] = parameter_count(plain)
+        self.record.figures["memory_bytes"] = engine.memory.bytes() + self.network.kept_bytes()
+
+
+def _test_items(tasks: Sequence[Task]) -> list[Item]:
+    return [item for task in tasks if testable(task) for item in task.test]

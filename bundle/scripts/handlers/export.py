@@ -1,0 +1,71 @@
+"""Write the plain network of each task, and copy the last to where inference looks for it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scripts.engines.events import ContinualEvents
+from scripts.engines.trainer import ContinualTrainer
+from scripts.files import write_atomically
+from scripts.networks.continual import ContinualNet
+
+WEIGHTS = "model.pt"
+DESCRIPTION = "network.json"
+
+
+class ExportHandler:
+    """Keep ``model.pt`` and ``network.json`` of every task, the last one's also in the run's folder and ``models_dir``.
+
+    Args:
+        network: the growing network.
+        output_dir: the run's folder; task t (from 0) goes to ``task_<t>``.
+        models_dir: where inference reads the model; ``None``: the run's model is not copied.
+        description: what ``network.json`` holds beside the network: image size, mean, std, method, data.
+    """
+
+    def __init__(
+        self, network: ContinualNet, output_dir: str, models_dir: str | None, description: Mapping[str, Any]
+    ) -> None:
+        self.network = network
+        self.output_dir = Path(output_dir)
+        self.models_dir = None if models_dir is None else Path(models_dir)
+        self.description = dict(description)
+        self.logger = logging.getLogger(__name__)
+
+    def attach(self, engine: ContinualTrainer) -> None:
+        """Act after each evaluation and at the end."""
+        engine.add_event_handler(ContinualEvents.TASK_EVALUATED, self.write)
+        engine.add_event_handler(ContinualEvents.RUN_COMPLETED, self.copy)
+
+    def write(self, engine: ContinualTrainer) -> None:
+        """Write the network as it is now."""
+        if engine.state.rank > 0:
+            return
+        learnt = engine.tasks[: engine.state.task]
+        tasks = [{"name": task.name, "classes": list(task.classes)} for task in learnt]
+        weights = self.network.merge_and_unload(tasks).state_dict()
+        description = {**self.network.description(), "tasks": tasks, **self.description}
+        for folder in (self.output_dir / f"task_{len(learnt) - 1}", self.output_dir):
+            write_model(folder, weights, description)
+
+    def copy(self, engine: ContinualTrainer) -> None:
+        """Copy the run's model to ``models_dir``."""
+        if self.models_dir is None or engine.state.rank > 0:
+            return
+        for name in (WEIGHTS, DESCRIPTION):
+            write_atomically(self.models_dir / name, (self.output_dir / name).read_bytes())
+        self.logger.info("The model is in %s and %s.", self.output_dir, self.models_dir)
+
+
+def write_model(folder: Path, weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
+    """Write a plain state dict and what it takes to rebuild its network."""
+    state = {key: value.cpu() for key, value in weights.items()}
+    write_atomically(folder / WEIGHTS, lambda file: torch.save(state, file))
+    write_atomically(folder / DESCRIPTION, json.dumps(description, indent=4) + "\n")

@@ -1,0 +1,35 @@
+"""Keep the adapters of every task apart: one pass a task."""
+
+from __future__ import annotations
+
+from ignite.engine import Engine
+
+from scripts.engines.events import ContinualEvents
+from scripts.errors import UserError
+from scripts.networks.continual import ContinualNet
+
+
+class SeparateAdaptersHandler:
+    """Send an image through the adapters of each task, whose features feed that task's head.
+
+    Source: Zhang et al., ACL (MICCAI 2023).
+
+    Args:
+        network: the growing network, with ``others`` heads.
+
+    Raises:
+        UserError: when the network has one head over all classes.
+    """
+
+    def __init__(self, network: ContinualNet) -> None:
+        if network.head_name != "others":
+            raise UserError(f"separate adapters need a head a task: use head 'others', not '{network.head_name}'")
+        self.network = network
+
+    def attach(self, engine: Engine) -> None:
+        """Act once a task's adapters are tuned."""
+        engine.add_event_handler(ContinualEvents.ADAPTER_TUNING_COMPLETED, self)
+
+    def __call__(self) -> None:
+        """Pass through all adapters from now on."""
+        self.network.unmerge()

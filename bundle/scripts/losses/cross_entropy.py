@@ -1,0 +1,45 @@
+"""Cross-entropies on the outputs of the growing network; labels are class numbers over all tasks, [B]."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from scripts.networks.outputs import Outputs
+
+
+def others_targets(labels: Tensor, first: int, count: int) -> Tensor:
+    """Map class numbers to a task's own: 0 .. count - 1 for its classes, ``count`` (others) for every other class."""
+    within = labels - first
+    return torch.where((within >= 0) & (within < count), within, torch.full_like(within, count))
+
+
+def seen_cross_entropy(outputs: Outputs, labels: Tensor) -> Tensor:
+    """Cross-entropy over all classes seen so far."""
+    return cross_entropy(outputs.logits, labels)
+
+
+def auxiliary_cross_entropy(outputs: Outputs, labels: Tensor) -> Tensor:
+    """Cross-entropy of the auxiliary head: the newest task's classes, and others for every old class.
+
+    Source: ACL and DynaMMo, stage 1.
+    """
+    assert outputs.auxiliary is not None
+    count = outputs.classes[-1]
+    return cross_entropy(outputs.auxiliary, others_targets(labels, sum(outputs.classes) - count, count))
+
+
+def others_cross_entropy(outputs: Outputs, labels: Tensor) -> Tensor:
+    """Sum over the tasks' heads of their cross-entropy with others as the target of foreign images.
+
+    A head without an image of its own in the batch is skipped. Source: ACL and DynaMMo, stage 2, as published.
+    """
+    total = outputs.features.new_zeros(())
+    first = 0
+    for logits, count in zip(outputs.task_logits, outputs.classes, strict=True):
+        targets = others_targets(labels, first, count)
+        if bool((targets < count).any()):
+            total = total + cross_entropy(logits, targets)
+        first += count
+    return total

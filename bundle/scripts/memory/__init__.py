@@ -1,0 +1,7 @@
+"""Exemplar memory: which images of old tasks are kept, and how."""
+
+from scripts.memory.exemplars import CopyStore, ExemplarMemory, PathStore
+from scripts.memory.features import FeatureExtractor
+from scripts.memory.selection import SELECTIONS, select
+
+__all__ = ["SELECTIONS", "CopyStore", "ExemplarMemory", "FeatureExtractor", "PathStore", "select"]

@@ -1,0 +1,197 @@
+"""The exemplar memory: a few images a class, kept as paths or as copies apart from every checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from scripts.errors import UserError
+from scripts.files import write_atomically
+from scripts.memory.selection import check_selection, select
+from scripts.tasks.task import Item
+from scripts.transforms.reader import read_rgb
+
+PRIVATE = 0o600
+
+
+def image_bytes(image: str) -> bytes:
+    """Return an image as a file's bytes: the file itself, or a lossless PNG of an npz entry."""
+    if ".npz#" not in image:
+        return Path(image).read_bytes()
+    buffer = io.BytesIO()
+    Image.fromarray(read_rgb(image)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def image_file(image: str) -> Path:
+    """Return the file that holds an image (the npz for an npz entry)."""
+    return Path(image.split("#")[0] if ".npz#" in image else image)
+
+
+class PathStore:
+    """Keep where an image is, not the image: nothing of a patient is copied, and the data set must stay."""
+
+    def keep(self, item: Item) -> Item:
+        """Return the item as the memory keeps it."""
+        return item
+
+    def sweep(self, kept: Iterable[Item]) -> None:
+        """Remove what is not kept any more: nothing, the images belong to the data set."""
+
+
+class CopyStore:
+    """Keep copies of the images in a folder of their own, readable by their owner alone.
+
+    Args:
+        folder: where the copies go; made when the first image is kept.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def keep(self, item: Item) -> Item:
+        """Copy the image (bytes unchanged; an npz entry becomes a PNG) and return an item that points at the copy."""
+        content = image_bytes(item["image"])
+        suffix = ".png" if ".npz#" in item["image"] else Path(item["image"]).suffix.lower()
+        path = self.folder / f"{hashlib.sha256(content).hexdigest()}{suffix}"
+        if not path.is_file():
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            write_atomically(path, content)
+            os.chmod(path, PRIVATE)
+        return {"image": str(path), "label": item["label"]}
+
+    def sweep(self, kept: Iterable[Item]) -> None:
+        """Remove the copies that are not kept any more."""
+        names = {Path(item["image"]).name for item in kept}
+        for path in self.folder.glob("*"):
+            if path.name not in names:
+                path.unlink()
+
+
+def make_store(exemplars: str, folder: str) -> PathStore | CopyStore:
+    """Make the store that ``exemplars`` names.
+
+    Raises:
+        UserError: when ``exemplars`` is neither ``paths`` nor ``copies``.
+    """
+    if exemplars not in ("paths", "copies"):
+        raise UserError(f"unknown way to keep exemplars '{exemplars}': choose paths or copies (key 'exemplars')")
+    return PathStore() if exemplars == "paths" else CopyStore(folder)
+
+
+class ExemplarMemory:
+    """The images of old tasks that training may see again; of each class the first of its selection order.
+
+    Args:
+        size: images over all classes; each class keeps ``size // seen classes``. 0: no memory.
+        selection: a name in :data:`scripts.memory.selection.SELECTIONS`.
+        per_class: a fixed number of images a class instead of ``size``.
+        exemplars: ``paths`` or ``copies``; see :class:`PathStore` and :class:`CopyStore`.
+        folder: where copies go.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        selection: str = "herding",
+        per_class: int | None = None,
+        exemplars: str = "paths",
+        folder: str = "exemplars",
+    ) -> None:
+        check_selection(selection)
+        if size < 0 or (per_class is not None and per_class < 0):
+            raise UserError(f"a memory of {size if size < 0 else per_class} images: use 0 or more (key 'memory_size')")
+        self.size = size
+        self.selection = selection
+        self.per_class = per_class
+        self.store = make_store(exemplars, folder)
+        self.classes: dict[int, list[Item]] = {}
+
+    def quota(self, seen: int) -> int:
+        """Return how many images each of ``seen`` classes may keep."""
+        return self.per_class if self.per_class is not None else self.size // max(seen, 1)
+
+    def check(self, seen: int) -> None:
+        """Refuse a memory that is neither empty nor holds an image of every class.
+
+        Raises:
+            UserError: with the smallest size that works.
+        """
+        if self.per_class is None and 0 < self.size < seen:
+            raise UserError(
+                f"memory_size {self.size} is less than one image for each of {seen} classes: "
+                f"use 0 (no memory) or at least {seen}"
+            )
+
+    @property
+    def empty(self) -> bool:
+        """Whether this memory never keeps an image."""
+        return self.quota(1) == 0
+
+    def add(self, items: Iterable[Item], features: Tensor, count: int) -> None:
+        """Keep ``count`` images of each new class.
+
+        Args:
+            items: images of new classes.
+            features: their features, [N, d].
+            count: how many a class.
+        """
+        by_class: dict[int, list[int]] = {}
+        listed = list(items)
+        for position, item in enumerate(listed):
+            by_class.setdefault(item["label"], []).append(position)
+        for label, positions in sorted(by_class.items()):
+            order = select(self.selection, features[positions], count)
+            self.classes[label] = [self.store.keep(listed[positions[index]]) for index in order]
+
+    def reduce(self, count: int) -> None:
+        """Keep only the first ``count`` images of every class."""
+        self.classes = {label: items[:count] for label, items in self.classes.items()}
+
+    def forget(self, images: Iterable[str]) -> int:
+        """Drop every exemplar with the content of one of ``images``; return how many there were."""
+        digests = {hashlib.sha256(image_bytes(image)).digest() for image in images}
+        dropped = 0
+        for label, items in self.classes.items():
+            kept = [item for item in items if hashlib.sha256(image_bytes(item["image"])).digest() not in digests]
+            dropped += len(items) - len(kept)
+            self.classes[label] = kept
+        return dropped
+
+    def sweep(self) -> None:
+        """Remove copies that are no exemplars any more; to be called once a checkpoint says so."""
+        self.store.sweep(self.items())
+
+    def items(self) -> list[Item]:
+        """Return all exemplars, class by class, each class in its selection order."""
+        return [item for label in sorted(self.classes) for item in self.classes[label]]
+
+    def bytes(self) -> int:
+        """Return the bytes of the exemplars as they are stored (an entry of an npz: of its pixels)."""
+        return sum(
+            read_rgb(item["image"]).nbytes if ".npz#" in item["image"] else Path(item["image"]).stat().st_size
+            for item in self.items()
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return which images are kept: references, no pixels."""
+        return {"classes": {label: [item["image"] for item in items] for label, items in self.classes.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a memory; copies come into this memory's own folder.
+
+        Raises:
+            UserError: when an exemplar is gone; the message names it.
+        """
+        for label, images in state["classes"].items():
+            for image in images:
+                if not image_file(image).is_file():
+                    raise UserError(f"the exemplar {image} is gone: restore it, or train with --exemplars copies")
+            self.classes[label] = [self.store.keep({"image": image, "label": label}) for image in images]

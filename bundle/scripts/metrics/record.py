@@ -1,0 +1,41 @@
+"""All that a run has measured so far, in one object that a checkpoint can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from scripts.metrics.accuracy_matrix import AccuracyMatrix
+
+
+class RunRecord:
+    """What was measured.
+
+    Attributes:
+        matrix: the evaluations after each task.
+        figures: cost of the network and, for ``others`` heads, task identification; as ``metrics.json`` has them.
+        open_set: open-set figures after each task, for ``others`` heads.
+        stages: task, stage and seconds of every stage run.
+    """
+
+    def __init__(self) -> None:
+        self.matrix = AccuracyMatrix()
+        self.figures: dict[str, Any] = {}
+        self.open_set: list[dict[str, float | None] | None] = []
+        self.stages: list[dict[str, Any]] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain values, for a checkpoint that is loaded with ``weights_only``."""
+        return {
+            "matrix": self.matrix.state_dict(),
+            "figures": dict(self.figures),
+            "open_set": list(self.open_set),
+            "stages": list(self.stages),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` returned."""
+        self.matrix.load_state_dict(state["matrix"])
+        self.figures = dict(state["figures"])
+        self.open_set = list(state["open_set"])
+        self.stages = list(state["stages"])

@@ -1,0 +1,171 @@
+"""The network that leaves the project: backbone, merged adapters and head, without tasks or memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scripts.errors import UserError
+from scripts.networks.adapters import AdaptedBlock, make_adapter
+from scripts.networks.backbones import MINIMUM_MAP, load_into, load_weights, segments
+from scripts.networks.heads import make_head
+
+PLAIN = "backbone"  # the branch without adapters
+
+
+class AdaptedBackbone(nn.Module):
+    """A backbone whose segments can each have an adapter a branch; the stem is computed once for all branches.
+
+    Args:
+        name: a torchvision name in :data:`scripts.networks.backbones.SITES`.
+        sites: blocks an adapter stands before; ``None``: the published ones.
+        adapter: a name in :data:`scripts.networks.adapters.ADAPTERS`; ``None``: no adapters.
+        branches: the branches that a forward pass goes through.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        sites: Sequence[str] | None = None,
+        adapter: str | None = None,
+        branches: Sequence[str] = (PLAIN,),
+    ) -> None:
+        super().__init__()
+        self.stem, parts = segments(name, sites)
+        self.blocks = nn.ModuleDict({site.replace(".", "_"): AdaptedBlock(part) for site, part in parts.items()})
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.name = name
+        self.sites = tuple(parts)
+        self.adapter = adapter
+        self.channels, self.width = self._measure()
+        self.branches = list(branches)
+        for branch in branches:
+            self.add_branch(branch)
+
+    def _measure(self) -> tuple[list[int], int]:
+        """Return the channels before each site and the width of the features."""
+        channels: list[int] = []
+        with torch.no_grad():
+            x = self.eval().stem(torch.zeros(1, 3, 64, 64))
+            for block in self.blocks.values():
+                channels.append(x.shape[1])
+                x = block(x, PLAIN)
+        return channels, x.shape[1]
+
+    def add_branch(self, branch: str) -> None:
+        """Give every site a new adapter called ``branch`` (none where the backbone is not adapted)."""
+        if self.adapter is None or branch == PLAIN:
+            return
+        reference = next(self.parameters())
+        for block, channels in zip(self.blocks.values(), self.channels, strict=True):
+            assert isinstance(block, AdaptedBlock)
+            block.adapters[branch] = make_adapter(self.adapter, channels).to(reference)
+
+    def load_pretrained(self, weights: str, sha256: str | None = None) -> None:
+        """Load torchvision weights by name or by file; see :func:`scripts.networks.backbones.load_weights`."""
+        parts = {site: block.block for site, block in zip(self.sites, self.blocks.values(), strict=True)}
+        load_into(self.name, self.stem, parts, load_weights(self.name, weights, sha256))  # type: ignore[arg-type]
+
+    def check_image_size(self, size: int) -> None:
+        """Refuse images too small for the adapters.
+
+        Raises:
+            UserError: names the site whose feature map is smaller than 3 x 3, and the minimum.
+        """
+        if self.adapter is None:
+            return
+        sizes, strides = self._map_sizes(size), self._map_sizes(size, probe=224)
+        for site, side, probe in zip(self.sites, sizes, strides, strict=True):
+            if side < MINIMUM_MAP:
+                minimum = (MINIMUM_MAP - 1) * (224 // probe) + 1
+                raise UserError(
+                    f"image_size {size} is too small for {self.name}: the map before {site} has {side} x {side} "
+                    f"pixels, an adapter needs {MINIMUM_MAP} x {MINIMUM_MAP}; use at least {minimum} (key 'image_size')"
+                )
+
+    def _map_sizes(self, size: int, probe: int | None = None) -> list[int]:
+        sizes: list[int] = []
+        with torch.no_grad():
+            x = self.stem(torch.zeros(1, 3, probe or size, probe or size))
+            for block in self.blocks.values():
+                sizes.append(x.shape[2])
+                x = block(x, PLAIN)
+        return sizes
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images [B, 3, H, W] to the features of every branch, [B, R, d]."""
+        stem = self.stem(images)
+        features: list[Tensor] = []
+        for branch in self.branches:
+            x = stem
+            for block in self.blocks.values():
+                x = block(x, branch)
+            features.append(self.pool(x))
+        return torch.stack(features, 1)
+
+
+class Classifier(nn.Module):
+    """A trained network for inference: normalised images [B, 3, H, W] float32 to logits [B, C].
+
+    Args:
+        backbone: a torchvision name.
+        head: a name in :data:`scripts.networks.heads.HEADS`.
+        tasks: ``[{"name": ..., "classes": [...]}, ...]`` in the order they were learnt.
+        adapter: a name in :data:`scripts.networks.adapters.ADAPTERS`; ``None``: no adapters.
+        branches: ``["merged"]`` after averaging, one a task for ACL, ``["backbone"]`` without adapters.
+        sites: blocks an adapter stands before; ``None``: the published ones.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        head: str,
+        tasks: Sequence[Mapping[str, Any]],
+        adapter: str | None = None,
+        branches: Sequence[str] = (PLAIN,),
+        sites: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = AdaptedBackbone(backbone, sites, adapter, branches)
+        self.head = make_head(head, self.backbone.width, [len(task["classes"]) for task in tasks])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map normalised images [B, 3, H, W] to logits [B, C]."""
+        return self.head(self.backbone(images))
+
+
+NETWORK_KEYS = ("backbone", "head", "tasks", "adapter", "branches", "sites")
+
+
+def read_description(path: str) -> dict[str, Any]:
+    """Read a ``network.json``.
+
+    Raises:
+        UserError: when the file is missing, is not JSON, or lacks a key.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"no network description at {file}: train first, or point 'models_dir' at a trained model")
+    try:
+        description = json.loads(file.read_text())
+    except ValueError as error:
+        raise UserError(f"{file} is not valid JSON ({error}): restore it or train again") from error
+    missing = [key for key in (*NETWORK_KEYS, "image_size", "mean", "std") if key not in description]
+    if missing:
+        raise UserError(f"{file} lacks '{missing[0]}': restore it or train again")
+    return description
+
+
+def classifier_from(description: Mapping[str, Any]) -> Classifier:
+    """Build the (untrained) network that a ``network.json`` describes; further keys are ignored."""
+    return Classifier(**{key: description[key] for key in NETWORK_KEYS})
+
+
+def class_names(description: Mapping[str, Any]) -> list[str]:
+    """Return the names of all classes, in the order of the network's outputs."""
+    return [name for task in description["tasks"] for name in task["classes"]]

@@ -1,0 +1,228 @@
+"""The growing network: a backbone, the adapters of each task, their merged set, and a head over all classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scripts.networks.adapters import AdaptedBlock
+from scripts.networks.backbones import check_backbone, normalisation
+from scripts.networks.classifier import PLAIN, AdaptedBackbone, Classifier
+from scripts.networks.heads import OthersHead, make_head
+from scripts.networks.merging import merge
+from scripts.networks.outputs import Outputs
+
+MERGED = "merged"
+
+
+class ContinualNet(nn.Module):
+    """A classifier that grows a task at a time.
+
+    Args:
+        backbone: a torchvision name in :data:`scripts.networks.backbones.SITES`.
+        head: a name in :data:`scripts.networks.heads.HEADS`.
+        adapter: a name in :data:`scripts.networks.adapters.ADAPTERS`; ``None``: no adapters.
+        weights: pretrained weights of the backbone, a file or a torchvision name; ``None``: untrained.
+        weights_sha256: digest of the weights file, or its first digits.
+        sites: blocks an adapter stands before; ``None``: the published ones.
+        image_size: side of the images, in pixels, checked against what the adapters need.
+        seed: of an untrained backbone's first weights.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet18",
+        head: str = "unified",
+        adapter: str | None = "conv",
+        weights: str | None = None,
+        weights_sha256: str | None = None,
+        sites: Sequence[str] | None = None,
+        image_size: int = 224,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_backbone(backbone)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.backbone = AdaptedBackbone(backbone, sites, adapter)
+        self.backbone.check_image_size(image_size)
+        if weights is not None:
+            self.backbone.load_pretrained(weights, weights_sha256)
+        self.head_name = head
+        self.head = make_head(head, self.backbone.width)
+        self.auxiliary: nn.Linear | None = None
+        self.classes: tuple[int, ...] = ()
+        self.trained: tuple[str, ...] = ()
+
+    # -- growing ------------------------------------------------------------------------------------------------
+
+    def grow(self, num_classes: int) -> None:
+        """Make room in the head for a task of ``num_classes`` new classes."""
+        self.classes = (*self.classes, num_classes)
+        self.head.grow(num_classes)
+        self.head.to(self._reference())
+
+    def add_adapters(self) -> None:
+        """Give the newest task its adapters, started from those of the task before, and pass through them alone."""
+        newest = f"task{len(self.classes) - 1}"
+        self.backbone.add_branch(newest)
+        previous = f"task{len(self.classes) - 2}"
+        for block in self._blocks():
+            if previous in block.adapters:
+                block.adapters[newest].load_state_dict(block.adapters[previous].state_dict())
+        self.backbone.branches = [newest]
+
+    def add_auxiliary(self, outputs: int) -> None:
+        """Start a fresh auxiliary head of ``outputs`` classes on the newest branch."""
+        self.auxiliary = nn.Linear(self.backbone.width, outputs).to(self._reference())
+
+    def drop_auxiliary(self) -> None:
+        """Remove the auxiliary head."""
+        self.auxiliary = None
+
+    def start_head_from_auxiliary(self) -> None:
+        """Copy the auxiliary head's rows of the newest task into the head."""
+        assert self.auxiliary is not None
+        self.head.start_from(self.auxiliary, self.classes[-1])
+
+    # -- adapters -----------------------------------------------------------------------------------------------
+
+    def adapter_branches(self) -> list[str]:
+        """Return the branches with an adapter of their own, in task order."""
+        return [name for name in self._blocks()[0].adapters if name != MERGED]
+
+    def merge(self, strategy: str) -> None:
+        """Merge the adapters of all tasks into one set; from here on a forward pass is one pass through it."""
+        tasks = self.adapter_branches()
+        self.backbone.add_branch(MERGED)
+        for block in self._blocks():
+            states = [block.adapters[name].state_dict() for name in tasks]
+            block.adapters[MERGED].load_state_dict(merge(strategy, states))
+        self.backbone.branches = [MERGED]
+
+    def unmerge(self) -> None:
+        """Pass through the adapters of every task, one branch each."""
+        self.backbone.branches = self.adapter_branches()
+
+    @contextmanager
+    def through(self, branches: Sequence[str]) -> Iterator[None]:
+        """Pass through other branches for a while."""
+        before, self.backbone.branches = self.backbone.branches, list(branches)
+        try:
+            yield
+        finally:
+            self.backbone.branches = before
+
+    # -- training -----------------------------------------------------------------------------------------------
+
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """Return the modules that a stage can train, by name."""
+        blocks = self._blocks()
+        newest = f"task{len(self.classes) - 1}"
+        return {
+            "backbone": [self.backbone.stem, *(block.block for block in blocks)],
+            "adapter": [block.adapters[newest] for block in blocks if newest in block.adapters],
+            "auxiliary": [] if self.auxiliary is None else [self.auxiliary],
+            "head": [self.head],
+        }
+
+    def train_only(self, names: Sequence[str]) -> None:
+        """Let the parts called ``names`` learn, and freeze everything else, BatchNorm's statistics included."""
+        self.trained = tuple(names)
+        self.requires_grad_(False)
+        for module in self._trained_modules():
+            module.requires_grad_(True)
+
+    def train(self, mode: bool = True) -> ContinualNet:
+        """Put what learns into training mode; what is frozen stays in evaluation mode (MONAI calls this each step)."""
+        super().train(False)
+        self.training = mode
+        for module in self._trained_modules():
+            module.train(mode)
+        return self
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """Return the entries of the state dict that the running stage can change, buffers included."""
+        modules = {id(module) for module in self._trained_modules()}
+        prefixes = tuple(f"{name}." for name, module in self.named_modules() if id(module) in modules)
+        return {key: value for key, value in self.state_dict().items() if key.startswith(prefixes)}
+
+    def forward(self, images: Tensor) -> Outputs:
+        """Map normalised images [B, 3, H, W] to :class:`Outputs`."""
+        features = self.backbone(images)
+        head = self.head
+        return Outputs(
+            logits=head(features),
+            features=features,
+            auxiliary=None if self.auxiliary is None else self.auxiliary(features[:, -1]),
+            task_logits=head.task_logits(features) if isinstance(head, OthersHead) else [],
+            others=head.others_probability(features) if isinstance(head, OthersHead) else None,
+            classes=self.classes,
+        )
+
+    # -- in and out ---------------------------------------------------------------------------------------------
+
+    def structure(self) -> dict[str, Any]:
+        """Say how far the network has grown: what a checkpoint needs beside the weights."""
+        return {
+            "classes": list(self.classes),
+            "adapters": list(self._blocks()[0].adapters),
+            "branches": list(self.backbone.branches),
+        }
+
+    def load_grown(self, structure: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+        """Grow an ungrown network as ``structure`` says and load its weights."""
+        for num_classes in structure["classes"]:
+            self.grow(num_classes)
+        for branch in structure["adapters"]:
+            self.backbone.add_branch(branch)
+        self.backbone.branches = list(structure["branches"])
+        self.load_state_dict(weights)
+
+    def description(self) -> dict[str, Any]:
+        """Return what :class:`Classifier` needs to be built, tasks apart."""
+        return {
+            "backbone": self.backbone.name,
+            "head": self.head_name,
+            "adapter": self.backbone.adapter,
+            "branches": list(self.backbone.branches),
+            "sites": list(self.backbone.sites),
+        }
+
+    def merge_and_unload(self, tasks: Sequence[Mapping[str, Any]]) -> Classifier:
+        """Return the plain network for inference: only the branches in use, no auxiliary head.
+
+        Args:
+            tasks: ``[{"name": ..., "classes": [...]}, ...]`` learnt so far.
+        """
+        classifier = Classifier(tasks=tasks, **self.description())
+        own = self.state_dict()
+        classifier.load_state_dict({key: own[key] for key in classifier.state_dict()})
+        return classifier.eval()
+
+    def kept_bytes(self) -> int:
+        """Return the bytes of the adapters kept for the next merge (or, for ACL, for the next pass)."""
+        adapters = [block.adapters[name] for block in self._blocks() for name in self.adapter_branches()]
+        tensors = [tensor for adapter in adapters for tensor in adapter.state_dict().values()]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def normalisation(self) -> tuple[list[float], list[float]]:
+        """Return the mean and standard deviation of the backbone's pretraining."""
+        return normalisation(self.backbone.name)
+
+    def _blocks(self) -> list[AdaptedBlock]:
+        return list(self.backbone.blocks.values())  # type: ignore[arg-type]
+
+    def _trained_modules(self) -> list[nn.Module]:
+        parts = self.parts()
+        return [module for name in self.trained for module in parts[name]]
+
+    def _reference(self) -> Tensor:
+        return next(self.backbone.parameters())
+
+
+__all__ = ["MERGED", "PLAIN", "ContinualNet"]

@@ -1,0 +1,117 @@
+"""Heads: from the features of one or more branches to a score for every class seen so far."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from scripts.errors import UserError
+
+MARGIN = 1e-4  # how far classes of other tasks stay behind the predicted one, in log-probability
+
+
+class UnifiedHead(nn.Module):
+    """One linear layer over all classes seen so far (DynaMMo, balanced fine-tuning).
+
+    Args:
+        width: features of one branch; the head reads one branch.
+        classes: number of classes of each task learnt so far.
+    """
+
+    def __init__(self, width: int, classes: Sequence[int] = ()) -> None:
+        super().__init__()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Initializing zero-element tensors")  # before the first task
+            self.linear = nn.Linear(width, sum(classes))
+
+    def grow(self, num_classes: int) -> None:
+        """Add freshly started rows for ``num_classes`` new classes; the old rows stay as they are."""
+        grown = nn.Linear(self.linear.in_features, self.linear.out_features + num_classes).to(self.linear.weight)
+        old = self.linear.out_features
+        with torch.no_grad():
+            grown.weight[:old] = self.linear.weight
+            grown.bias[:old] = self.linear.bias
+        self.linear = grown
+
+    def start_from(self, auxiliary: nn.Linear, num_classes: int) -> None:
+        """Take the newest ``num_classes`` rows from an auxiliary head, whose last output is ``others``."""
+        with torch.no_grad():
+            self.linear.weight[-num_classes:] = auxiliary.weight[:num_classes]
+            self.linear.bias[-num_classes:] = auxiliary.bias[:num_classes]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features [B, 1, d] to logits [B, C]."""
+        return self.linear(features.flatten(1))
+
+
+class OthersHead(nn.Module):
+    """A linear head a task with one extra output, ``others``, for the classes of all other tasks.
+
+    Where there is a branch a task (ACL), head i reads branch i; where there is one (DynaMMo), every head reads it.
+    Source: Zhang et al., ACL (MICCAI 2023); Qazi et al., DynaMMo (MIUA 2024).
+
+    Args:
+        width: features of one branch.
+        classes: number of classes of each task learnt so far.
+    """
+
+    def __init__(self, width: int, classes: Sequence[int] = ()) -> None:
+        super().__init__()
+        self.width = width
+        self.margin = MARGIN
+        self.heads = nn.ModuleList(nn.Linear(width, count + 1) for count in classes)
+
+    def grow(self, num_classes: int) -> None:
+        """Add the head of a new task."""
+        self.heads.append(nn.Linear(self.width, num_classes + 1))
+
+    def start_from(self, auxiliary: nn.Linear, num_classes: int) -> None:
+        """Take the newest head from an auxiliary head of ``num_classes + 1`` outputs."""
+        self.heads[-1].load_state_dict(auxiliary.state_dict())
+
+    def task_logits(self, features: Tensor) -> list[Tensor]:
+        """Map features [B, R, d] to a list of logits [B, n_t + 1], one a task."""
+        branches = features.shape[1]
+        return [head(features[:, index if branches > 1 else 0]) for index, head in enumerate(self.heads)]
+
+    def others_probability(self, features: Tensor) -> Tensor:
+        """Return P(others) of every head, [B, T]: the predicted task is the smallest; open-set score 1 - minimum."""
+        return torch.stack([logits.softmax(1)[:, -1] for logits in self.task_logits(features)], 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features [B, R, d] to log-scores [B, C] whose largest is the published decision.
+
+        The decision takes the task with the smallest P(others) and there the best known class; classes of other tasks
+        keep their own log-probability where it does not contradict the decision.
+        """
+        branches = features.shape[1]
+        scores: list[Tensor] = []
+        others: list[Tensor] = []
+        tasks: list[Tensor] = []
+        for index, head in enumerate(self.heads):
+            logarithms = head(features[:, index if branches > 1 else 0]).log_softmax(1)
+            scores.append(logarithms[:, :-1])
+            others.append(logarithms[:, -1])
+            tasks.append(torch.full([logarithms.shape[1] - 1], index, device=features.device))
+        score = torch.cat(scores, 1)
+        chosen = torch.stack(others, 1).argmin(1, keepdim=True)
+        inside = torch.cat(tasks).unsqueeze(0) == chosen
+        best = score.masked_fill(~inside, -float("inf")).amax(1, keepdim=True)
+        return torch.where(inside, score, torch.minimum(score, best - self.margin))
+
+
+HEADS: dict[str, type[UnifiedHead] | type[OthersHead]] = {"unified": UnifiedHead, "others": OthersHead}
+
+
+def make_head(name: str, width: int, classes: Sequence[int] = ()) -> UnifiedHead | OthersHead:
+    """Make a head for features of ``width``.
+
+    Raises:
+        UserError: when ``name`` is not in :data:`HEADS`.
+    """
+    if name not in HEADS:
+        raise UserError(f"unknown head '{name}': choose one of {', '.join(HEADS)} (key 'head')")
+    return HEADS[name](width, classes)

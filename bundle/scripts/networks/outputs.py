@@ -1,0 +1,28 @@
+"""What the growing network returns, for losses and evaluation to take whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass
+class Outputs:
+    """One forward pass.
+
+    Args:
+        logits: score of every class seen so far, [B, C].
+        features: features of every branch, [B, R, d].
+        auxiliary: logits of the auxiliary head, [B, n_t + 1], while there is one.
+        task_logits: logits a task, [B, n_t + 1] each, for a head a task; else empty.
+        others: P(others) of each task's head, [B, T], for a head a task.
+        classes: number of classes of each task.
+    """
+
+    logits: Tensor
+    features: Tensor
+    auxiliary: Tensor | None
+    task_logits: list[Tensor]
+    others: Tensor | None
+    classes: tuple[int, ...]

@@ -1,0 +1,72 @@
+"""Opens every image before the training starts, so that a broken one does not end it after hours."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from scripts.errors import UserError
+from scripts.tasks.task import Item, Task
+from scripts.transforms.reader import read_rgb
+
+logger = logging.getLogger(__name__)
+
+
+def readable_tasks(tasks: Sequence[Task], skip_unreadable: bool = False) -> list[Task]:
+    """Decode every image of the tasks still to be learnt (a task learnt before has no training images).
+
+    Args:
+        tasks: the tasks.
+        skip_unreadable: leave out what cannot be read, with a warning for each, rather than stop.
+
+    Returns:
+        The tasks with the images that can be read.
+
+    Raises:
+        UserError: as :func:`check_images`.
+    """
+    return [
+        replace(
+            task,
+            train=tuple(check_images(task.train, skip_unreadable=skip_unreadable)),
+            test=tuple(check_images(task.test, skip_unreadable=skip_unreadable)),
+        )
+        if task.train
+        else task
+        for task in tasks
+    ]
+
+
+def check_images(items: Sequence[Item], workers: int = 4, skip_unreadable: bool = False) -> list[Item]:
+    """Decode every image once.
+
+    Args:
+        items: the images to check.
+        workers: threads that decode.
+        skip_unreadable: leave out what cannot be read, with a warning for each, rather than stop.
+
+    Returns:
+        The readable items, in their order.
+
+    Raises:
+        UserError: where images cannot be read and are not to be skipped; it names the first and says how many.
+    """
+    with ThreadPoolExecutor(workers) as pool:
+        faults = list(pool.map(_fault, items))
+    found = [fault for fault in faults if fault]
+    if found and not skip_unreadable:
+        raise UserError(f"{len(found)} of {len(items)} images cannot be used, the first: {found[0]}")
+    for fault in found:
+        logger.warning("Left out: %s", fault)
+    return [item for item, fault in zip(items, faults, strict=True) if not fault]
+
+
+def _fault(item: Item) -> str:
+    """Say what is wrong with an image; empty where nothing is."""
+    try:
+        read_rgb(item["image"])
+    except UserError as error:
+        return str(error)
+    return ""

@@ -1,0 +1,119 @@
+"""The class-incremental split: which classes are learnt when, and what their labels are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from scripts.errors import UserError
+from scripts.tasks.task import Group, Item, Source, Task
+
+Split = int | Sequence[int] | Sequence[Sequence[str]]
+
+
+def make_tasks(
+    source: Source, split: Split | None = None, limit: int | None = None, previous: Sequence[Task] = ()
+) -> list[Task]:
+    """Divide the classes of a data set into tasks.
+
+    Args:
+        source: reads the data set.
+        split: ``None`` makes every group of the source a task; a number is the classes a task; a list of numbers
+            the sizes of the tasks, which must add up to all classes; a list of lists the names of the classes of each
+            task, in label order (classes that it does not name are left out).
+        limit: at most this many training images a class, chosen at even distances; ``None`` takes all.
+        previous: tasks learnt before. Labels go on counting after their classes.
+
+    Returns:
+        The previous tasks, unchanged, then the new ones.
+
+    Raises:
+        UserError: where the split does not fit the data, a class is in two tasks, or a class has no images.
+    """
+    if limit is not None and limit < 1:
+        raise UserError(f"limit is {limit}, but at least one training image a class is needed: give 1 or more, or null")
+    tasks = list(previous)
+    for name, members in _divide(source.groups(), split):
+        tasks.append(_task(name, members, tasks, limit))
+    return tasks
+
+
+def _divide(groups: list[Group], split: Split | None) -> list[tuple[str, list[tuple[str, Group]]]]:
+    """Return name and (class, group) pairs of each new task."""
+    if split is None:
+        return [(group.name, [(name, group) for name in group.classes]) for group in groups]
+    found = [(name, group) for group in groups for name in group.classes]
+    if isinstance(split, int):
+        return _by_sizes(found, _equal_sizes(len(found), split))
+    if split and all(isinstance(part, int) for part in split):
+        return _by_sizes(found, [int(str(part)) for part in split])
+    if split and all(part and not isinstance(part, (int, str)) for part in split):
+        return _by_names(found, [[str(name) for name in part] for part in split if not isinstance(part, int)])
+    raise UserError(
+        f"split is {split!r}: give null (a task for each data set), the number of classes a task, a list of such "
+        "numbers, or a list with a list of class names for each task"
+    )
+
+
+def _equal_sizes(classes: int, size: int) -> list[int]:
+    if size < 1 or classes % size:
+        raise UserError(
+            f"split is {size}, but the {classes} classes cannot be divided into tasks of {size}: "
+            "give a number that divides them, or a list of sizes"
+        )
+    return [size] * (classes // size)
+
+
+def _by_sizes(found: list[tuple[str, Group]], sizes: list[int]) -> list[tuple[str, list[tuple[str, Group]]]]:
+    if min(sizes) < 1 or sum(sizes) != len(found):
+        raise UserError(
+            f"split {sizes} makes {sum(sizes)} classes, but the data has {len(found)}: "
+            "give sizes of at least 1 that add up to all classes"
+        )
+    ends = [sum(sizes[: number + 1]) for number in range(len(sizes))]
+    parts = [found[end - size : end] for end, size in zip(ends, sizes, strict=True)]
+    return [(_joined([name for name, _ in part]), part) for part in parts]
+
+
+def _by_names(found: list[tuple[str, Group]], parts: list[list[str]]) -> list[tuple[str, list[tuple[str, Group]]]]:
+    groups = dict(found)
+    unknown = [name for part in parts for name in part if name not in groups]
+    if unknown:
+        raise UserError(f"split names an unknown class {unknown[0]!r}: the data has {', '.join(groups)}")
+    return [(_joined(part), [(name, groups[name]) for name in part]) for part in parts]
+
+
+def _joined(classes: list[str]) -> str:
+    """Name a task after its classes: all of up to three, else the first and how many more."""
+    return "+".join(classes) if len(classes) <= 3 else f"{classes[0]}+{len(classes) - 1}"
+
+
+def _task(name: str, members: list[tuple[str, Group]], earlier: list[Task], limit: int | None) -> Task:
+    classes = [member for member, _ in members]
+    _refuse_second_use(name, classes, earlier)
+    first = sum(len(task.classes) for task in earlier)
+    train: list[Item] = []
+    test: list[Item] = []
+    for label, (member, group) in enumerate(members, start=first):
+        if not group.train.get(member):
+            raise UserError(f"class {member!r} of {group.name} has no training images: add some, or leave it out")
+        train += [{**item, "label": label} for item in _thin(group.train[member], limit)]
+        test += [{**item, "label": label} for item in group.test.get(member, [])]
+    if not test:
+        raise UserError(f"task {name!r} has no test images: add some for its classes {', '.join(classes)}")
+    return Task(name, tuple(classes), first, tuple(train), tuple(test))
+
+
+def _refuse_second_use(name: str, classes: list[str], earlier: list[Task]) -> None:
+    used = {member: task.name for task in earlier for member in task.classes}
+    for number, member in enumerate(classes):
+        if member in used or member in classes[:number]:
+            raise UserError(
+                f"class {member!r} is in two tasks, {used.get(member, name)!r} and {name!r}: "
+                "a class is learnt once; rename it or leave it out of the split"
+            )
+
+
+def _thin(items: list[Item], limit: int | None) -> list[Item]:
+    if limit is None or len(items) <= limit:
+        return items
+    return [items[number * len(items) // limit] for number in range(limit)]

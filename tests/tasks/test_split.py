@@ -1,0 +1,134 @@
+"""The class-incremental split: labels, sizes, names, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from scripts.errors import UserError
+from scripts.tasks import Group, Item, Task, make_tasks
+
+
+class Drawers:
+    """A source with the given numbers of training images by class, in groups."""
+
+    def __init__(self, **groups: dict[str, int]) -> None:
+        self.contents = groups
+
+    def groups(self) -> list[Group]:
+        return [
+            Group(
+                name,
+                tuple(counts),
+                {member: _items(f"{member}-train", count) for member, count in counts.items()},
+                {member: _items(f"{member}-test", 2) for member in counts},
+            )
+            for name, counts in self.contents.items()
+        ]
+
+
+def _items(name: str, count: int) -> list[Item]:
+    return [{"image": f"{name}{number}.png"} for number in range(count)]
+
+
+FIVE = Drawers(blood={"a": 4, "b": 5, "c": 6}, skin={"d": 7, "e": 8})
+
+
+def _classes(tasks: list[Task]) -> list[tuple[str, ...]]:
+    return [task.classes for task in tasks]
+
+
+@pytest.mark.parametrize(
+    ("split", "classes"),
+    [
+        (None, [("a", "b", "c"), ("d", "e")]),
+        (1, [("a",), ("b",), ("c",), ("d",), ("e",)]),
+        (5, [("a", "b", "c", "d", "e")]),
+        ([2, 3], [("a", "b"), ("c", "d", "e")]),
+        ([["e", "a"], ["c"]], [("e", "a"), ("c",)]),
+    ],
+)
+def test_split_says_which_classes_are_learnt_when(split: Any, classes: list[tuple[str, ...]]) -> None:
+    assert _classes(make_tasks(FIVE, split)) == classes
+
+
+@pytest.mark.parametrize("split", [None, 1, [2, 3], [["e", "a"], ["c"]]])
+def test_labels_are_counted_over_all_tasks(split: Any) -> None:
+    tasks = make_tasks(FIVE, split)
+    order = [name for task in tasks for name in task.classes]
+    assert [task.first for task in tasks] == [order.index(task.classes[0]) for task in tasks]
+    for task in tasks:
+        for item in (*task.train, *task.test):
+            assert order[item["label"]] == item["image"].split("-")[0]
+            assert order[item["label"]] in task.classes
+
+
+def test_every_image_of_the_chosen_classes_is_used_once() -> None:
+    images = [item["image"] for task in make_tasks(FIVE, [2, 3]) for item in task.train]
+    assert len(images) == len(set(images)) == 4 + 5 + 6 + 7 + 8
+
+
+def test_groups_name_their_tasks_and_classes_the_others() -> None:
+    assert [task.name for task in make_tasks(FIVE)] == ["blood", "skin"]
+    assert [task.name for task in make_tasks(FIVE, [1, 4])] == ["a", "b+3"]
+
+
+def test_labels_go_on_after_the_previous_tasks_which_stay_as_they_are() -> None:
+    previous = make_tasks(Drawers(old={"x": 1, "y": 2, "z": 3}), [2, 1])
+    tasks = make_tasks(FIVE, previous=previous)
+    assert tasks[:2] == previous
+    assert [task.first for task in tasks] == [0, 2, 3, 6]
+    assert {item["label"] for item in tasks[3].train} == {6, 7}
+
+
+@pytest.mark.parametrize("limit", [1, 3, 5])
+def test_limit_takes_images_at_even_distances(limit: int) -> None:
+    (task,) = make_tasks(Drawers(one={"a": 10, "b": 2}), limit=limit)
+    chosen = [int(item["image"][7:-4]) for item in task.train if item["label"] == 0]
+    assert chosen == {1: [0], 3: [0, 3, 6], 5: [0, 2, 4, 6, 8]}[limit]
+    assert sum(item["label"] == 1 for item in task.train) == min(limit, 2)
+    assert len(task.test) == 4
+
+
+def test_a_class_that_an_earlier_task_has_learnt_is_refused() -> None:
+    previous = make_tasks(Drawers(old={"x": 1, "d": 2}))
+    with pytest.raises(UserError, match="class 'd' is in two tasks, 'old' and 'skin'"):
+        make_tasks(FIVE, previous=previous)
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        ([["a", "b"], ["b"]], "class 'b' is in two tasks, 'a\\+b' and 'b'"),
+        ([["a", "a"]], "class 'a' is in two tasks"),
+        ([["a"], ["nevus"]], "unknown class 'nevus': the data has a, b, c, d, e"),
+        (2, "the 5 classes cannot be divided into tasks of 2"),
+        (0, "cannot be divided into tasks of 0"),
+        ([2, 2], "makes 4 classes, but the data has 5"),
+        ([6, -1], "sizes of at least 1"),
+        ([], "split is \\[\\]: give null"),
+        (["a", "b"], "split is \\['a', 'b'\\]: give null"),
+        ([["a"], 2], "give null"),
+    ],
+)
+def test_a_split_that_does_not_fit_is_refused(split: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make_tasks(FIVE, split)
+
+
+def test_two_groups_with_the_same_class_are_refused() -> None:
+    with pytest.raises(UserError, match="class 'normal' is in two tasks, 'chest' and 'breast'"):
+        make_tasks(Drawers(chest={"normal": 1}, breast={"normal": 1}))
+
+
+def test_a_class_without_training_images_is_refused_only_where_it_is_learnt() -> None:
+    source = Drawers(one={"a": 3, "b": 0})
+    with pytest.raises(UserError, match="class 'b' of one has no training images"):
+        make_tasks(source)
+    assert _classes(make_tasks(source, [["a"]])) == [("a",)]
+
+
+def test_a_limit_below_one_is_refused() -> None:
+    with pytest.raises(UserError, match="limit is 0"):
+        make_tasks(FIVE, limit=0)

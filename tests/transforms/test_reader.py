@@ -1,0 +1,184 @@
+"""Which kinds of image are taken, which are refused by name, and that rows stay rows."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from monai.data import set_track_meta
+from monai.data.meta_obj import get_track_meta
+from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, Resized
+from PIL import Image
+
+from scripts.errors import UserError, find_user_error
+from scripts.transforms import RGBReader, npz_array, read_rgb
+
+ROWS, COLUMNS = 40, 60
+PIXELS = np.random.default_rng(0).integers(0, 256, (ROWS, COLUMNS, 3), dtype=np.uint8)
+COLOUR = Image.fromarray(PIXELS)
+GREY = Image.fromarray(PIXELS[..., 0])
+
+
+@pytest.fixture(params=[True, False], ids=["meta", "plain"])
+def tracked(request: pytest.FixtureRequest) -> Iterator[bool]:
+    before = get_track_meta()
+    set_track_meta(request.param)
+    yield request.param
+    set_track_meta(before)
+
+
+def _load(*more: Any) -> Compose:
+    return Compose(
+        [
+            LoadImaged(keys="image", reader=RGBReader, image_only=True),
+            EnsureChannelFirstd(keys="image", channel_dim=-1),
+            *more,
+        ]
+    )
+
+
+def _save(image: Image.Image, path: Path, **settings: Any) -> str:
+    image.save(path, **settings)
+    return str(path)
+
+
+@pytest.mark.parametrize("name", ["colour.png", "colour.bmp", "colour.tif"])
+def test_colour_is_taken_as_it_is(tmp_path: Path, name: str) -> None:
+    assert np.array_equal(read_rgb(_save(COLOUR, tmp_path / name)), PIXELS)
+
+
+@pytest.mark.parametrize(
+    "image", [GREY, GREY.convert("1"), COLOUR.convert("P"), GREY.convert("LA"), COLOUR.convert("RGBA")]
+)
+def test_grey_palette_and_opaque_alpha_become_rgb(tmp_path: Path, image: Image.Image) -> None:
+    pixels = read_rgb(_save(image, tmp_path / "image.png"))
+    assert pixels.dtype == np.uint8
+    assert np.array_equal(pixels, np.asarray(image.convert("RGB")))
+
+
+def test_grey_is_repeated_to_three_channels(tmp_path: Path) -> None:
+    assert np.array_equal(read_rgb(_save(GREY, tmp_path / "grey.png")), np.repeat(PIXELS[..., :1], 3, axis=2))
+
+
+def _transparent(mode: str) -> Image.Image:
+    image = COLOUR.convert("RGBA")
+    image.putpixel((3, 4), (0, 0, 0, 254))
+    return image.convert(mode)
+
+
+def _sixteen_bit_colour(path: Path) -> str:
+    """Pillow cannot write this kind: a 1 x 1 PNG with three 16-bit samples."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
+    data = zlib.compress(b"\0" + b"\x12\x34" * 3)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b""))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("image", "suffix", "settings", "message"),
+    [
+        (_transparent("RGBA"), "png", {}, "is transparent in parts"),
+        (_transparent("LA"), "png", {}, "is transparent in parts"),
+        (GREY.convert("P"), "png", {"transparency": int(PIXELS[0, 0, 0])}, "is transparent in parts"),
+        (GREY, "png", {"transparency": int(PIXELS[0, 0, 0])}, "is transparent in parts"),
+        (COLOUR.convert("CMYK"), "jpg", {}, "is of the kind CMYK"),
+        (GREY.convert("I").convert("I;16"), "png", {}, "is of the kind I;16"),
+        (GREY.convert("I"), "tif", {}, "is of the kind I:"),
+        (GREY.convert("F"), "tif", {}, "is of the kind F:"),
+        (COLOUR.copy(), "tif", {"save_all": True, "append_images": [COLOUR.copy()]}, "has 2 frames"),
+    ],
+)
+def test_other_kinds_are_refused_by_name(
+    tmp_path: Path, image: Image.Image, suffix: str, settings: dict[str, Any], message: str
+) -> None:
+    path = _save(image, tmp_path / f"odd.{suffix}", **settings)
+    with pytest.raises(UserError, match=f"image {path} {message}"):
+        read_rgb(path)
+
+
+def test_sixteen_bit_colour_is_refused_though_pillow_would_cut_it_down(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="odd.png has 16-bit samples"):
+        read_rgb(_sixteen_bit_colour(tmp_path / "odd.png"))
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp"])
+def test_a_truncated_image_is_refused(tmp_path: Path, suffix: str) -> None:
+    path = Path(_save(COLOUR, tmp_path / f"cut.{suffix}"))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    with pytest.raises(UserError, match=f"image {path} cannot be read"):
+        read_rgb(str(path))
+
+
+def test_what_is_no_image_or_missing_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("not an image")
+    with pytest.raises(UserError, match="text.png cannot be read"):
+        read_rgb(str(tmp_path / "text.png"))
+    with pytest.raises(UserError, match="gone.png is missing"):
+        read_rgb(str(tmp_path / "gone.png"))
+
+
+def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", ROWS * COLUMNS // 3)
+    with pytest.raises(UserError, match="big.png cannot be read .*decompression bomb"):
+        read_rgb(_save(COLOUR, tmp_path / "big.png"))
+
+
+def test_an_image_of_an_npz_file_is_the_same_as_its_png(tmp_path: Path) -> None:
+    np.savez(tmp_path / "set.npz", train_images=PIXELS[None], test_images=PIXELS[None, ..., 0])
+    path = f"{tmp_path}/set.npz"
+    assert np.array_equal(read_rgb(f"{path}#train/0"), read_rgb(_save(COLOUR, tmp_path / "colour.png")))
+    assert np.array_equal(read_rgb(f"{path}#test/0"), read_rgb(_save(GREY, tmp_path / "grey.png")))
+
+
+def test_changing_what_was_read_leaves_the_npz_file_as_it_was(tmp_path: Path) -> None:
+    np.savez(tmp_path / "set.npz", train_images=PIXELS[None])
+    read_rgb(f"{tmp_path}/set.npz#train/0")[:] = 0
+    assert np.array_equal(read_rgb(f"{tmp_path}/set.npz#train/0"), PIXELS)
+
+
+def test_an_npz_file_is_opened_once(tmp_path: Path) -> None:
+    np.savez(tmp_path / "set.npz", train_images=PIXELS[None])
+    path = f"{tmp_path}/set.npz"
+    assert npz_array(path, "train_images") is npz_array(path, "train_images")
+
+
+@pytest.mark.parametrize("member", ["train/1", "train/-1", "train/x", "train"])
+def test_an_image_that_an_npz_file_has_not_is_refused(tmp_path: Path, member: str) -> None:
+    np.savez(tmp_path / "set.npz", train_images=PIXELS[None])
+    with pytest.raises(UserError, match=f"set.npz#{member} is missing: .* has 1 images in train_images"):
+        read_rgb(f"{tmp_path}/set.npz#{member}")
+
+
+def test_rows_are_the_height(tmp_path: Path, tracked: bool) -> None:
+    image = _load()({"image": _save(COLOUR, tmp_path / "wide.png")})["image"]
+    assert image.shape == (3, ROWS, COLUMNS)
+    assert image.dtype == torch.float32
+    assert np.array_equal(np.asarray(image), PIXELS.transpose(2, 0, 1))
+
+
+def test_resizing_keeps_rows_and_columns_apart(tmp_path: Path, tracked: bool) -> None:
+    pixels = np.zeros((ROWS, COLUMNS, 3), np.uint8)
+    pixels[: ROWS // 2] = 200  # the upper half is light
+    path = _save(Image.fromarray(pixels), tmp_path / "half.png")
+    resize = Resized(keys="image", spatial_size=(20, 30), mode="bilinear", anti_aliasing=True)
+    image = torch.as_tensor(_load(resize)({"image": path})["image"])
+    assert image.shape == (3, 20, 30)
+    assert torch.all(image[:, :8] > 150)
+    assert torch.all(image[:, 12:] < 50)
+
+
+def test_what_is_refused_is_not_read_by_another_reader(tmp_path: Path) -> None:
+    """MONAI tries its own readers where one fails, and they would take a transparent image, transposed."""
+    with pytest.raises(RuntimeError) as error:
+        _load()({"image": _save(_transparent("RGBA"), tmp_path / "odd.png")})
+    assert "odd.png is transparent in parts" in str(find_user_error(error.value))
