@@ -3,11 +3,42 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from monai.data import DataLoader
+from monai.engines import SupervisedEvaluator
+from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, RandFlipd, ScaleIntensityRanged
+from PIL import Image
+from torch import Tensor, nn
+
+from scripts.engines import ContinualEvents, ContinualTrainer, Stage, cosine, fractional_milestones
+from scripts.handlers import (
+    AdapterAveragingHandler,
+    AdapterTuningHandler,
+    BackboneTrainingHandler,
+    EvaluationHandler,
+    ExportHandler,
+    MemoryHandler,
+    ProgressHandler,
+    SeparateAdaptersHandler,
+)
+from scripts.losses import auxiliary_cross_entropy, others_cross_entropy, seen_cross_entropy
+from scripts.memory import ExemplarMemory, FeatureExtractor
+from scripts.metrics import RunRecord
+from scripts.networks import ContinualNet
+from scripts.tasks import ImageDataset, Item, Task
+from scripts.transforms import RGBReader
 
 ROOT = Path(__file__).resolve().parent.parent
+SIDE = 33
+SITES = ("features.3", "features.5")  # MobileNetV2's first two: a few thousand parameters, maps of 9 x 9 and 5 x 5
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +48,245 @@ def test_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real images: {folder} does not exist (set CONTINUAL_TEST_DATA)")
     return folder
+
+
+def make_items(folder: Path, label: int, count: int, split: str = "train") -> list[Item]:
+    """Write ``count`` noisy images of a class, each with a colour and a dark left half of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng([label, len(split)])
+    colour = np.array([60 + 40 * (label % 4), 200 - 50 * (label % 3), 90 + 30 * (label % 5)])
+    items: list[Item] = []
+    for number in range(count):
+        pixels = colour + rng.normal(0, 40, (SIDE, SIDE, 3)) - 50 * (np.arange(SIDE) < SIDE // 2)[None, :, None]
+        path = folder / f"{split}-{label}-{number}.png"
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
+        items.append({"image": str(path), "label": label})
+    return items
+
+
+def make_tasks(folder: Path, sizes: Sequence[int] = (2, 2), train: int = 6, test: int = 3) -> list[Task]:
+    """Write tasks of ``sizes`` classes, each task into a folder of its own, ``train`` and ``test`` images a class."""
+    tasks: list[Task] = []
+    for number, size in enumerate(sizes):
+        first = sum(sizes[:number])
+        labels = range(first, first + size)
+        tasks.append(
+            Task(
+                name=f"set{number}",
+                classes=tuple(f"class{label}" for label in labels),
+                first=first,
+                train=tuple(item for label in labels for item in make_items(folder / f"set{number}", label, train)),
+                test=tuple(item for label in labels for item in make_items(folder / f"set{number}", label, test, "t")),
+            )
+        )
+    return tasks
+
+
+def make_network(head: str = "unified", sizes: Iterable[int] = (), seed: int = 0, **arguments: Any) -> ContinualNet:
+    """Make a small growing network; with ``sizes`` it has learnt tasks: randomised adapters, statistics included."""
+    network = ContinualNet("mobilenet_v2", head, sites=SITES, image_size=SIDE, seed=seed, **arguments)
+    for size in sizes:
+        network.grow(size)
+        network.add_adapters()
+    if network.classes:
+        randomise(network, seed)
+    return network
+
+
+def randomise(module: nn.Module, seed: int = 0) -> None:
+    """Give adapters, heads and BatchNorm's statistics values that no two entries share."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, entry in module.state_dict().items():
+            noise = torch.randn(entry.shape, generator=generator)
+            if name.endswith("running_var"):
+                entry.copy_(0.5 + noise.abs())
+            elif name.endswith("running_mean"):
+                entry.copy_(0.1 * noise)
+            elif name.endswith("num_batches_tracked"):
+                entry.fill_(int(noise.abs() * 100))
+            elif name.endswith("scale"):
+                entry.copy_(0.5 + noise.abs())
+            elif "adapters." in name or name.startswith("head."):
+                entry.add_(0.1 * noise)
+
+
+def make_transform(augment: bool = False) -> Compose:
+    """Decode, scale to 0..1 and, for training, flip half of the images."""
+    flip = [RandFlipd("image", prob=0.5, spatial_axis=1)] if augment else []
+    return Compose(
+        [
+            LoadImaged("image", reader=RGBReader(), image_only=True),
+            EnsureChannelFirstd("image", channel_dim=-1),
+            ScaleIntensityRanged("image", a_min=0, a_max=255, b_min=0, b_max=1),
+            *flip,
+        ]
+    )
+
+
+def make_stage(name: str = "training", **arguments: Any) -> Stage:
+    """Make a stage that trains the head alone, where nothing else is said."""
+    values: dict[str, Any] = {
+        "epochs": 1,
+        "data": "task",
+        "trains": ["head"],
+        "loss": seen_cross_entropy,
+        "optimizer": partial(torch.optim.SGD, lr=0.05, momentum=0.9),
+    }
+    return Stage(name, **{**values, **arguments})
+
+
+def dynammo_stages(epochs: int = 2, loss: Any = seen_cross_entropy) -> list[Stage]:
+    """The stages of an untrained backbone's DynaMMo, a few epochs each."""
+    sgd = partial(torch.optim.SGD, lr=0.02, momentum=0.9, weight_decay=5e-4)
+    own = {"loss": auxiliary_cross_entropy, "optimizer": sgd}
+    milestones = partial(fractional_milestones, fractions=[0.5])
+    return [
+        make_stage("backbone_training", trains=["backbone", "auxiliary"], tasks="first", scheduler=cosine, **own),
+        make_stage(
+            "adapter_tuning",
+            epochs=epochs,
+            data="task_and_memory",
+            trains=["adapter", "auxiliary"],
+            scheduler=milestones,
+            **own,
+        ),
+        make_stage(
+            "balanced_finetuning",
+            epochs=epochs + 1,
+            data="balanced",
+            loss=loss,
+            optimizer=partial(torch.optim.Adam, lr=1e-2),
+            scheduler=milestones,
+            tasks="later",
+        ),
+    ]
+
+
+def make_trainer(
+    network: ContinualNet,
+    tasks: Sequence[Task],
+    stages: Sequence[Stage],
+    handlers: Sequence[Any] = (),
+    memory: ExemplarMemory | None = None,
+    seed: int = 0,
+    batch_size: int = 4,
+) -> ContinualTrainer:
+    """Make a trainer on the CPU."""
+    return ContinualTrainer(
+        device="cpu",
+        max_epochs=1,
+        network=network,
+        tasks=tasks,
+        stages=stages,
+        memory=ExemplarMemory(0) if memory is None else memory,
+        dataset=ImageDataset([], make_transform(augment=True)),
+        loader=partial(DataLoader, batch_size=batch_size),
+        seed=seed,
+        train_handlers=list(handlers),
+    )
+
+
+def make_evaluator(network: nn.Module) -> SupervisedEvaluator:
+    """Make an evaluator whose data set waits for items."""
+    loader = DataLoader(ImageDataset([], make_transform()), batch_size=5)
+    return SupervisedEvaluator(device="cpu", val_data_loader=loader, network=network, decollate=False)
+
+
+def make_run(
+    tasks: Sequence[Task],
+    folder: Path,
+    head: str = "unified",
+    separate: bool = False,
+    first: Sequence[Any] = (),
+    seed: int = 0,
+    memory_size: int = 8,
+    exemplars: str = "paths",
+) -> SimpleNamespace:
+    """Build a whole run: DynaMMo, or ACL where adapters are kept ``separate``; handlers in ``first`` come first."""
+    record = RunRecord()
+    network = make_network(head, seed=seed)
+    memory = ExemplarMemory(memory_size, exemplars=exemplars, folder=str(folder / "exemplars"))
+    features = FeatureExtractor(network, partial(ImageDataset, transform=make_transform()), 5, "cpu")
+    merging = SeparateAdaptersHandler(network) if separate else AdapterAveragingHandler(network)
+    handlers = [
+        *[make(record) for make in first],
+        BackboneTrainingHandler(network),
+        AdapterTuningHandler(network),
+        merging,
+        MemoryHandler(memory, network, features),
+        EvaluationHandler(make_evaluator(network), network, record, SIDE),
+        ExportHandler(network, str(folder), str(folder / "models"), {"image_size": SIDE, "mean": [0.0], "std": [1.0]}),
+        ProgressHandler(record),
+    ]
+    stages = dynammo_stages(loss=seen_cross_entropy if head == "unified" else others_cross_entropy)
+    trainer = make_trainer(network, tasks, stages, handlers, memory, seed)
+    return SimpleNamespace(trainer=trainer, network=network, memory=memory, record=record, folder=folder, tasks=tasks)
+
+
+def record_events(trainer: ContinualTrainer) -> list[str]:
+    """Return a list that fills with the names of the events of continual learning as they are fired."""
+    events: list[str] = []
+    for event in ContinualEvents:
+        trainer.add_event_handler(event, lambda engine, name=event.value: events.append(name))
+    return events
+
+
+def copy_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict that further training does not change."""
+    return {key: value.clone() for key, value in state.items()}
+
+
+def changed_keys(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> set[str]:
+    """Return the entries of two state dicts that are not bit-equal, or that only one of them has."""
+    return {key for key in before.keys() | after.keys() if key not in before or key not in after} | {
+        key for key in before.keys() & after.keys() if not torch.equal(before[key], after[key])
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny() -> SimpleNamespace:
+    """The makers above, for test modules, which cannot import this file."""
+    return SimpleNamespace(
+        side=SIDE,
+        sites=SITES,
+        items=make_items,
+        tasks=make_tasks,
+        network=make_network,
+        randomise=randomise,
+        transform=make_transform,
+        stage=make_stage,
+        stages=dynammo_stages,
+        trainer=make_trainer,
+        evaluator=make_evaluator,
+        run=make_run,
+        record_events=record_events,
+        copy_of=copy_of,
+        changed_keys=changed_keys,
+    )
+
+
+@pytest.fixture(scope="session")
+def images() -> Tensor:
+    """Five random images, [5, 3, 33, 33]."""
+    return torch.randn(5, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A finished DynaMMo run of two tasks with a unified head, not to be changed; ``events`` are those it fired."""
+    folder = tmp_path_factory.mktemp("finished")
+    run = make_run(make_tasks(folder / "data"), folder / "run")
+    run.events = record_events(run.trainer)
+    run.trainer.run()
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished_acl(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A finished ACL run of two tasks, not to be changed."""
+    folder = tmp_path_factory.mktemp("finished_acl")
+    run = make_run(make_tasks(folder / "data"), folder / "run", head="others", separate=True)
+    run.events = record_events(run.trainer)
+    run.trainer.run()
+    return run

@@ -132,6 +132,7 @@ class ContinualTrainer(SupervisedTrainer):
             if self.current_stage.belongs_to(self.state.task, len(self.tasks)):
                 self._run_stage(self.current_stage)
             self._advance(self.tasks_completed, self.stages_completed + 1)
+        self.reseed(0)  # a run resumed here has drawn nothing yet
         self.fire_event(ContinualEvents.TASK_COMPLETED)
         self._advance(self.tasks_completed + 1, 0)
 
@@ -202,8 +203,8 @@ class ContinualTrainer(SupervisedTrainer):
             return network
         if self.state.device.type == "cuda":
             nn.SyncBatchNorm.convert_sync_batchnorm(network)
-            return DistributedDataParallel(network, [self.state.device], find_unused_parameters=True)
-        return DistributedDataParallel(network, find_unused_parameters=True)
+            return DistributedDataParallel(network, [self.state.device])
+        return DistributedDataParallel(network)
 
     def _synchronise(self) -> None:
         """Give every rank the running statistics of the first: DDP leaves each rank's last update in place."""

@@ -73,10 +73,12 @@ class CheckpointHandler:
 
     def resume(self, engine: ContinualTrainer) -> None:
         """Go on from the run's own checkpoint, else from the previous run's, else start."""
-        if self.restart and self.folder.exists():
+        if self.restart:
             self._move_aside(engine)
-        if (self.folder / CHECKPOINT).is_file():
-            self._load(engine, self.folder, self.settings)
+        found = (self.folder / CHECKPOINT).is_file()
+        _wait_for_all()  # all have looked before the first one writes
+        if found:
+            self._load(engine, read_checkpoint(self.folder / CHECKPOINT), self.settings, self.folder)
             self._say_where(engine)
             return
         if self.previous is not None:
@@ -85,12 +87,17 @@ class CheckpointHandler:
 
     def save(self, engine: ContinualTrainer) -> None:
         """Write ``checkpoint.pt``."""
-        if engine.state.rank > 0:
-            return
+        _wait_for_all()  # no other process copies an exemplar while those not kept are swept away
+        if engine.state.rank == 0:
+            self._write(engine)
+        _wait_for_all()
+
+    def _write(self, engine: ContinualTrainer) -> None:
         learnt = engine.tasks[: engine.tasks_completed + 1]
         content = {
             "settings": self.settings,
             "tasks": [[task.name, *task.classes] for task in learnt],
+            "tasks_planned": len(engine.tasks),
             "tasks_completed": engine.tasks_completed,
             "stages_completed": engine.stages_completed,
             "structure": engine.continual_network.structure(),
@@ -134,10 +141,12 @@ class CheckpointHandler:
         engine.state.iteration = content["iteration"]
         self.logger.info("Going on after epoch %d of %s.", engine.state.epoch, engine.current_stage.name)
 
-    def _load(self, engine: ContinualTrainer, folder: Path, settings: Mapping[str, Any]) -> None:
-        content = read_checkpoint(folder / CHECKPOINT)
+    def _load(
+        self, engine: ContinualTrainer, content: Mapping[str, Any], settings: Mapping[str, Any], folder: Path
+    ) -> None:
         check_settings(content["settings"], settings, folder)
-        check_tasks(content["tasks"][: content["tasks_completed"]], engine.tasks, folder)
+        begun = content["stages_completed"] > 0 or (folder / EPOCH).is_file()
+        check_tasks(content["tasks"][: content["tasks_completed"] + begun], engine.tasks, folder)
         engine.continual_network.load_grown(content["structure"], content["weights"])
         engine.memory.load_state_dict(content["memory"])
         self.record.load_state_dict(content["record"])
@@ -146,9 +155,10 @@ class CheckpointHandler:
 
     def _load_previous(self, engine: ContinualTrainer, folder: Path) -> None:
         fixed = {key: value for key, value in self.settings.items() if key not in FREE_LATER}
-        self._load(engine, folder, fixed)
-        if engine.stages_completed:
+        content = read_checkpoint(folder / CHECKPOINT)
+        if content["tasks_completed"] < content["tasks_planned"]:
             raise UserError(f"the run in {folder} is not finished: finish it first, then learn a later task")
+        self._load(engine, content, fixed, folder)
         self.logger.info("Learnt before, in %s: %d tasks.", folder, engine.tasks_completed)
 
     def _say_where(self, engine: ContinualTrainer) -> None:
@@ -160,14 +170,13 @@ class CheckpointHandler:
             )
 
     def _move_aside(self, engine: ContinualTrainer) -> None:
-        if engine.state.rank == 0:
+        if engine.state.rank == 0 and self.folder.exists():
             number = 1
             while (aside := self.folder.with_name(f"{self.folder.name}.{number}")).exists():
                 number += 1
             self.folder.rename(aside)
             self.logger.info("Moved the old run to %s.", aside)
-        if dist.is_initialized():
-            dist.barrier()
+        _wait_for_all()
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -182,6 +191,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(
             f"cannot read {path} ({str(error).splitlines()[0]}): restore it, or begin anew with --restart true"
         ) from error
+
+
+def _wait_for_all() -> None:
+    """Let the processes of a distributed run wait for each other."""
+    if dist.is_initialized():
+        dist.barrier()
 
 
 def check_settings(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:

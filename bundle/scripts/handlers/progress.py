@@ -27,7 +27,8 @@ class ProgressHandler:
     def attach(self, engine: ContinualTrainer) -> None:
         """Act around each stage."""
         bar = ProgressBar(persist=False, disable=None, desc="Epoch")  # None: no bar where there is no terminal
-        bar.attach(engine, output_transform=lambda output: {"loss": output["loss"].item()})
+        if engine.state.rank == 0:
+            bar.attach(engine, output_transform=lambda output: {"loss": output["loss"].item()})
         engine.add_event_handler(ContinualEvents.TASK_STARTED, self.start)
         engine.add_event_handler(ContinualEvents.STAGE_PREPARED, self.start)
         engine.add_event_handler(ContinualEvents.STAGE_COMPLETED, self.complete)

@@ -63,8 +63,10 @@ class CopyStore:
         path = self.folder / f"{hashlib.sha256(content).hexdigest()}{suffix}"
         if not path.is_file():
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_atomically(path, content)
-            os.chmod(path, PRIVATE)
+            own = self.folder / f"{os.getpid()}.tmp"  # the processes of a distributed run copy the same images at once
+            write_atomically(own, content)
+            os.chmod(own, PRIVATE)
+            os.replace(own, path)
         return {"image": str(path), "label": item["label"]}
 
     def sweep(self, kept: Iterable[Item]) -> None:

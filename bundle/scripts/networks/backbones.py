@@ -113,13 +113,16 @@ def load_into(name: str, stem: nn.Module, parts: dict[str, nn.Sequential], state
         for block, module in segment.named_children():
             prefix = re.sub(r"^features_", "features.", block)
             targets.update({f"{prefix}.{key}": value for key, value in module.state_dict().items()})
-    missing, extra = sorted(targets.keys() - state.keys()), sorted(state.keys() - targets.keys())
+    # torchvision's older files do without BatchNorm's counter of batches, which torch then leaves as it is
+    needed = {key for key in targets if not key.endswith(".num_batches_tracked")}
+    missing, extra = sorted(needed - state.keys()), sorted(state.keys() - targets.keys())
     if missing or extra:
         what = f"'{missing[0]}' is missing" if missing else f"'{extra[0]}' is left over"
         raise UserError(
             f"the weights do not fit backbone {name}: {what} ({len(missing)} missing, {len(extra)} left over)"
         )
-    for key, target in targets.items():
+    for key in sorted(state):
+        target = targets[key]
         if target.shape != state[key].shape:
             raise UserError(
                 f"the weights do not fit backbone {name}: '{key}' has shape {tuple(state[key].shape)}, "

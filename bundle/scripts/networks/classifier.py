@@ -80,7 +80,7 @@ class AdaptedBackbone(nn.Module):
         if self.adapter is None:
             return
         sizes, strides = self._map_sizes(size), self._map_sizes(size, probe=224)
-        for site, side, probe in zip(self.sites, sizes, strides, strict=True):
+        for site, side, probe in reversed(list(zip(self.sites, sizes, strides, strict=True))):  # the last needs most
             if side < MINIMUM_MAP:
                 minimum = (MINIMUM_MAP - 1) * (224 // probe) + 1
                 raise UserError(

@@ -32,7 +32,7 @@ SETS: dict[str, tuple[str, str]] = {
 """The classes of each set, in task order."""
 
 MARKER = "generated.json"
-_DRAWING = 1  # to be raised when a change of the drawing makes other images from the same seed
+_DRAWING = 2  # to be raised when a change of the drawing makes other images from the same seed
 
 _HAEMATOXYLIN = np.array([0.65, 0.70, 0.29])
 _EOSIN = np.array([0.15, 0.90, 0.25])
@@ -261,7 +261,7 @@ def _round(rng: Random, x: np.ndarray, y: np.ndarray) -> Nuclei:
 
 def _stray(rng: Random) -> Nuclei:
     """Cells of every shape that are found in any tissue."""
-    count = int(rng.integers(4, 20))
+    count = int(rng.integers(3, 13))
     x, y = rng.uniform(0, SIZE, (2, count))
     short = rng.uniform(1.0, 2.6, count)
     return Nuclei(x, y, short * rng.uniform(1.0, 3.0, count), short, rng.uniform(0, np.pi, count))
@@ -305,7 +305,7 @@ def _stain(tissue: Tissue, stain: tuple[float, float], rng: Random) -> np.ndarra
     purple = (haematoxylin * (cells * chromatin + 0.12 * stroma))[..., None] * _turned(_HAEMATOXYLIN, rng)
     pink = (eosin * stroma * (1 - 0.5 * cells))[..., None] * _turned(_EOSIN, rng)
     light = np.exp(-purple - pink) * rng.uniform(0.88, 1.0)
-    light = _blurred(light, rng.uniform(0, 0.5)) + rng.normal(0, rng.uniform(0.01, 0.04), light.shape)
+    light = _blurred(light, rng.uniform(0, 0.4)) + rng.normal(0, rng.uniform(0.01, 0.04), light.shape)
     return (np.clip(light, 0, 1) * 255).astype(np.uint8)
 
 

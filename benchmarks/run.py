@@ -1,0 +1,75 @@
+"""Print what inference costs as tasks are added: FLOPs and time of one merged pass, beside ACL's pass a task.
+
+    make bench                                    # ResNet-18, 224 px, 1, 4, 7 and 10 tasks
+    make bench ARGS='--backbone mobilenet_v2 --image_size 128'
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+from tabulate import tabulate
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bundle"))
+
+from scripts.networks import Classifier, ContinualNet
+from scripts.networks.cost import flops_per_image
+
+
+def grown(backbone: str, tasks: int, merged: bool) -> Classifier:
+    """Return the inference network after ``tasks`` tasks of two classes, with adapters merged or a set a task."""
+    network = ContinualNet(backbone, head="others", adapter="conv")
+    for _ in range(tasks):
+        network.grow(2)
+        network.add_adapters()
+    if merged:
+        network.merge("average")
+    else:
+        network.unmerge()
+    return network.merge_and_unload([{"name": str(task), "classes": ["a", "b"]} for task in range(tasks)])
+
+
+def interleaved_medians(networks: list[Classifier], image: torch.Tensor, rounds: int) -> list[float]:
+    """Return the median seconds of a forward pass of each network, measured in turns."""
+    seconds: list[list[float]] = [[] for _ in networks]
+    with torch.inference_mode():
+        for turn in range(rounds + 1):
+            for times, network in zip(seconds, networks, strict=True):
+                started = time.perf_counter()
+                network(image)
+                if turn:  # the first turn warms up
+                    times.append(time.perf_counter() - started)
+    return [statistics.median(times) for times in seconds]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--image_size", type=int, default=224)
+    parser.add_argument("--tasks", type=int, nargs="+", default=[1, 4, 7, 10])
+    parser.add_argument("--rounds", type=int, default=9)
+    arguments = parser.parse_args()
+    plain = Classifier(arguments.backbone, "unified", [{"name": "a", "classes": ["a", "b"]}]).eval()
+    image = torch.rand(1, 3, arguments.image_size, arguments.image_size)
+    rows = []
+    for tasks in arguments.tasks:
+        dynammo, acl = grown(arguments.backbone, tasks, True), grown(arguments.backbone, tasks, False)
+        flops = [flops_per_image(network, arguments.image_size) / 1e9 for network in (plain, dynammo, acl)]
+        seconds = interleaved_medians([plain, dynammo, acl], image, arguments.rounds)
+        rows.append(
+            [tasks, *(f"{value:.2f}" for value in flops), f"{flops[2] / flops[1]:.1f}", f"{seconds[2] / seconds[1]:.1f}"]
+        )
+    headers = ["tasks", "backbone GFLOPs", "DynaMMo GFLOPs", "ACL GFLOPs", "ACL / DynaMMo: FLOPs", "time"]
+    print(f"{arguments.backbone}, {arguments.image_size} px, one image; {platform.processor() or platform.machine()}")
+    print(tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""Evaluate the model of any task: confusion matrix, and what it finds of each class."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from ignite.engine import Engine, Events
+from torch import Tensor
+
+from scripts.errors import UserError
+from scripts.files import write_csv
+from scripts.inference.model import WEIGHTS
+from scripts.metrics.accuracy_matrix import accuracy, mean_class_recall
+from scripts.metrics.clinical import class_rows, confusion_matrix, confusion_table, table_of
+from scripts.metrics.plots import confusion_figure, save_figure
+
+FOLDER = "task_"
+
+
+class LearntTask(Protocol):
+    """What is read of a task (see :class:`scripts.tasks.Task`)."""
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        ...
+
+    @property
+    def test(self) -> Sequence[dict[str, Any]]:
+        """Its test images, with ``image`` and ``label``."""
+        ...
+
+
+def task_folder(output_dir: str, task: int | None = None) -> str:
+    """Return the folder with the model as it was after a task.
+
+    Args:
+        output_dir: a run's folder.
+        task: number of the task, from 0; ``None``: the last one learnt.
+
+    Returns:
+        ``<output_dir>/task_<task>``.
+
+    Raises:
+        UserError: when the run has no such model; it lists those there are.
+    """
+    models = Path(output_dir).glob(f"{FOLDER}[0-9]*/{WEIGHTS}")
+    numbers = sorted(int(file.parent.name.removeprefix(FOLDER)) for file in models)
+    if not numbers:
+        raise UserError(f"no trained model in {output_dir}: train first, or give a run's folder (key 'output_dir')")
+    if task is not None and task not in numbers:
+        present = ", ".join(map(str, numbers))
+        raise UserError(f"the run in {output_dir} has no model of task {task}: choose among {present} (key 'task')")
+    return str(Path(output_dir) / f"{FOLDER}{numbers[-1] if task is None else task}")
+
+
+def evaluation_items(
+    tasks: Iterable[LearntTask], classes: int, testable: Callable[[Any], bool]
+) -> list[dict[str, Any]]:
+    """Gather the test images of the tasks that a model knows.
+
+    Args:
+        tasks: tasks in the order they were learnt.
+        classes: how many classes the model knows; images of later ones are left out.
+        testable: says whether all test images of a task are still there; a task whose are not is left out.
+
+    Returns:
+        Items with ``image`` and ``label``.
+
+    Raises:
+        UserError: when no task is left.
+    """
+    found: list[dict[str, Any]] = []
+    for task in tasks:
+        items = [item for item in task.test if item["label"] < classes]
+        if not items:
+            continue
+        if testable(task):
+            found += items
+        else:
+            logging.getLogger(__name__).warning("Not tested: %s, some of its test images are gone.", task.name)
+    if not found:
+        raise UserError("the test images of all tasks are gone: put at least those of one task back to evaluate")
+    return found
+
+
+class ClinicalReport:
+    """Write the confusion matrix, and sensitivity, specificity and AUROC of each class, when an evaluator is done.
+
+    Args:
+        output_dir: where ``confusion_matrix.csv``, ``confusion_matrix.png`` and ``classes.csv`` go.
+        classes: names, in the order of the network's outputs.
+    """
+
+    def __init__(self, output_dir: str, classes: Sequence[str]) -> None:
+        self.output_dir = Path(output_dir)
+        self.classes = list(classes)
+        self.labels: list[Tensor] = []
+        self.logits: list[Tensor] = []
+        self.logger = logging.getLogger(__name__)
+
+    def attach(self, engine: Engine) -> None:
+        """Start afresh, take each batch, write at the end."""
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.take)
+        engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def start(self) -> None:
+        """Drop what an earlier evaluation left."""
+        self.labels.clear()
+        self.logits.clear()
+
+    def take(self, engine: Engine) -> None:
+        """Take a batch: ``pred`` is logits [B, C], ``label`` class numbers [B]."""
+        output: Any = engine.state.output
+        self.labels.append(output["label"].cpu())
+        self.logits.append(output["pred"].cpu())
+
+    def write(self) -> None:
+        """Write the tables and the picture, and say one line.
+
+        Raises:
+            UserError: when the folder cannot be written.
+        """
+        labels = torch.cat(self.labels).numpy()
+        # in double precision: in single, sure predictions round to the same 1 and tie, which changes the AUROC
+        probabilities = torch.cat(self.logits).double().softmax(1).numpy()
+        predictions = probabilities.argmax(1)
+        counts = confusion_matrix(labels, predictions, len(self.classes))
+        write_csv(self.output_dir / "confusion_matrix.csv", confusion_table(counts, self.classes))
+        save_figure(self.output_dir / "confusion_matrix.png", confusion_figure(counts, self.classes))
+        rows = class_rows(labels, probabilities, self.classes)
+        write_csv(self.output_dir / "classes.csv", table_of(rows))
+        self.logger.info(
+            "Accuracy %.1f %%, mean class recall (MCR) %.1f %% on %d images of %d classes: %s",
+            100 * (accuracy(labels, predictions) or 0.0),
+            100 * (mean_class_recall(labels, predictions) or 0.0),
+            len(labels),
+            len(self.classes),
+            self.output_dir,
+        )

@@ -1,0 +1,103 @@
+"""Which images of a folder are classified, and which are refused, by name."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine, Events
+from monai.data import Dataset
+
+from scripts.errors import UserError
+from scripts.files import write_csv
+from scripts.transforms.reader import read_rgb
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+REFUSED = "refused.csv"
+WORKERS = 4
+
+
+def find_images(folder: str) -> list[dict[str, str]]:
+    """List the images in a folder and the folders within, sorted by name; hidden files are left out.
+
+    Args:
+        folder: may be missing, which :func:`require_images` complains of.
+
+    Returns:
+        ``{"image": path, "name": path from the folder on, with slashes}`` for each.
+    """
+    root = Path(folder)
+    found: list[Path] = []
+    for parent, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(parent, name) for name in files if not name.startswith(".")]
+    images = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES]
+    named = [{"image": str(path), "name": path.relative_to(root).as_posix()} for path in images]
+    return sorted(named, key=lambda item: item["name"])
+
+
+def require_images(items: Sequence[Any], folder: str) -> None:
+    """Stop when there is nothing to classify.
+
+    Raises:
+        UserError: says which folder is missing or empty.
+    """
+    if not Path(folder).is_dir():
+        raise UserError(f"image folder {folder} is missing: give one that exists (key 'dataset_dir')")
+    if not items:
+        raise UserError(
+            f"image folder {folder} has no images: put some there ({', '.join(IMAGE_SUFFIXES)}), "
+            "or give another one (key 'dataset_dir')"
+        )
+
+
+class ScreeningHandler:
+    """Decode every image before the first is classified; what cannot be taken is left out and written down.
+
+    The rules are those of training (:func:`scripts.transforms.read_rgb`). ``refused.csv`` (image, reason) is written
+    each time, so that one of an earlier run cannot mislead.
+
+    Args:
+        dataset: its ``data`` are items with ``image`` and ``name``; refused ones are taken out.
+        output_dir: where ``refused.csv`` goes.
+    """
+
+    def __init__(self, dataset: Dataset, output_dir: str) -> None:
+        self.dataset = dataset
+        self.output_dir = Path(output_dir)
+        self.logger = logging.getLogger(__name__)
+
+    def attach(self, engine: Engine) -> None:
+        """Act when the engine starts."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Screen.
+
+        Raises:
+            UserError: when every image is refused.
+        """
+        items = list(self.dataset.data)
+        with ThreadPoolExecutor(WORKERS) as pool:
+            faults = list(pool.map(_fault, items))
+        refused = [(item["name"], fault) for item, fault in zip(items, faults, strict=True) if fault]
+        write_csv(self.output_dir / REFUSED, [("image", "reason"), *refused])
+        for _, fault in refused:
+            self.logger.warning("Refused: %s", fault)
+        self.dataset.data = [item for item, fault in zip(items, faults, strict=True) if not fault]
+        if not self.dataset.data:
+            raise UserError(f"all {len(items)} images are refused: {self.output_dir / REFUSED} says why")
+        engine.state.epoch_length = len(engine.data_loader)  # type: ignore[attr-defined]
+
+
+def _fault(item: dict[str, str]) -> str:
+    """Say what is wrong with an image; empty where nothing is."""
+    try:
+        read_rgb(item["image"])
+    except UserError as error:
+        return str(error)
+    return ""

@@ -1,0 +1,95 @@
+"""Exemplars are chosen before balanced fine-tuning, by the right features, and cut down when the task is learnt."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from scripts.engines import ContinualEvents, ContinualTrainer
+from scripts.errors import UserError
+from scripts.handlers import MemoryHandler
+from scripts.memory import ExemplarMemory, FeatureExtractor, select
+from scripts.tasks import ImageDataset
+
+
+def make_handler(tiny: SimpleNamespace, network: Any, memory: ExemplarMemory, space: str) -> MemoryHandler:
+    features = FeatureExtractor(network, partial(ImageDataset, transform=tiny.transform()), 8, "cpu")
+    return MemoryHandler(memory, network, features, space)
+
+
+def test_fine_tuning_sees_equally_many_images_of_every_class(tmp_path: Path, tiny: SimpleNamespace) -> None:
+    run = tiny.run(tiny.tasks(tmp_path / "data"), tmp_path / "run", memory_size=9)
+    seen: list[tuple[str, dict[int, int]]] = []
+
+    def count(engine: ContinualTrainer) -> None:
+        found = Counter(item["label"] for item in engine.dataset.data)
+        seen.append((engine.current_stage.name, dict(found)))
+
+    run.trainer.add_event_handler(ContinualEvents.STAGE_PREPARED, count)
+    run.trainer.run()
+    # 9 // 2 = 4 images of each old class, hence of each new one; 9 // 4 = 2 once all four are learnt
+    assert seen[-2:] == [
+        ("adapter_tuning", {0: 4, 1: 4, 2: 6, 3: 6}),
+        ("balanced_finetuning", {0: 4, 1: 4, 2: 4, 3: 4}),
+    ]
+    assert {label: len(kept) for label, kept in run.memory.classes.items()} == {0: 2, 1: 2, 2: 2, 3: 2}
+
+
+def test_without_fine_tuning_exemplars_are_chosen_at_the_tasks_end(tmp_path: Path, tiny: SimpleNamespace) -> None:
+    tasks, network, memory = tiny.tasks(tmp_path), tiny.network(), ExemplarMemory(6)
+    handler = make_handler(tiny, network, memory, "inference")
+    tiny.trainer(network, tasks, [tiny.stage(data="task_and_memory")], [handler], memory).run()
+    assert {label: len(kept) for label, kept in memory.classes.items()} == {0: 1, 1: 1, 2: 1, 3: 1}
+
+
+def test_old_classes_keep_the_first_of_their_order(finished: SimpleNamespace) -> None:
+    assert {label: len(kept) for label, kept in finished.memory.classes.items()} == {0: 2, 1: 2, 2: 2, 3: 2}
+    assert len(finished.memory.items()) <= finished.memory.size
+
+
+@pytest.mark.parametrize(("space", "branch"), [("inference", "merged"), ("newest", "task1")])
+def test_the_selection_reads_the_space_it_is_told(
+    space: str, branch: str, tmp_path: Path, tiny: SimpleNamespace
+) -> None:
+    network, memory = tiny.network(sizes=[2, 2], seed=1), ExemplarMemory(8)
+    network.merge("average")
+    task = tiny.tasks(tmp_path, train=12)[1]
+    handler = make_handler(tiny, network, memory, space)
+    handler.select(SimpleNamespace(current_task=task))  # type: ignore[arg-type]
+    assert network.backbone.branches == ["merged"]
+    for label in (2, 3):
+        items = [item for item in task.train if item["label"] == label]
+        with network.through([branch]):
+            order = select("herding", handler.features(items), 4)
+        with network.through(["merged" if branch == "task1" else "task1"]):
+            other = select("herding", handler.features(items), 4)
+        assert memory.classes[label] == [items[index] for index in order]
+        assert order != other
+
+
+def test_exemplars_of_a_task_are_chosen_once(tmp_path: Path, tiny: SimpleNamespace) -> None:
+    network, memory = tiny.network(sizes=[2]), ExemplarMemory(8)
+    engine: Any = SimpleNamespace(current_task=tiny.tasks(tmp_path)[0])
+    handler = make_handler(tiny, network, memory, "inference")
+    handler.select(engine)
+    first = dict(memory.classes)
+    tiny.randomise(network, 4)
+    handler.complete(engine)
+    assert memory.classes == first
+
+
+def test_an_empty_memory_keeps_nothing(tmp_path: Path, tiny: SimpleNamespace) -> None:
+    network, memory = tiny.network(sizes=[2]), ExemplarMemory(0)
+    handler = make_handler(tiny, network, memory, "inference")
+    handler.complete(SimpleNamespace(current_task=tiny.tasks(tmp_path)[0]))  # type: ignore[arg-type]
+    assert memory.items() == []
+
+
+def test_an_unknown_space_is_refused_with_the_choice(tiny: SimpleNamespace) -> None:
+    with pytest.raises(UserError, match="unknown herding space 'old': choose one of inference, newest"):
+        make_handler(tiny, tiny.network(), ExemplarMemory(8), "old")

@@ -1,0 +1,32 @@
+"""ACL's adapters are not merged: one pass a task, whose features feed that task's head."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from ignite.engine import Engine
+
+from scripts.engines import ContinualEvents
+from scripts.errors import UserError
+from scripts.handlers import SeparateAdaptersHandler
+
+
+def test_the_adapters_of_all_tasks_stay_apart(tiny: SimpleNamespace) -> None:
+    network = tiny.network("others", sizes=[2, 2])
+    engine = Engine(lambda engine, batch: None)
+    engine.register_events(*ContinualEvents)
+    SeparateAdaptersHandler(network).attach(engine)
+    assert network.backbone.branches == ["task1"]
+    engine.fire_event(ContinualEvents.ADAPTER_TUNING_COMPLETED)
+    assert network.backbone.branches == ["task0", "task1"]
+
+
+def test_separate_adapters_need_a_head_a_task(tiny: SimpleNamespace) -> None:
+    with pytest.raises(UserError, match="separate adapters need a head a task: use head 'others', not 'unified'"):
+        SeparateAdaptersHandler(tiny.network())
+
+
+def test_a_finished_acl_run_has_a_branch_a_task(finished_acl: SimpleNamespace) -> None:
+    assert finished_acl.network.backbone.branches == ["task0", "task1"]
+    assert finished_acl.network.structure()["adapters"] == ["task0", "task1"]

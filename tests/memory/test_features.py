@@ -1,0 +1,47 @@
+"""The features that herding reads are those of a direct pass, without augmentation."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from scripts.memory import FeatureExtractor
+from scripts.tasks import ImageDataset
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 32])
+def test_features_equal_a_direct_pass(batch_size: int, tmp_path: Path, tiny: SimpleNamespace) -> None:
+    items = tiny.items(tmp_path, 0, 7)
+    network = tiny.network(sizes=[2, 2])
+    network.merge("average")
+    network.train_only(["backbone", "head"])
+    network.train()
+    before = tiny.copy_of(network.state_dict())
+    extract = FeatureExtractor(network, partial(ImageDataset, transform=tiny.transform()), batch_size, "cpu")
+    found = extract(items)
+    pixels = np.stack([np.asarray(Image.open(item["image"])) for item in items])
+    with torch.no_grad():
+        direct = network.eval()(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255).features[:, 0]
+    torch.testing.assert_close(found, direct, rtol=1e-4, atol=1e-5)
+    assert torch.equal(extract(items), found), "no augmentation, nothing random"
+    assert not tiny.changed_keys(before, network.state_dict()), "BatchNorm learns nothing from it"
+    assert not found.requires_grad
+
+
+def test_the_newest_of_several_branches_is_read(tmp_path: Path, tiny: SimpleNamespace) -> None:
+    items, network = tiny.items(tmp_path, 0, 3), tiny.network("others", sizes=[2, 2])
+    network.unmerge()
+    extract = FeatureExtractor(network, partial(ImageDataset, transform=tiny.transform()), 3, "cpu")
+    found = extract(items)
+    with network.through(["task1"]):
+        newest = extract(items)
+    with network.through(["task0"]):
+        oldest = extract(items)
+    assert torch.equal(found, newest)
+    assert not torch.equal(found, oldest)

@@ -1,0 +1,260 @@
+"""The growing network: what learns and what stays, one pass after averaging, and the way out."""
+
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from scripts.losses import auxiliary_cross_entropy, seen_cross_entropy
+from scripts.networks import ContinualNet, Outputs
+
+PARTS = ["backbone", "adapter", "auxiliary", "head"]
+
+
+def adapter_state(network: ContinualNet, branch: str) -> dict[str, Tensor]:
+    blocks = network.backbone.blocks.items()
+    return {f"{site}.{k}": v for site, block in blocks for k, v in block.adapters[branch].state_dict().items()}
+
+
+def train_a_little(network: ContinualNet, images: Tensor, names: list[str]) -> None:
+    """Three steps as MONAI takes them: ``network.train()`` before each."""
+    network.train_only(names)
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.01)
+    labels = torch.arange(len(images)) % sum(network.classes)
+    for _ in range(3):
+        network.train()
+        optimizer.zero_grad()
+        outputs: Outputs = network(images)
+        loss = seen_cross_entropy(outputs, labels)
+        if network.auxiliary is not None:
+            loss = loss + auxiliary_cross_entropy(outputs, labels)
+        loss.backward()
+        optimizer.step()
+
+
+def prefix_of(part: str) -> tuple[str, ...]:
+    sites = ("features_3", "features_5")
+    return {
+        "backbone": ("backbone.stem.", *(f"backbone.blocks.{site}.block." for site in sites)),
+        "adapter": tuple(f"backbone.blocks.{site}.adapters.task1." for site in sites),
+        "auxiliary": ("auxiliary.",),
+        "head": ("head.",),
+    }[part]
+
+
+@pytest.mark.parametrize("names", [["adapter", "auxiliary"], ["head"], ["backbone", "auxiliary"], ["backbone", "head"]])
+def test_only_what_is_named_changes_buffers_included(names: list[str], tiny: SimpleNamespace, images: Tensor) -> None:
+    network = tiny.network(sizes=[2, 2])
+    network.add_auxiliary(3)
+    before = tiny.copy_of(network.state_dict())
+    train_a_little(network, images, names)
+    changed = tiny.changed_keys(before, network.state_dict())
+    expected = {key for key in before if key.startswith(tuple(p for name in names for p in prefix_of(name)))}
+    assert changed <= expected
+    assert {key for key in expected if key.endswith("running_mean")} <= changed
+    assert all(any(key.startswith(prefix_of(name)) for key in changed) for name in names)
+    assert network.trained_state().keys() == expected
+
+
+def test_a_frozen_part_is_in_evaluation_mode_and_what_learns_is_not(tiny: SimpleNamespace) -> None:
+    network = tiny.network(sizes=[2, 2])
+    network.add_auxiliary(3)
+    network.train_only(["adapter", "auxiliary"])
+    network.train()
+    training = {name for name, module in network.named_modules() if module.training and name}
+    assert training
+    assert all("adapters.task1" in name or name == "auxiliary" for name in training)
+    network.eval()
+    assert not any(module.training for module in network.modules())
+
+
+def test_a_new_adapter_starts_from_the_task_before(tiny: SimpleNamespace) -> None:
+    network = tiny.network(sizes=[2, 2])
+    first, second = adapter_state(network, "task0"), adapter_state(network, "task1")
+    assert tiny.changed_keys(first, second) == first.keys()
+    network.merge("average")
+    network.grow(3)
+    network.add_adapters()
+    third = adapter_state(network, "task2")
+    assert not tiny.changed_keys(second, third)
+    assert network.backbone.branches == ["task2"]
+    with torch.no_grad():
+        next(network.backbone.blocks["features_3"].adapters["task2"].parameters()).add_(1)
+    assert not tiny.changed_keys(second, adapter_state(network, "task1")), "a copy, not the same tensors"
+
+
+def test_the_first_adapter_is_fresh(tiny: SimpleNamespace) -> None:
+    network = tiny.network()
+    network.grow(2)
+    network.add_adapters()
+    assert [float(v) for k, v in adapter_state(network, "task0").items() if k.endswith("scale")] == pytest.approx([0.02] * 2)
+
+
+def test_merging_puts_the_mean_of_the_tasks_adapters_before_each_site(tiny: SimpleNamespace) -> None:
+    network = tiny.network(sizes=[2, 1, 2])
+    tasks = [tiny.copy_of(adapter_state(network, f"task{number}")) for number in range(3)]
+    for _ in range(2):  # a second merge must not count the first one's result
+        network.merge("average")
+    merged = adapter_state(network, "merged")
+    for key, value in merged.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, sum(task[key] for task in tasks) / 3, rtol=1e-6, atol=1e-7)
+    assert network.backbone.branches == ["merged"]
+    assert network.adapter_branches() == ["task0", "task1", "task2"]
+    for number, task in enumerate(tasks):
+        assert not tiny.changed_keys(task, adapter_state(network, f"task{number}"))
+
+
+def test_a_forward_pass_never_averages(tiny: SimpleNamespace, images: Tensor) -> None:
+    network = tiny.network(sizes=[2, 2])
+    network.merge("average")
+    with torch.no_grad():
+        next(network.backbone.blocks["features_3"].adapters["task0"].parameters()).add_(1)
+    before, pointers = tiny.copy_of(adapter_state(network, "merged")), adapter_state(network, "merged")
+    for mode in (True, False):
+        network.train(mode)
+        network(images)
+    after = adapter_state(network, "merged")
+    assert not tiny.changed_keys(before, after)
+    assert all(pointers[key].data_ptr() == value.data_ptr() for key, value in after.items())
+
+
+def test_after_merging_the_features_are_those_of_the_merged_adapters_alone(
+    tiny: SimpleNamespace, images: Tensor
+) -> None:
+    network = tiny.network(sizes=[2, 2]).eval()
+    network.merge("average")
+    before = network(images).features
+    assert before.shape[1] == 1
+    tiny.randomise(network.backbone.blocks["features_3"].adapters["task0"], 5)
+    assert torch.equal(network(images).features, before)
+    tiny.randomise(network.backbone.blocks["features_3"].adapters["merged"], 5)
+    assert not torch.equal(network(images).features, before)
+
+
+def test_separate_adapters_are_a_branch_each(tiny: SimpleNamespace, images: Tensor) -> None:
+    network = tiny.network("others", sizes=[2, 2]).eval()
+    network.unmerge()
+    both = network(images).features
+    for number in range(2):
+        with network.through([f"task{number}"]):
+            assert torch.equal(network(images).features[:, 0], both[:, number])
+    assert network.backbone.branches == ["task0", "task1"]
+    assert not torch.equal(both[:, 0], both[:, 1])
+
+
+def test_through_comes_back_after_an_error(tiny: SimpleNamespace) -> None:
+    network = tiny.network(sizes=[2, 2])
+    network.merge("average")
+    with pytest.raises(RuntimeError), network.through(["task0"]):
+        raise RuntimeError
+    assert network.backbone.branches == ["merged"]
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "unified": {"head": "unified"},
+    "others": {"head": "others"},
+    "acl": {"head": "others"},
+    "plain": {"head": "unified", "adapter": None},
+}
+
+
+def grown(kind: str, tiny: SimpleNamespace) -> ContinualNet:
+    network = tiny.network(sizes=[2, 3], **KINDS[kind])
+    if kind == "acl":
+        network.unmerge()
+    elif kind != "plain":
+        network.merge("average")
+    else:
+        network.backbone.branches = ["backbone"]
+    return network.eval()
+
+
+def names_of(network: ContinualNet) -> list[dict[str, Any]]:
+    return [{"name": f"t{n}", "classes": [f"{n}-{c}" for c in range(size)]} for n, size in enumerate(network.classes)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_unloaded_network_gives_exactly_the_same_logits(kind: str, tiny: SimpleNamespace, images: Tensor) -> None:
+    network = grown(kind, tiny)
+    plain = network.merge_and_unload(names_of(network))
+    with torch.no_grad():
+        outputs = network(images)
+        assert torch.equal(plain(images), outputs.logits)
+    assert not plain.training
+    assert not any("auxiliary" in key for key in plain.state_dict())
+    used = {key.split("adapters.")[1].split(".")[0] for key in plain.state_dict() if "adapters." in key}
+    assert used == {"unified": {"merged"}, "others": {"merged"}, "acl": {"task0", "task1"}, "plain": set()}[kind]
+    tiny.randomise(plain, 9)
+    with torch.no_grad():
+        assert torch.equal(network(images).logits, outputs.logits), "the plain network has tensors of its own"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_grown_state_is_rebuilt(kind: str, tiny: SimpleNamespace, images: Tensor) -> None:
+    network = grown(kind, tiny)
+    rebuilt = tiny.network(seed=7, **KINDS[kind])
+    rebuilt.load_grown(copy.deepcopy(network.structure()), tiny.copy_of(network.state_dict()))
+    assert not tiny.changed_keys(network.state_dict(), rebuilt.state_dict())
+    assert rebuilt.structure() == network.structure()
+    with torch.no_grad():
+        assert torch.equal(rebuilt.eval()(images).logits, network(images).logits)
+
+
+def test_a_state_before_the_first_task_is_rebuilt(tiny: SimpleNamespace) -> None:
+    network, rebuilt = tiny.network(), tiny.network(seed=1)
+    rebuilt.load_grown(network.structure(), network.state_dict())
+    assert not tiny.changed_keys(network.state_dict(), rebuilt.state_dict())
+
+
+def test_an_untrained_backbone_depends_on_its_seed_alone(tiny: SimpleNamespace) -> None:
+    torch.manual_seed(1)
+    first, after = tiny.network(seed=3), torch.rand(1)
+    torch.manual_seed(2)
+    assert not tiny.changed_keys(first.state_dict(), tiny.network(seed=3).state_dict())
+    other = tiny.network(seed=4).state_dict()
+    different = tiny.changed_keys(first.state_dict(), other)
+    assert {key for key in other if key.endswith(".0.0.weight")} <= different
+    torch.manual_seed(1)
+    assert torch.equal(torch.rand(1), after), "making a network leaves torch's generator alone"
+
+
+def test_outputs_say_what_each_head_thinks(tiny: SimpleNamespace, images: Tensor) -> None:
+    unified, others = grown("unified", tiny)(images), grown("others", tiny)(images)
+    assert unified.others is None
+    assert unified.task_logits == []
+    assert unified.auxiliary is None
+    assert others.others.shape == (5, 2)
+    assert [logits.shape for logits in others.task_logits] == [(5, 3), (5, 4)]
+    assert unified.logits.shape == others.logits.shape == (5, 5)
+    assert unified.classes == (2, 3)
+    assert unified.features.shape == (5, 1, 1280)
+
+
+@pytest.mark.parametrize("head", ["unified", "others"])
+def test_the_head_starts_from_the_auxiliary_head(head: str, tiny: SimpleNamespace, images: Tensor) -> None:
+    network = tiny.network(head, sizes=[2, 3]).eval()
+    network.add_auxiliary(4)
+    tiny.randomise(network.auxiliary, 3)
+    expected = network(images).auxiliary
+    network.start_head_from_auxiliary()
+    network.drop_auxiliary()
+    outputs = network(images)
+    found = outputs.logits[:, 2:] if head == "unified" else outputs.task_logits[1]
+    torch.testing.assert_close(found, expected[:, : found.shape[1]])
+    assert outputs.auxiliary is None
+
+
+def test_kept_bytes_are_those_of_the_tasks_adapters(tiny: SimpleNamespace) -> None:
+    network = tiny.network(sizes=[2, 2])
+    before = network.kept_bytes()
+    floats = sum(18 * c**2 + 6 * c + 1 + 4 * c for c in (24, 32))  # and BatchNorm's running statistics
+    assert before == 2 * (4 * floats + 8 * 4)  # two counters an adapter
+    network.merge("average")
+    assert network.kept_bytes() == before
