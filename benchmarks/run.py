@@ -1,7 +1,7 @@
 """Print what inference costs as tasks are added: FLOPs and time of one merged pass, beside ACL's pass a task.
 
-    make bench                                    # ResNet-18, 224 px, 1, 4, 7 and 10 tasks
-    make bench ARGS='--backbone mobilenet_v2 --image_size 128'
+make bench                                    # ResNet-18, 224 px, 1, 4, 7 and 10 tasks
+make bench ARGS='--backbone mobilenet_v2 --image_size 128'
 """
 
 from __future__ import annotations
@@ -64,7 +64,12 @@ def main() -> None:
         flops = [flops_per_image(network, arguments.image_size) / 1e9 for network in (plain, dynammo, acl)]
         seconds = interleaved_medians([plain, dynammo, acl], image, arguments.rounds)
         rows.append(
-            [tasks, *(f"{value:.2f}" for value in flops), f"{flops[2] / flops[1]:.1f}", f"{seconds[2] / seconds[1]:.1f}"]
+            [
+                tasks,
+                *(f"{value:.2f}" for value in flops),
+                f"{flops[2] / flops[1]:.1f}",
+                f"{seconds[2] / seconds[1]:.1f}",
+            ]
         )
     headers = ["tasks", "backbone GFLOPs", "DynaMMo GFLOPs", "ACL GFLOPs", "ACL / DynaMMo: FLOPs", "time"]
     print(f"{arguments.backbone}, {arguments.image_size} px, one image; {platform.processor() or platform.machine()}")

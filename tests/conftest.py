@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -33,11 +34,12 @@ from scripts.losses import auxiliary_cross_entropy, others_cross_entropy, seen_c
 from scripts.memory import ExemplarMemory, FeatureExtractor
 from scripts.metrics import RunRecord
 from scripts.networks import ContinualNet
-from scripts.tasks import ImageDataset, Item, Task
+from scripts.tasks import ImageCache, ImageDataset, Item, Task
 from scripts.transforms import RGBReader
 
 ROOT = Path(__file__).resolve().parent.parent
 SIDE = 33
+CACHE = ImageCache(2**25)  # every test writes into folders of its own, so that a path is always the same image
 SITES = ("features.3", "features.5")  # MobileNetV2's first two: a few thousand parameters, maps of 9 x 9 and 5 x 5
 
 
@@ -180,7 +182,7 @@ def make_trainer(
         tasks=tasks,
         stages=stages,
         memory=ExemplarMemory(0) if memory is None else memory,
-        dataset=ImageDataset([], make_transform(augment=True)),
+        dataset=ImageDataset([], make_transform(augment=True), CACHE),
         loader=partial(DataLoader, batch_size=batch_size),
         seed=seed,
         train_handlers=list(handlers),
@@ -189,7 +191,7 @@ def make_trainer(
 
 def make_evaluator(network: nn.Module) -> SupervisedEvaluator:
     """Make an evaluator whose data set waits for items."""
-    loader = DataLoader(ImageDataset([], make_transform()), batch_size=5)
+    loader = DataLoader(ImageDataset([], make_transform(), CACHE), batch_size=5)
     return SupervisedEvaluator(device="cpu", val_data_loader=loader, network=network, decollate=False)
 
 
@@ -207,7 +209,7 @@ def make_run(
     record = RunRecord()
     network = make_network(head, seed=seed)
     memory = ExemplarMemory(memory_size, exemplars=exemplars, folder=str(folder / "exemplars"))
-    features = FeatureExtractor(network, partial(ImageDataset, transform=make_transform()), 5, "cpu")
+    features = FeatureExtractor(network, partial(ImageDataset, transform=make_transform(), cache=CACHE), 5, "cpu")
     merging = SeparateAdaptersHandler(network) if separate else AdapterAveragingHandler(network)
     handlers = [
         *[make(record) for make in first],
@@ -230,6 +232,19 @@ def record_events(trainer: ContinualTrainer) -> list[str]:
     for event in ContinualEvents:
         trainer.add_event_handler(event, lambda engine, name=event.value: events.append(name))
     return events
+
+
+def record_stages(run: SimpleNamespace) -> list[SimpleNamespace]:
+    """Return a list that fills, after each stage, with its name, its images a class, and the backbone's state."""
+    stages: list[SimpleNamespace] = []
+
+    def keep(engine: ContinualTrainer) -> None:
+        state = {key: value for key, value in run.network.state_dict().items() if ".stem." in key or ".block." in key}
+        images = dict(Counter(item["label"] for item in engine.dataset.data))  # type: ignore[attr-defined]
+        stages.append(SimpleNamespace(name=engine.current_stage.name, images=images, backbone=copy_of(state)))
+
+    run.trainer.add_event_handler(ContinualEvents.STAGE_COMPLETED, keep)
+    return stages
 
 
 def copy_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -274,10 +289,13 @@ def images() -> Tensor:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """A finished DynaMMo run of two tasks with a unified head, not to be changed; ``events`` are those it fired."""
+    """A finished DynaMMo run of two tasks with a unified head, not to be changed.
+
+    ``events`` are those it fired, ``stages`` what was seen after each stage.
+    """
     folder = tmp_path_factory.mktemp("finished")
     run = make_run(make_tasks(folder / "data"), folder / "run")
-    run.events = record_events(run.trainer)
+    run.events, run.stages = record_events(run.trainer), record_stages(run)
     run.trainer.run()
     return run
 

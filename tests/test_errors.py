@@ -53,9 +53,7 @@ def test_another_error_is_named_by_its_root_cause() -> None:
 
 
 def test_a_keyboard_interrupt_says_how_to_go_on() -> None:
-    assert describe(KeyboardInterrupt()) == (
-        "Stopped. What was learnt is saved: run the same command again to go on."
-    )
+    assert describe(KeyboardInterrupt()) == ("Stopped. What was learnt is saved: run the same command again to go on.")
 
 
 def run_python(code: str) -> subprocess.Popen[str]:
@@ -80,7 +78,9 @@ def test_a_bug_keeps_its_traceback_and_gets_a_last_line() -> None:
     assert process.returncode == 1
 
 
-@pytest.mark.parametrize(("number", "code", "word"), [(signal.SIGTERM, 143, "Terminated"), (signal.SIGINT, None, "Stop")])
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGTERM, 143, "Terminated"), (signal.SIGINT, None, "Stop")]
+)
 def test_a_signal_ends_in_one_line_after_cleaning_up(number: signal.Signals, code: int | None, word: str) -> None:
     process = run_python(
         "import signal, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"

@@ -96,6 +96,12 @@ def run_bundle(
 
 
 @pytest.fixture(scope="session")
+def bundle_environment() -> dict[str, str]:
+    """What `environment` returns."""
+    return environment()
+
+
+@pytest.fixture(scope="session")
 def bundle_run() -> BundleRun:
     """The function `run_bundle`."""
     return run_bundle
@@ -174,9 +180,13 @@ def start_run() -> StartRun:
 def finish_run(start_run: StartRun) -> Callable[..., None]:
     """Run the command in a process forked as by `start_run`, to its end, which must be a good one."""
 
-    def finish(overrides: Mapping[str, Any], configs: Sequence[str | Path] = ("configs/train.json",)) -> None:
+    def finish(
+        overrides: Mapping[str, Any],
+        configs: Sequence[str | Path] = ("configs/train.json",),
+        seconds: float = 300,
+    ) -> None:
         process = start_run(overrides, configs)
-        process.join(300)
+        process.join(seconds)
         assert process.exitcode == 0, f"ended with {process.exitcode}; what it printed is captured"
 
     return finish
@@ -252,25 +262,34 @@ def weights_digest() -> Callable[[Path], str]:
 
 
 @pytest.fixture
-def refusal() -> Iterator[Callable[..., str]]:
-    """Run in this process what must be refused, and return the last line that the command would end with."""
+def run_here() -> Iterator[Callable[..., None]]:
+    """Run the command's workflow in this process, and undo what it changes of it."""
 
-    def refuse(overrides: Mapping[str, Any], configs: Sequence[str | Path] = ("configs/train.json",)) -> str:
-        with pytest.raises(BaseException) as caught:
-            workflow = ConfigWorkflow(
-                config_file=[str(BUNDLE / path) for path in configs], workflow_type="train", **plain(overrides)
-            )
-            workflow.initialize()
-            workflow.run()
-        return describe(caught.value)
+    def run(overrides: Mapping[str, Any], configs: Sequence[str | Path] = ("configs/train.json",)) -> None:
+        files = [str(BUNDLE / path) for path in configs]
+        workflow = ConfigWorkflow(config_file=files, workflow_type="train", **plain(overrides))
+        workflow.initialize()
+        workflow.run()
 
     hook, handler, tracks = sys.excepthook, signal.getsignal(signal.SIGTERM), monai.data.get_track_meta()
     deterministic = torch.are_deterministic_algorithms_enabled()
-    yield refuse
+    yield run
     sys.excepthook = hook
     signal.signal(signal.SIGTERM, handler)
     monai.data.set_track_meta(tracks)
     torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.fixture
+def refusal(run_here: Callable[..., None]) -> Callable[..., str]:
+    """Run in this process what must be refused, and return the last line that the command would end with."""
+
+    def refuse(overrides: Mapping[str, Any], configs: Sequence[str | Path] = ("configs/train.json",)) -> str:
+        with pytest.raises(BaseException) as caught:
+            run_here(overrides, configs)
+        return describe(caught.value)
+
+    return refuse
 
 
 def plain(overrides: Mapping[str, Any]) -> dict[str, Any]:

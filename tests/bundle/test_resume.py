@@ -168,7 +168,7 @@ def test_stop_while_a_checkpoint_is_written_is_one_line_and_costs_nothing(
 
 def limit_file_size() -> None:
     # the checkpoint is larger, what is saved after an epoch of adapter tuning is not
-    resource.setrlimit(resource.RLIMIT_FSIZE, (40 * 2**20, 40 * 2**20))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5 * 2**20, 5 * 2**20))
 
 
 def test_full_disk_names_the_file_and_leaves_the_old_checkpoint(
@@ -195,7 +195,7 @@ def test_disk_that_fills_up_leaves_the_old_checkpoint(
 ) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    megabytes = sum(path.stat().st_size for path in halfway.output.rglob("*") if path.is_file()) // 2**20 + 20
+    megabytes = sum(path.stat().st_size for path in halfway.output.rglob("*") if path.is_file()) // 2**20 + 4
     if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", str(disk)]).returncode:
         pytest.skip("a file system of a fixed size can only be mounted by root")
     try:

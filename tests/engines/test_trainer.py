@@ -188,9 +188,7 @@ def test_every_epoch_is_shuffled_and_flipped_anew(reference: Batches) -> None:
     assert 0 < sum(flipped) < 12
 
 
-def test_an_epoch_is_the_same_whatever_ran_before(
-    reference: Batches, tasks: list[Task], tiny: SimpleNamespace
-) -> None:
+def test_an_epoch_is_the_same_whatever_ran_before(reference: Batches, tasks: list[Task], tiny: SimpleNamespace) -> None:
     torch.manual_seed(99)
     np.random.seed(99)
     trainer = tiny.trainer(tiny.network(seed=3), tasks, two_stages(tiny), seed=5)
@@ -253,9 +251,7 @@ def test_optimizer_and_schedule_are_made_anew_for_each_stage(tasks: list[Task], 
     stages = [tiny.stage(epochs=3, scheduler=schedule), tiny.stage("adapter_tuning", epochs=2)]
     trainer = tiny.trainer(tiny.network(), tasks, stages)
     rates: list[float] = []
-    trainer.add_event_handler(
-        Events.EPOCH_STARTED, lambda e: rates.append(e.optimizer.param_groups[0]["lr"] / 0.05)
-    )
+    trainer.add_event_handler(Events.EPOCH_STARTED, lambda e: rates.append(e.optimizer.param_groups[0]["lr"] / 0.05))
     trainer.run()
     assert rates == pytest.approx([1, 0.5, 0.25, 1, 1] * 2)
     assert schedules == [3, 3]

@@ -13,6 +13,7 @@ from PIL import Image
 
 from scripts.engines import ContinualEvents
 from scripts.handlers import EvaluationHandler
+from scripts.losses import others_cross_entropy, seen_cross_entropy
 from scripts.metrics import RunRecord
 from scripts.networks import Outputs
 from scripts.networks.cost import flops_per_image, parameter_count
@@ -28,12 +29,12 @@ def look_at(network: Any, task: Task) -> tuple[list[int], Outputs]:
 
 
 def evaluated(
-    tiny: SimpleNamespace, tasks: list[Task], head: str = "unified", **stage: Any
+    tiny: SimpleNamespace, learnt: list[Task], head: str = "unified", **stage: Any
 ) -> tuple[RunRecord, Any, list[str]]:
-    """Train the head alone on ``tasks`` and evaluate; also return the events."""
+    """A trainer of the head alone with an evaluation, its record, and the events it will fire."""
     record, network = RunRecord(), tiny.network(head)
     handler = EvaluationHandler(tiny.evaluator(network), network, record, tiny.side)
-    trainer = tiny.trainer(network, tasks, [tiny.stage(**stage)], [handler])
+    trainer = tiny.trainer(network, learnt, [tiny.stage(**stage)], [handler])
     return record, trainer, tiny.record_events(trainer)
 
 
@@ -86,8 +87,6 @@ def test_a_task_whose_test_images_are_gone_is_not_measured(
     gone: int, head: str, tmp_path: Path, tiny: SimpleNamespace
 ) -> None:
     tasks = tiny.tasks(tmp_path)
-    from scripts.losses import others_cross_entropy, seen_cross_entropy
-
     loss = seen_cross_entropy if head == "unified" else others_cross_entropy
     record, trainer, _ = evaluated(tiny, tasks, head, loss=loss)
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from scripts.handlers import ExportHandler
 from scripts.networks import Classifier, class_names, classifier_from, read_description
 
 
@@ -63,7 +64,5 @@ def test_the_model_is_a_plain_state_dict(run: SimpleNamespace) -> None:
 
 
 def test_without_a_models_folder_nothing_is_copied(tmp_path: Path, finished: SimpleNamespace) -> None:
-    from scripts.handlers import ExportHandler
-
     ExportHandler(finished.network, str(tmp_path / "empty"), None, {}).copy(finished.trainer)
     assert os.listdir(tmp_path) == []

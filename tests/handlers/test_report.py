@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,7 @@ def test_curves_have_a_point_a_task(tmp_path: Path) -> None:
     matrices = [make_matrix(stages) for stages in (1, 2, 3)]
     for matrix in matrices:
         report.write(matrix, make_tasks(), FIGURES)
+        time.sleep(1.1)  # TensorBoard reads files in the order of their names, which count seconds
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     curves = {

@@ -229,7 +229,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_torchvision_name_is_refused_with_the_choice() -> None:
-    with pytest.raises(UserError, match="unknown weights 'IMAGENET' for mobilenet_v2: .*path,? or one of IMAGENET1K_V1"):
+    with pytest.raises(
+        UserError, match="unknown weights 'IMAGENET' for mobilenet_v2: .*path,? or one of IMAGENET1K_V1"
+    ):
         AdaptedBackbone("mobilenet_v2").load_pretrained("IMAGENET")
 
 

@@ -93,7 +93,9 @@ def test_the_first_adapter_is_fresh(tiny: SimpleNamespace) -> None:
     network = tiny.network()
     network.grow(2)
     network.add_adapters()
-    assert [float(v) for k, v in adapter_state(network, "task0").items() if k.endswith("scale")] == pytest.approx([0.02] * 2)
+    assert [float(v) for k, v in adapter_state(network, "task0").items() if k.endswith("scale")] == pytest.approx(
+        [0.02] * 2
+    )
 
 
 def test_merging_puts_the_mean_of_the_tasks_adapters_before_each_site(tiny: SimpleNamespace) -> None:

@@ -35,7 +35,9 @@ def test_the_average_is_the_plain_mean_of_every_floating_entry(count: int, tiny:
     merged, expected = merge("average", states), plain_mean(states)
     counters = {key for key in merged if key.endswith("num_batches_tracked")}
     assert merged.keys() - counters == expected.keys()
-    assert {"scale", "layers.0.bias", "layers.1.running_mean", "layers.4.running_var", "layers.4.weight"} <= set(expected)
+    assert {"scale", "layers.0.bias", "layers.1.running_mean", "layers.4.running_var", "layers.4.weight"} <= set(
+        expected
+    )
     for key, value in expected.items():
         torch.testing.assert_close(merged[key], value.float(), rtol=1e-6, atol=1e-7)
     for key in counters:

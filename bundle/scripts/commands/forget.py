@@ -12,7 +12,7 @@ import torch
 from scripts.commands.terminal import end
 from scripts.errors import UserError
 from scripts.files import write_atomically
-from scripts.handlers.checkpoint import CHECKPOINT, EPOCH, read_checkpoint
+from scripts.handlers.checkpoint import CHECKPOINT, EPOCH, EXEMPLARS, read_checkpoint
 from scripts.memory.exemplars import ExemplarMemory, image_file
 
 EPILOG = (
@@ -45,8 +45,8 @@ def forget(run: Path, images: Sequence[str]) -> str:
     if not (run / CHECKPOINT).is_file():
         raise UserError(f"no {CHECKPOINT} in {run}: give the output folder of a run")
     content = read_checkpoint(run / CHECKPOINT)
-    memory = ExemplarMemory(0, exemplars=content["settings"]["exemplars"], folder=str(run / "exemplars"))
-    memory.load_state_dict(content["memory"])
+    memory = ExemplarMemory(0, exemplars=content["settings"]["exemplars"], folder=str(run / EXEMPLARS))
+    memory.load_state_dict(content["memory"], run / EXEMPLARS)
     count = memory.forget(images)
     if not count:
         return f"No exemplar of the run in {run} has the content of what was given: nothing is changed."
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run", metavar="RUN_DIR", type=Path, help="output folder of a run")
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="image file whose content is to be forgotten")
     given = parser.parse_args(arguments)
-    return end(lambda: forget(given.run, given.images))
+    return end(lambda: forget(given.run.resolve(), given.images))
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 def fractional_milestones(
     optimizer: Optimizer, epochs: int, fractions: Sequence[float], gamma: float = 0.1
 ) -> LRScheduler:
-    """Multiply the rate by ``gamma`` at each of ``fractions`` (0..1) of ``epochs``."""
-    return MultiStepLR(optimizer, [round(fraction * epochs) for fraction in fractions], gamma)
+    """Multiply the rate by ``gamma`` at each of ``fractions`` (0..1) of ``epochs``, after the first epoch at least."""
+    return MultiStepLR(optimizer, [max(1, round(fraction * epochs)) for fraction in fractions], gamma)
 
 
 def cosine(optimizer: Optimizer, epochs: int) -> LRScheduler:

@@ -82,7 +82,8 @@ class Stage:
         """Check the values."""
         if self.epochs < 1:
             raise UserError(
-                f"stage {self.name} has {self.epochs} epochs: use at least 1 (adapter_epochs, finetune_epochs)"
+                f"stage {self.name} has {self.epochs} epochs: use at least 1 "
+                "(keys 'backbone_epochs', 'adapter_epochs', 'finetune_epochs')"
             )
         if self.data not in DATA:
             raise UserError(f"stage {self.name} has unknown data '{self.data}': choose one of {', '.join(DATA)}")

@@ -201,10 +201,11 @@ class ContinualTrainer(SupervisedTrainer):
         """Wrap the network anew for each stage: DDP knows only the parameters that exist when it is made."""
         if not dist.is_initialized():
             return network
-        if self.state.device.type == "cuda":
+        devices = [self.state.device] if self.state.device.type == "cuda" else None
+        if devices:
             nn.SyncBatchNorm.convert_sync_batchnorm(network)
-            return DistributedDataParallel(network, [self.state.device])
-        return DistributedDataParallel(network)
+        # a task's head without an image of its own in the batch is no part of the loss
+        return DistributedDataParallel(network, devices, find_unused_parameters=True)
 
     def _synchronise(self) -> None:
         """Give every rank the running statistics of the first: DDP leaves each rank's last update in place."""

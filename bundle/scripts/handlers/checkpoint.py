@@ -21,6 +21,7 @@ from scripts.tasks.task import Task
 
 CHECKPOINT = "checkpoint.pt"
 EPOCH = "epoch.pt"
+EXEMPLARS = "exemplars"
 # settings a later run may choose anew: they are not part of what was learnt
 FREE_LATER = (
     "weights",
@@ -72,7 +73,16 @@ class CheckpointHandler:
         engine.add_event_handler(ContinualEvents.PROGRESSED, self.save)
 
     def resume(self, engine: ContinualTrainer) -> None:
-        """Go on from the run's own checkpoint, else from the previous run's, else start."""
+        """Go on from the run's own checkpoint, else from the previous run's, else start.
+
+        Raises:
+            UserError: when the run cannot go on, or the trainer has already learnt something but is not finished.
+        """
+        if engine.tasks_completed == len(engine.tasks):  # run again in one process, as federated clients do
+            self._say_where(engine)
+            return
+        if engine.continual_network.classes:
+            raise UserError("this trainer was interrupted: build a new one to go on from its checkpoint")
         if self.restart:
             self._move_aside(engine)
         found = (self.folder / CHECKPOINT).is_file()
@@ -148,7 +158,7 @@ class CheckpointHandler:
         begun = content["stages_completed"] > 0 or (folder / EPOCH).is_file()
         check_tasks(content["tasks"][: content["tasks_completed"] + begun], engine.tasks, folder)
         engine.continual_network.load_grown(content["structure"], content["weights"])
-        engine.memory.load_state_dict(content["memory"])
+        engine.memory.load_state_dict(content["memory"], folder / EXEMPLARS)
         self.record.load_state_dict(content["record"])
         engine.tasks_completed = content["tasks_completed"]
         engine.stages_completed = content["stages_completed"]
@@ -188,9 +198,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # torch raises a dozen kinds for a broken file
-        raise UserError(
-            f"cannot read {path} ({str(error).splitlines()[0]}): restore it, or begin anew with --restart true"
-        ) from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"cannot read {path} ({reason}): restore it, or begin anew with --restart true") from error
 
 
 def _wait_for_all() -> None:

@@ -72,7 +72,7 @@ class EvaluationHandler:
         learnt = engine.tasks[: engine.state.task]
         sizes = [len(task.classes) for task in learnt]
         found = self.predict(_test_items(learnt))
-        self.record.matrix.update(torch.cat(found.labels).numpy(), torch.cat(found.classes).numpy(), sizes)
+        self.record.matrix.update(_joined(found.labels).numpy(), _joined(found.classes).numpy(), sizes)
         if found.others:
             self._record_tasks(found, sizes, _test_items(engine.tasks[engine.state.task :]))
         self._record_cost(engine, learnt)
@@ -105,6 +105,11 @@ class EvaluationHandler:
         self.record.figures["flops_per_image"] = flops_per_image(plain, self.image_size)
         self.record.figures["parameters"] = parameter_count(plain)
         self.record.figures["memory_bytes"] = engine.memory.bytes() + self.network.kept_bytes()
+
+
+def _joined(batches: Sequence[Tensor]) -> Tensor:
+    """Join class numbers; there are none where no test image is left."""
+    return torch.cat([torch.empty(0, dtype=torch.long), *batches])
 
 
 def _test_items(tasks: Sequence[Task]) -> list[Item]:

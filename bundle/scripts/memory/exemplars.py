@@ -35,6 +35,12 @@ def image_file(image: str) -> Path:
     return Path(image.split("#")[0] if ".npz#" in image else image)
 
 
+def _found(image: str, copies: Path | None) -> str:
+    """Return where an exemplar is now: among the ``copies``, if a file of its name is there."""
+    moved = None if copies is None else copies / Path(image).name
+    return image if moved is None or not moved.is_file() else str(moved)
+
+
 class PathStore:
     """Keep where an image is, not the image: nothing of a patient is copied, and the data set must stay."""
 
@@ -186,13 +192,18 @@ class ExemplarMemory:
         """Return which images are kept: references, no pixels."""
         return {"classes": {label: [item["image"] for item in items] for label, items in self.classes.items()}}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], copies: Path | None = None) -> None:
         """Take over a memory; copies come into this memory's own folder.
+
+        Args:
+            state: what :meth:`state_dict` returned.
+            copies: where the copies are now, should the run's folder have been moved since.
 
         Raises:
             UserError: when an exemplar is gone; the message names it.
         """
-        for label, images in state["classes"].items():
+        for label, listed in state["classes"].items():
+            images = [_found(image, copies) for image in listed]
             for image in images:
                 if not image_file(image).is_file():
                     raise UserError(f"the exemplar {image} is gone: restore it, or train with --exemplars copies")

@@ -50,11 +50,20 @@ def make_adapter(name: str, channels: int) -> nn.Module:
     """Make a new adapter for a feature map of ``channels``.
 
     Raises:
-        UserError: when ``name`` is not in :data:`ADAPTERS`.
+        UserError: as :func:`check_adapter`.
+    """
+    check_adapter(name)
+    return ADAPTERS[name](channels)
+
+
+def check_adapter(name: str) -> None:
+    """Refuse an unknown adapter.
+
+    Raises:
+        UserError: when ``name`` is not in :data:`ADAPTERS`; the message lists what there is.
     """
     if name not in ADAPTERS:
         raise UserError(f"unknown adapter '{name}': choose one of {', '.join(ADAPTERS)} (key 'adapter')")
-    return ADAPTERS[name](channels)
 
 
 class AdaptedBlock(nn.Module):

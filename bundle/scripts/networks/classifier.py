@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from scripts.errors import UserError
-from scripts.networks.adapters import AdaptedBlock, make_adapter
+from scripts.networks.adapters import AdaptedBlock, check_adapter, make_adapter
 from scripts.networks.backbones import MINIMUM_MAP, load_into, load_weights, segments
 from scripts.networks.heads import make_head
 
@@ -36,6 +36,8 @@ class AdaptedBackbone(nn.Module):
         branches: Sequence[str] = (PLAIN,),
     ) -> None:
         super().__init__()
+        if adapter is not None:
+            check_adapter(adapter)  # now, not once the backbone is trained
         self.stem, parts = segments(name, sites)
         self.blocks = nn.ModuleDict({site.replace(".", "_"): AdaptedBlock(part) for site, part in parts.items()})
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())

@@ -1,0 +1,128 @@
+"""MONAI's commands and this bundle's own, on a fresh checkout and on a finished run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
+
+# Run in a folder that is not the bundle's, with the bundle on PYTHONPATH; `models` holds what the repository ships.
+CHECK = """
+import json, sys
+from monai.bundle import ConfigWorkflow, create_workflow, verify_net_in_out
+configs, models, overrides = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+train, evaluate, inference = (f"{configs}/{name}.json" for name in ("train", "evaluate", "inference"))
+found = {}
+for name, files, kind, own in (
+    ("train", train, "train", {}),
+    ("train and evaluate", [train, evaluate], "train", {}),
+    ("inference", inference, "inference", {"models_dir": models}),
+):
+    given = {**(overrides if kind == "train" else {}), **own}
+    workflow = ConfigWorkflow(config_file=files, workflow_type=kind, logging_file=False, **given)
+    workflow.initialize()
+    found[name] = workflow.check_properties()
+    workflow.finalize()
+workflow = create_workflow(config_file=train, workflow_type="train", **overrides)
+found["trainer"] = type(workflow.trainer).__name__
+verify_net_in_out(
+    "network_def", meta_file=f"{configs}/metadata.json", config_file=inference, device="cpu", models_dir=models
+)
+print(json.dumps(found))
+"""
+
+
+def test_a_fresh_checkout_has_all_properties_and_a_network_that_fits(
+    tmp_path: Path, small_run: Any, bundle_environment: dict[str, str]
+) -> None:
+    (tmp_path / "models").mkdir()
+    shutil.copy(BUNDLE / "models" / "network.json", tmp_path / "models")
+    overrides = {**small_run.overrides, "dataset_dir": str(small_run.dataset), "output_dir": str(small_run.output)}
+    done = subprocess.run(
+        [sys.executable, "-c", CHECK, str(BUNDLE / "configs"), str(tmp_path / "models"), json.dumps(overrides)],
+        cwd=tmp_path,
+        env={**bundle_environment, "PYTHONPATH": str(BUNDLE)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found == {"train": [], "train and evaluate": [], "inference": [], "trainer": "ContinualTrainer"}
+
+
+def test_the_main_job_writes_the_description_that_the_repository_ships(small_run: Any) -> None:
+    shipped = (BUNDLE / "models" / "network.json").read_bytes()
+    assert (small_run.output / "network.json").read_bytes() == shipped
+    assert (small_run.models / "network.json").read_bytes() == shipped
+
+
+PRINTING = {
+    "run": [
+        "$print('rates', @optimizer.keywords['lr'], @finetune_optimizer.keywords['lr'])",
+        "$print('epochs', [stage.epochs for stage in @stages])",
+        "$print('sizes', @batch_size, @memory_size, @seed, @image_size)",
+        "$print('names', @data, @split)",
+    ]
+}
+
+
+def test_every_way_to_override_a_key(tmp_path: Path, bundle_run: Any) -> None:
+    """Nested keys with # and ::, references, expressions, lists, keys of another file, and files over files."""
+    (tmp_path / "printing.json").write_text(json.dumps(PRINTING))
+    (tmp_path / "site.json").write_text(json.dumps({"sizes": {"batch": 7}, "image_size": 48}))
+    overrides = {
+        "optimizer#lr": 0.5,
+        "finetune_optimizer::lr": 0.25,
+        "backbone_epochs": 3,
+        "train#trainer#max_epochs": 5,
+        "finetune_epochs": "@backbone_epochs",
+        "batch_size": f"%{tmp_path}/site.json#sizes#batch",
+        "memory_size": "$8 * 5",
+        "seed": 11,
+        "split": "[['a', 'b'], ['c']]",
+    }
+    configs = ["configs/train.json", "configs/datasets/image_folder.json", tmp_path / "site.json"]
+    done = bundle_run([*configs, tmp_path / "printing.json"], overrides, cwd=tmp_path)
+    lines = [line for line in done.stdout.splitlines() if line.startswith(("rates", "epochs", "sizes", "names"))]
+    assert lines == [
+        "rates 0.5 0.25",
+        "epochs [3, 5, 3]",
+        "sizes 7 40 11 48",
+        "names image_folder [['a', 'b'], ['c']]",
+    ]
+
+
+def test_an_image_is_forgotten_and_the_run_goes_on(
+    tmp_path: Path,
+    small_run: Any,
+    linked_copy: Callable[[Path, Path], Path],
+    finish_run: Callable[..., None],
+    bundle_environment: dict[str, str],
+) -> None:
+    run = linked_copy(small_run.output, tmp_path / "run")
+    before = torch.load(run / "checkpoint.pt", weights_only=True)
+    image = before["memory"]["classes"][3][0]
+    shutil.copy(image, tmp_path / "patient.png")
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.commands.forget", str(run), str(tmp_path / "patient.png")],
+        cwd=BUNDLE,
+        env=bundle_environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"Removed 1 of 16 exemplars from the memory of {run}.")
+    after = torch.load(run / "checkpoint.pt", weights_only=True)
+    assert after["memory"]["classes"][3] == before["memory"]["classes"][3][1:]
+    assert all(torch.equal(after["weights"][key], value) for key, value in before["weights"].items())
+    # the run is still a finished one, which a later task can follow
+    finish_run({**small_run.overrides, "output_dir": run, "models_dir": tmp_path / "models"})
+    assert (tmp_path / "models" / "model.pt").read_bytes() == (small_run.models / "model.pt").read_bytes()

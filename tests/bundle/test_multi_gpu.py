@@ -1,0 +1,62 @@
+"""Training by two processes: they end with the same weights, and one of them writes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
+# each process saves what it ended with
+SAVING = {
+    "+run": [
+        "$torch.save({key: value.clone() for key, value in @network.state_dict().items()}, "
+        "@output_dir + '/rank' + str(dist.get_rank()) + '.pt')"
+    ]
+}
+
+
+def test_two_processes_agree_and_one_writes(
+    tmp_path: Path, small_run: Any, bundle_command: Callable[..., list[str]], bundle_environment: dict[str, str]
+) -> None:
+    (tmp_path / "saving.json").write_text(json.dumps(SAVING))
+    output = tmp_path / "run"
+    overrides = {
+        **small_run.overrides,
+        "dataset_dir": small_run.dataset,
+        "source#sets": ["clusters", "fibres"],
+        "batch_size": 6,
+        "exemplars": "copies",
+        "output_dir": output,
+        "models_dir": tmp_path / "models",
+    }
+    configs = ["configs/train.json", "configs/multi_gpu_train.json", tmp_path / "saving.json"]
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle"]
+    done = subprocess.run(
+        [*start, *bundle_command(overrides, configs)],
+        cwd=tmp_path,
+        env=bundle_environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    first, second = (torch.load(output / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert first.keys() == second.keys()
+    assert [key for key in first if not torch.equal(first[key], second[key])] == []
+    model = torch.load(output / "model.pt", weights_only=True)
+    assert [key for key in model if not torch.equal(model[key], first[key])] == []
+    # 12 images a class: each process sees half of them, in two steps of 6
+    assert first["backbone.blocks.layer1.adapters.task0.layers.1.num_batches_tracked"] == 2
+
+    assert len(json.loads((output / "metrics.json").read_text())["accuracy_matrix"]) == 2
+    printed = done.stdout + done.stderr
+    for line in ("Task 1/2 clusters, adapter tuning", "Task 2/2 fibres, balanced finetuning", "final accuracy"):
+        assert printed.count(line) == 1, printed
+    assert len(list((output / "exemplars").iterdir())) == 16  # all that the memory holds, and nothing half written
