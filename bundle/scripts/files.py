@@ -44,10 +44,10 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes | Callab
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        cause = _os_error(error)
-        if cause is None:
-            raise
-        raise cannot_write(target, cause) from error
+        cause = _cause(error)
+        if isinstance(cause, OSError):
+            raise cannot_write(target, cause) from error
+        raise cause
 
 
 def write_csv(path: str | os.PathLike[str], rows: Iterable[Sequence[object]]) -> None:
@@ -99,9 +99,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _os_error(error: BaseException) -> OSError | None:
-    if isinstance(error, OSError):
-        return error
-    # torch.save hides a full disk: it raises a RuntimeError of its own while the OSError is being handled
+def _cause(error: BaseException) -> BaseException:
+    # torch.save hides a full disk, Ctrl-C and SIGTERM: it raises a RuntimeError of its own while it handles the other
     hidden = error.__context__ if isinstance(error, RuntimeError) else None
-    return hidden if isinstance(hidden, OSError) else None
+    return hidden if isinstance(hidden, (OSError, KeyboardInterrupt, SystemExit)) else error

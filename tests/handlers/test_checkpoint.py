@@ -127,6 +127,22 @@ def test_stopped_at_any_other_moment_a_run_ends_as_uninterrupted(
     assert_equal_runs(run, finished, tiny)
 
 
+def test_a_finished_trainer_run_again_changes_nothing(
+    finished: SimpleNamespace, build: Build, tiny: SimpleNamespace
+) -> None:
+    run = build(finished.tasks)
+    run.trainer.run()
+    run.trainer.run()  # as a second federated round does
+    assert_equal_runs(run, finished, tiny)
+
+
+def test_an_interrupted_trainer_asks_for_a_new_one(finished: SimpleNamespace, build: Build) -> None:
+    run = build(finished.tasks)
+    stop(run, Events.EPOCH_COMPLETED, lambda e: e.current_stage.name == "adapter_tuning")
+    with pytest.raises(UserError, match="build a new one"):
+        run.trainer.run()
+
+
 def test_an_added_task_is_no_change(finished: SimpleNamespace, build: Build, tiny: SimpleNamespace) -> None:
     build(finished.tasks[:1]).trainer.run()
     later = build(finished.tasks)

@@ -104,6 +104,15 @@ def test_a_task_whose_test_images_are_gone_is_not_measured(
     assert record.matrix.forgetting is None
 
 
+def test_without_any_test_image_left_the_row_is_empty(tmp_path: Path, tiny: SimpleNamespace) -> None:
+    tasks = tiny.tasks(tmp_path)
+    for item in tasks[0].test:
+        Path(item["image"]).unlink()
+    record, trainer, _ = evaluated(tiny, tasks[:1])
+    trainer.run()
+    assert record.matrix.accuracy_matrix == [[None]]
+
+
 def test_a_task_in_which_nothing_is_learnt_is_not_evaluated(tmp_path: Path, tiny: SimpleNamespace) -> None:
     record, trainer, events = evaluated(tiny, tiny.tasks(tmp_path), data="all", tasks="last")
     trainer.run()

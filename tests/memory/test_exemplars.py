@@ -220,6 +220,15 @@ def test_a_memory_taken_over_is_copied_into_the_own_folder(copies: ExemplarMemor
     assert {label: len(kept) for label, kept in later.classes.items()} == {0: 2, 1: 2, 2: 2}
 
 
+def test_copies_are_found_where_their_folder_was_moved(copies: ExemplarMemory, tmp_path: Path) -> None:
+    state = copies.state_dict()
+    moved = Path(copies.items()[0]["image"]).parent.rename(tmp_path / "moved")
+    memory = ExemplarMemory(8, exemplars="copies", folder=str(tmp_path / "own"))
+    memory.load_state_dict(state, moved)
+    assert [Path(item["image"]).parent for item in memory.items()] == [tmp_path / "own"] * len(memory.items())
+    assert [item["label"] for item in memory.items()] == [item["label"] for item in copies.items()]
+
+
 def test_the_state_holds_references_and_no_pixels(copies: ExemplarMemory) -> None:
     state = copies.state_dict()
     assert state == {"classes": {label: [item["image"] for item in kept] for label, kept in copies.classes.items()}}
