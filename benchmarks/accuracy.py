@@ -79,9 +79,7 @@ def results(data: str, method: str, seeds: list[int]) -> list[dict[str, Any]]:
     for seed in seeds:
         folder = RUNS / f"{data}-{method}-s{seed}"
         if (folder / "metrics.json").is_file():
-            metrics = json.loads((folder / "metrics.json").read_text())
-            timing = json.loads((folder / "timing.json").read_text())
-            found.append({**metrics, "seconds": timing["seconds"], "peak": timing["peak_memory_bytes"]})
+            found.append(json.loads((folder / "metrics.json").read_text()))
     return found
 
 
@@ -105,9 +103,9 @@ def table(data: str, methods: list[str], seeds: list[int]) -> str:
         rows.append(
             [method, len(runs)]
             + [cell([run[key] for run in runs]) for key in COLUMNS]
-            + [f"{runs[0]['flops_per_image'] / 1e9:.2f}", f"{statistics.mean(run['seconds'] for run in runs):.0f}"]
+            + [f"{runs[0]['flops_per_image'] / 1e9:.2f}"]
         )
-    headers = ["method", "seeds", *COLUMNS.values(), "GFLOPs an image", "seconds"]
+    headers = ["method", "seeds", *COLUMNS.values(), "GFLOPs an image"]
     return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
 from scripts.errors import UserError
 from scripts.files import write_atomically, write_csv
@@ -73,6 +74,30 @@ def test_an_error_while_writing_leaves_the_old_file_alone(tmp_path: Path) -> Non
         write_atomically(path, fail)
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+class Interrupted:
+    """A file, the writing of which is interrupted once, when there is something in it."""
+
+    def __init__(self, interruption: type[BaseException]) -> None:
+        self.interruptions = [interruption]
+        self.written = 0
+
+    def write(self, content: bytes) -> int:
+        if self.written and self.interruptions:
+            raise self.interruptions.pop()
+        self.written += len(content)
+        return len(content)
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
+def test_torch_does_not_hide_an_interruption(interruption: type[BaseException], tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(interruption):
+        write_atomically(path, lambda file: torch.save({"a": torch.zeros(1000)}, Interrupted(interruption)))
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_read_only_folder_is_named_and_the_old_file_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,9 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes | Callab
         cause = _cause(error)
         if isinstance(cause, OSError):
             raise cannot_write(target, cause) from error
-        raise cause
+        if cause is error:
+            raise
+        raise cause from None
 
 
 def write_csv(path: str | os.PathLike[str], rows: Iterable[Sequence[object]]) -> None:

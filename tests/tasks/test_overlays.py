@@ -77,4 +77,4 @@ def test_image_folder_reads_one_folder_a_class(tmp_path: Path) -> None:
         _image(tmp_path / name)
     parser = _parser("image_folder", dataset_dir=str(tmp_path))
     assert isinstance(parser.get_parsed_content("source"), ImageFolder)
-    assert [task.classes for task in _tasks(parser)] == [("acne",), ("eczema",)]
+    assert [task.classes for task in _tasks(parser)] == [("acne", "eczema")]
