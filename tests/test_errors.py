@@ -53,7 +53,9 @@ def test_another_error_is_named_by_its_root_cause() -> None:
 
 
 def test_a_keyboard_interrupt_says_how_to_go_on() -> None:
-    assert describe(KeyboardInterrupt()) == ("Stopped. What was learnt is saved: run the same command again to go on.")
+    assert describe(KeyboardInterrupt()) == (
+        "Stopped. What was learnt is saved: run the same command again (without --restart) to go on."
+    )
 
 
 def run_python(code: str) -> subprocess.Popen[str]:
@@ -92,7 +94,7 @@ def test_a_signal_ends_in_one_line_after_cleaning_up(number: signal.Signals, cod
     out, err = process.communicate(timeout=60)
     assert out == "cleaned up\n"
     assert err.startswith(word)
-    assert err.endswith("What was learnt is saved: run the same command again to go on.\n")
+    assert err.endswith("What was learnt is saved: run the same command again (without --restart) to go on.\n")
     assert len(err.splitlines()) == 1
     assert process.returncode != 0
     assert code is None or process.returncode == code

@@ -7,6 +7,9 @@ import sys
 from types import FrameType, TracebackType
 
 
+GO_ON = "What was learnt is saved: run the same command again (without --restart) to go on."
+
+
 class UserError(Exception):
     """A mistake the user can mend. The message is one line: what was wrong, where, and what to do."""
 
@@ -31,7 +34,7 @@ def describe(error: BaseException) -> str:
     while cause.__cause__ is not None:
         cause = cause.__cause__
     if isinstance(cause, KeyboardInterrupt):
-        return "Stopped. What was learnt is saved: run the same command again to go on."
+        return f"Stopped. {GO_ON}"
     return f"Error: {type(cause).__name__}: {cause}"
 
 
@@ -52,5 +55,8 @@ def _show(kind: type[BaseException], error: BaseException, traceback: TracebackT
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    print("Terminated. What was learnt is saved: run the same command again to go on.", file=sys.stderr)
+    print(
+        "Terminated. What was learnt is saved: run the same command again (without --restart) to go on.",
+        file=sys.stderr,
+    )
     raise SystemExit(128 + number)

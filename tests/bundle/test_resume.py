@@ -173,7 +173,9 @@ def test_stop_while_a_checkpoint_is_written_is_one_line_and_costs_nothing(
     run = command(overrides)
     wait_until(run.process, (output / ".checkpoint.pt.tmp").exists)
     run.process.send_signal(number)
-    assert run.last_line() == f"{word}. What was learnt is saved: run the same command again to go on."
+    assert (
+        run.last_line() == f"{word}. What was learnt is saved: run the same command again (without --restart) to go on."
+    )
     assert "Traceback" not in run.log.read_text()
     assert (output / "checkpoint.pt").read_bytes() == before
     assert not unfinished_files(output)

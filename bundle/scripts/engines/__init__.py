@@ -1,8 +1,9 @@
 """Engines: the events and stages of continual learning, and the trainer that goes through them."""
 
 from scripts.engines.events import ContinualEvents
+from scripts.engines.method import check_method
 from scripts.engines.schedules import cosine, fractional_milestones
 from scripts.engines.stage import Stage
 from scripts.engines.trainer import ContinualTrainer
 
-__all__ = ["ContinualEvents", "ContinualTrainer", "Stage", "cosine", "fractional_milestones"]
+__all__ = ["ContinualEvents", "ContinualTrainer", "Stage", "check_method", "cosine", "fractional_milestones"]

@@ -1,0 +1,63 @@
+"""What train.json says when nothing is overridden, without training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from monai.bundle import ConfigParser
+
+CONFIGS = Path(__file__).resolve().parents[2] / "bundle" / "configs"
+
+
+def parsed(*overlays: str, **overrides: Any) -> ConfigParser:
+    parser = ConfigParser()
+    parser.read_config([str(CONFIGS / name) for name in ("train.json", *overlays)])
+    parser.update(overrides)
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("overlays", "overrides", "name"),
+    [
+        ((), {}, "generated-dynammo-resnet18-s1"),
+        (("methods/acl.json",), {"seed": 3}, "generated-acl-resnet18-s3"),
+        (("datasets/skin8.json",), {}, "skin8-dynammo-mobilenet_v2-s1"),
+        ((), {"previous": "runs/first/"}, "generated-dynammo-resnet18-s1-after-first"),
+    ],
+)
+def test_the_output_folder_is_named_after_the_run(overlays: tuple[str, ...], overrides: Any, name: str) -> None:
+    folder = parsed(*overlays, **overrides).get_parsed_content("output_dir")
+    assert folder == str(CONFIGS.parent / "runs" / name)
+
+
+def test_models_and_generated_images_stay_in_the_bundle() -> None:
+    parser = parsed()
+    assert parser.get_parsed_content("models_dir") == str(CONFIGS.parent / "models")
+    assert parser.get_parsed_content("dataset_dir") == str(CONFIGS.parent / "data" / "generated")
+
+
+def test_nothing_can_be_said_on_the_command_line() -> None:
+    assert parsed(models_dir="$None").get_parsed_content("models_dir") is None
+
+
+@pytest.mark.parametrize(
+    ("data", "method", "rate"),
+    [
+        ("generated", "dynammo", 0.05),
+        ("skin8", "dynammo", 0.01),
+        ("path16", "finetune", 1e-4),
+        ("skin8", "joint", 1e-3),
+    ],
+)
+def test_the_published_rate_follows_from_data_and_method(data: str, method: str, rate: float) -> None:
+    parser = parsed(f"methods/{method}.json", data=data)
+    assert parser.get_parsed_content("optimizer#lr") == rate
+
+
+@pytest.mark.parametrize("weights", [None, "DEFAULT"])
+def test_only_an_untrained_backbone_is_trained_first(weights: str | None) -> None:
+    stages = [stage.name for stage in parsed(weights=weights).get_parsed_content("stages")]
+    first = ["backbone_training"] if weights is None else []
+    assert stages == [*first, "adapter_tuning", "balanced_finetuning"]
