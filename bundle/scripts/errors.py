@@ -6,7 +6,6 @@ import signal
 import sys
 from types import FrameType, TracebackType
 
-
 GO_ON = "What was learnt is saved: run the same command again (without --restart) to go on."
 
 
