@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
@@ -21,8 +22,18 @@ SAVING = {
 }
 
 
+@pytest.mark.parametrize(
+    ("methods", "batch_size"),
+    [([], 6), (["configs/methods/dynammo_others.json"], 2)],
+    ids=["dynammo", "heads without an image of their own in a batch"],
+)
 def test_two_processes_agree_and_one_writes(
-    tmp_path: Path, small_run: Any, bundle_command: Callable[..., list[str]], bundle_environment: dict[str, str]
+    methods: list[str],
+    batch_size: int,
+    tmp_path: Path,
+    small_run: Any,
+    bundle_command: Callable[..., list[str]],
+    bundle_environment: dict[str, str],
 ) -> None:
     (tmp_path / "saving.json").write_text(json.dumps(SAVING))
     output = tmp_path / "run"
@@ -30,12 +41,12 @@ def test_two_processes_agree_and_one_writes(
         **small_run.overrides,
         "dataset_dir": small_run.dataset,
         "source#sets": ["clusters", "fibres"],
-        "batch_size": 6,
+        "batch_size": batch_size,
         "exemplars": "copies",
         "output_dir": output,
         "models_dir": tmp_path / "models",
     }
-    configs = ["configs/train.json", "configs/multi_gpu_train.json", tmp_path / "saving.json"]
+    configs = ["configs/train.json", *methods, "configs/multi_gpu_train.json", tmp_path / "saving.json"]
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle"]
     done = subprocess.run(
         [*start, *bundle_command(overrides, configs)],
@@ -52,8 +63,8 @@ def test_two_processes_agree_and_one_writes(
     assert [key for key in first if not torch.equal(first[key], second[key])] == []
     model = torch.load(output / "model.pt", weights_only=True)
     assert [key for key in model if not torch.equal(model[key], first[key])] == []
-    # 12 images a class: each process sees half of them, in two steps of 6
-    assert first["backbone.blocks.layer1.adapters.task0.layers.1.num_batches_tracked"] == 2
+    # 12 images a class: each process sees half of them
+    assert first["backbone.blocks.layer1.adapters.task0.layers.1.num_batches_tracked"] == 12 / batch_size
 
     assert len(json.loads((output / "metrics.json").read_text())["accuracy_matrix"]) == 2
     printed = done.stdout + done.stderr

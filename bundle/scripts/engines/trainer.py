@@ -204,8 +204,7 @@ class ContinualTrainer(SupervisedTrainer):
         devices = [self.state.device] if self.state.device.type == "cuda" else None
         if devices:
             nn.SyncBatchNorm.convert_sync_batchnorm(network)
-        # a task's head without an image of its own in the batch is no part of the loss
-        return DistributedDataParallel(network, devices, find_unused_parameters=True)
+        return DistributedDataParallel(network, devices)
 
     def _synchronise(self) -> None:
         """Give every rank the running statistics of the first: DDP leaves each rank's last update in place."""
