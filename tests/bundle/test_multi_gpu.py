@@ -42,6 +42,7 @@ def test_two_processes_agree_and_one_writes(
         "dataset_dir": small_run.dataset,
         "source#sets": ["clusters", "fibres"],
         "batch_size": batch_size,
+        "optimizer#lr": 0.001,  # two images a step are few
         "exemplars": "copies",
         "output_dir": output,
         "models_dir": tmp_path / "models",

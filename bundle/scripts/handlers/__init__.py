@@ -6,6 +6,7 @@ from scripts.handlers.backbone_training import BackboneTrainingHandler
 from scripts.handlers.checkpoint import CheckpointHandler
 from scripts.handlers.evaluation import EvaluationHandler
 from scripts.handlers.export import ExportHandler
+from scripts.handlers.finite_loss import FiniteLossHandler
 from scripts.handlers.memory import MemoryHandler
 from scripts.handlers.progress import ProgressHandler
 from scripts.handlers.report import ReportHandler
@@ -18,6 +19,7 @@ __all__ = [
     "CheckpointHandler",
     "EvaluationHandler",
     "ExportHandler",
+    "FiniteLossHandler",
     "MemoryHandler",
     "ProgressHandler",
     "ReportHandler",
