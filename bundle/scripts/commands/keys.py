@@ -1,0 +1,58 @@
+"""Say when a key on the command line is none of the config's: MONAI takes any key, and a misspelt one does nothing."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from monai.bundle import ConfigParser
+from monai.utils import ensure_tuple
+
+# what `monai.bundle run` itself takes
+OWN = (
+    "args_file",
+    "config_file",
+    "final_id",
+    "init_id",
+    "logging_file",
+    "meta_file",
+    "properties_path",
+    "run_id",
+    "tracking",
+    "workflow_name",
+    "workflow_type",
+)
+
+
+def given_keys(arguments: Sequence[str]) -> list[str]:
+    """Return the top-level keys of ``--key``, ``--key#part``, ``--key::part``, ``--key=value``; none of MONAI's own."""
+    names = [re.split(r"#|::|=", argument[2:])[0] for argument in arguments if argument.startswith("--")]
+    return [name for name in names if name not in OWN]
+
+
+def unknown_keys(keys: Sequence[str], config: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the keys that the config neither has nor refers to (``@key``), with the keys most like each."""
+    text = json.dumps(config)
+    unknown = [key for key in keys if key not in config and not re.search(rf"[@%]{re.escape(key)}\b", text)]
+    return {key: difflib.get_close_matches(key, list(config), 1) for key in unknown}
+
+
+def warn_of_unknown_keys() -> None:
+    """Warn of each key of this process's command line that changes nothing."""
+    files = [argument for name, argument in zip(sys.argv, sys.argv[1:], strict=False) if name == "--config_file"]
+    if not files:
+        return
+    listed = ConfigParser.load_config_files(_as_list(files[-1]))
+    for key, alike in unknown_keys(given_keys(sys.argv[1:]), listed).items():
+        hint = f"; did you mean --{alike[0]}?" if alike else ""
+        logging.getLogger(__name__).warning("--%s is no key of the config and changes nothing%s", key, hint)
+
+
+def _as_list(value: str) -> list[str]:
+    """Read ``file`` or ``['file', 'file']`` as the command line has them."""
+    return re.findall(r"[^\[\]'\", ]+", value) if value.startswith("[") else list(ensure_tuple(value))

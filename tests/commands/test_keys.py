@@ -1,0 +1,39 @@
+"""A misspelt key on the command line is named; a right one is not."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.commands.keys import given_keys, unknown_keys, warn_of_unknown_keys
+
+CONFIGS = Path(__file__).resolve().parents[2] / "bundle" / "configs"
+
+
+def test_keys_are_read_in_all_of_monais_forms() -> None:
+    arguments = ["run", "--config_file", "a.json", "--seed", "2", "--a#b#c", "5", "--d::e", "6", "--f=7"]
+    assert given_keys(arguments) == ["seed", "a", "d", "f"]
+
+
+def test_a_key_that_only_an_expression_refers_to_is_known() -> None:
+    config = {"memory_size": 1, "weights": "$@test_data + '/weights.pth'"}
+    assert unknown_keys(["memory_size", "test_data", "memory_sise", "zzz"], config) == {
+        "memory_sise": ["memory_size"],
+        "zzz": [],
+    }
+
+
+@pytest.mark.parametrize("files", ["{0}/train.json", "['{0}/train.json','{0}/methods/acl.json']"])
+def test_a_misspelt_key_is_named_with_the_one_meant(
+    files: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = ["run", "--config_file", files.format(CONFIGS), "--memory_sise", "40", "--optimizer#lr", "0.1"]
+    monkeypatch.setattr(sys, "argv", ["monai.bundle", *given])
+    with caplog.at_level(logging.WARNING):
+        warn_of_unknown_keys()
+    assert [record.getMessage() for record in caplog.records] == [
+        "--memory_sise is no key of the config and changes nothing; did you mean --memory_size?"
+    ]
