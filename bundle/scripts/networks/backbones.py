@@ -150,7 +150,10 @@ def _read(path: Path, sha256: str | None) -> dict[str, Tensor]:
             else torch.load(path, weights_only=True, map_location="cpu")
         )
     except Exception as error:  # torch and safetensors raise a dozen kinds for a file that is not theirs
-        raise UserError(f"weights {path} cannot be read as a plain state dict: {error}".splitlines()[0]) from error
+        raise UserError(
+            f"weights {path} cannot be read as a plain state dict ({type(error).__name__}): give a .pth, .pt or "
+            ".safetensors file that holds only tensors (key 'weights')"
+        ) from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"weights {path} hold no state dict of tensors")
