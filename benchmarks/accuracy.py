@@ -10,6 +10,8 @@ A run that is finished is not trained again, one that was interrupted goes on. T
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import json
 import os
 import statistics
@@ -26,7 +28,16 @@ ROOT = Path(__file__).resolve().parent.parent
 BUNDLE = ROOT / "bundle"
 RUNS = BUNDLE / "runs" / "benchmarks"
 TEST_DATA = Path(os.environ.get("CONTINUAL_TEST_DATA", ROOT.parent / "shared" / "data")).resolve()
-OVERLAYS = {"skin8": "skin8", "blood": "medmnist", "chain": "medmnist"}
+OVERLAYS = {"skin8": "skin8", "blood": "medmnist", "chain": "medmnist", "histopath": "path16"}
+HISTOPATH = {  # our names of the tasks, in order, and the classes of histopath_pack.zip that they hold
+    "breast": "IDC50/",
+    "oral": "ORAL/",
+    "breakhis": "BREAKHIS400/",
+    "bone": "OSTEO/",
+    "colorectal": "CRC7K/",
+    "lung": "LC25000/lung",
+    "colon": "LC25000/colon",
+}
 METHODS = ("dynammo", "dynammo_others", "acl", "finetune", "joint")
 # glibc otherwise gives the memory of each step back to the system: a third of the time of a step, on the same results
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
@@ -40,7 +51,9 @@ COLUMNS = {
 
 
 def dataset_folder(data: str) -> Path:
-    """Return the folder with the images of ``data``; the skin images are unpacked once."""
+    """Return the folder with the images of ``data``; those in zips are unpacked once."""
+    if data == "histopath":
+        return pathology_tree()
     if data != "skin8":
         return TEST_DATA
     folder = BUNDLE / "data" / "skin8"
@@ -48,6 +61,24 @@ def dataset_folder(data: str) -> Path:
         with zipfile.ZipFile(TEST_DATA / "skin8_isic_180.zip") as archive:
             archive.extractall(folder)
     return folder
+
+
+def pathology_tree() -> Path:
+    """Unpack ``histopath_pack.zip`` as PATH16's tree, one data set a task; its few validation images test too."""
+    root = BUNDLE / "data" / "histopath"
+    tree = root / "Pathology16"
+    if tree.is_dir():
+        return root
+    with zipfile.ZipFile(TEST_DATA / "histopath_pack.zip") as archive:
+        for row in csv.DictReader(io.TextIOWrapper(archive.open("labels.csv"), "utf-8")):
+            for task, prefix in HISTOPATH.items():
+                if row["label"].startswith(prefix):
+                    split = "train" if row["split"] == "train" else "test"
+                    path = Path(f"{tree}.partial", task, split, Path(row["label"]).name, Path(row["path"]).name)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(archive.read(row["path"]))
+    Path(f"{tree}.partial").rename(tree)
+    return root
 
 
 def train(data: str, method: str, seed: int, threads: int) -> Path:

@@ -21,8 +21,15 @@ def run_folder(root: str, name: str, previous: str | None = None) -> str:
 
 def write_tasks(folder: str | Path, tasks: Sequence[Task]) -> None:
     """Write names, classes and test images of ``tasks`` into ``folder``; training images are the memory's business."""
-    content = [{"name": task.name, "classes": task.classes, "test": task.test} for task in tasks]
+    content = [
+        {"name": task.name, "classes": task.classes, "test": [_located(item) for item in task.test]} for task in tasks
+    ]
     write_atomically(Path(folder) / FILE, json.dumps(content, indent=1) + "\n")
+
+
+def _located(item: Item) -> Item:
+    """Return where an image is and what it is, without the patient that it is of."""
+    return {"image": item["image"], "label": item["label"]}
 
 
 def read_tasks(folder: str | Path | None) -> list[Task]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 Item = dict[str, Any]
-"""One image: ``image`` (a file path, or an npz reference ``<path>.npz#<split>/<index>``) and, in a task, ``label``."""
+"""One image: ``image`` (a file path, or an npz reference ``<path>.npz#<split>/<index>``), in a task ``label``, and where
+the data set tells it ``group``: the patient or lesion that the image is of, which is never written anywhere."""
 
 
 @dataclass(frozen=True)
