@@ -128,7 +128,7 @@ def test_npz_without_an_array(last_line: Any, tmp_path: Path) -> None:
     arrays = labelled([0, 1])
     del arrays["test_labels"]
     np.savez(tmp_path / "own.npz", **arrays)
-    line = last_line({"dataset_dir": tmp_path, "source#files": "own.npz"}, NPZ)
+    line = last_line({"dataset_dir": tmp_path, "source#sets": "own.npz"}, NPZ)
     assert f"data file {tmp_path}/own.npz has no array test_labels, only train_images" in line
     assert line.endswith("the MedMNIST layout is needed")
 
@@ -137,7 +137,7 @@ def test_npz_with_pickles_is_not_unpickled(last_line: Any, tmp_path: Path) -> No
     arrays = labelled([0, 1])
     trap = np.array([Trap(tmp_path / "sprung")] * 2, dtype=object)
     np.savez(tmp_path / "own.npz", **{**arrays, "train_labels": trap})
-    line = last_line({"dataset_dir": tmp_path, "source#files": "own.npz"}, NPZ)
+    line = last_line({"dataset_dir": tmp_path, "source#sets": "own.npz"}, NPZ)
     assert f"array train_labels of {tmp_path}/own.npz cannot be read" in line
     assert line.endswith("it must be a plain array")
     assert not (tmp_path / "sprung").exists()
@@ -155,16 +155,14 @@ class Trap:
 
 def test_npz_with_a_label_out_of_range(last_line: Any, tmp_path: Path) -> None:
     np.savez(tmp_path / "bloodmnist_8.npz", **labelled([0, 1, 8]))
-    line = last_line({"dataset_dir": tmp_path, "source#files": "bloodmnist_8.npz"}, NPZ)
+    line = last_line({"dataset_dir": tmp_path, "source#sets": "bloodmnist_8.npz"}, NPZ)
     assert f"train_labels of {tmp_path}/bloodmnist_8.npz has the label 8: out of range, there are 8 classes" in line
 
 
 def test_npz_with_fewer_labels_than_images(last_line: Any, tmp_path: Path) -> None:
     np.savez(tmp_path / "own.npz", **labelled([0, 1], count=3))
-    line = last_line({"dataset_dir": tmp_path, "source#files": "own.npz"}, NPZ)
-    assert (
-        f"train_labels of {tmp_path}/own.npz is int64 [2, 1]: it must hold one whole number for each of the 3" in line
-    )
+    line = last_line({"dataset_dir": tmp_path, "source#sets": "own.npz"}, NPZ)
+    assert f"train_labels of {tmp_path}/own.npz is int64 [2, 1]: it must hold whole numbers for each of the 3" in line
 
 
 @pytest.fixture

@@ -83,6 +83,21 @@ def npz_array(path: str, name: str) -> np.ndarray:
     return _load_npz(path, name)
 
 
+def npz_names(path: str) -> list[str]:
+    """Return the names of the arrays of an npz file.
+
+    Raises:
+        UserError: where the file is missing or broken; it names the file.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f"data file {path} is missing: put it there, or give its right name")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return list(arrays.files)
+    except Exception as error:  # zip and header errors: all mean that this is no npz file
+        raise UserError(f"data file {path} cannot be read ({error}): it must be an npz file") from error
+
+
 @lru_cache(maxsize=16)
 def _load_npz(path: str, name: str) -> np.ndarray:
     if not os.path.isfile(path):
