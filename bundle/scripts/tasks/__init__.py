@@ -1,11 +1,14 @@
 """Data sets on disk, and how their classes are divided into tasks."""
 
 from scripts.tasks.checks import check_images, readable_tasks
+from scripts.tasks.contact_sheet import write_contact_sheets
 from scripts.tasks.dataset import ImageCache, ImageDataset
 from scripts.tasks.folders import ImageFolder, PathologyFolders
 from scripts.tasks.generated import ensure_generated
 from scripts.tasks.lists import LabelsCsv, ListFiles
 from scripts.tasks.medmnist import MedMnist
+from scripts.tasks.plan import Plan, make_plan
+from scripts.tasks.plan_report import write_plan
 from scripts.tasks.record import read_tasks, run_folder, write_tasks
 from scripts.tasks.split import make_tasks
 from scripts.tasks.task import Group, Item, Source, Task
@@ -20,13 +23,17 @@ __all__ = [
     "ListFiles",
     "MedMnist",
     "PathologyFolders",
+    "Plan",
     "Source",
     "Task",
     "check_images",
     "ensure_generated",
+    "make_plan",
     "make_tasks",
     "read_tasks",
     "readable_tasks",
     "run_folder",
+    "write_contact_sheets",
+    "write_plan",
     "write_tasks",
 ]
