@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -46,7 +47,8 @@ def test_the_plan_is_written_and_nothing_is_trained_or_downloaded(
     assert "Plan for generated: 48 training and 16 test images (classes: 4, tasks: 2)" in done.stdout
     assert "Training would refuse it: give a memory_size of at least 4" in done.stdout
     assert "did you mean --limit?" in done.stdout
-    assert "--source#sets" in done.stdout.splitlines()[-1]
+    training = shlex.split(done.stdout.splitlines()[-1].partition("To train: ")[2])
+    assert training[1:6] == ["-m", "monai.bundle", "run", "--config_file", f'["{BUNDLE}/configs/train.json"]']
     written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     sheets = {f"contact_sheets/{name}.png" for name in ("cells-small", "cells-large", "spaces-holes", "spaces-bands")}
     assert written == {f"run/plan/{name}" for name in ("plan.json", "plan.md", *sheets)}

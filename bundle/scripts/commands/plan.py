@@ -69,7 +69,8 @@ def config_files(data: str) -> list[Path]:
 
 
 def _run(files: Sequence[Path], overrides: Sequence[str]) -> list[str]:
-    return ["run", "--config_file", str([str(file) for file in files]), *overrides]
+    # double quotes inside, so that a shell's single quotes go around them unescaped
+    return ["run", "--config_file", json.dumps([str(file) for file in files], ensure_ascii=False), *overrides]
 
 
 def _check_config(path: Path) -> None:
