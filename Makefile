@@ -3,6 +3,7 @@
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
+DATA ?= generated
 RUN ?= bundle/runs/generated-dynammo-resnet18-s1
 ZIP ?= dist/$(notdir $(RUN:%/=%)).zip
 ARGS ?=
@@ -11,7 +12,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 VENV_PYTHON := $(CURDIR)/$(VENV)/bin/python
 
-.PHONY: help env train test test-slow lint bench bundle clean
+.PHONY: help env plan train test test-slow lint bench bundle clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -27,6 +28,9 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	$(VENV_PYTHON) -m pip install --quiet --constraint constraints.txt setuptools
 	$(VENV_PYTHON) -m pip install --constraint constraints.txt --no-build-isolation --editable '.[dev]'
 	@touch $@
+
+plan: env  ## say what would be trained, and train nothing (DATA=skin8, ARGS='--dataset_dir DIR')
+	cd bundle && $(VENV_PYTHON) -m scripts.commands.plan '$(DATA)' $(ARGS)
 
 train: env  ## run the main job: DynaMMo on generated images (ARGS='--seed 2' overrides)
 	cd bundle && $(VENV_PYTHON) -m monai.bundle run --config_file configs/train.json $(ARGS)

@@ -1,5 +1,5 @@
 """MONAI transforms and readers that MONAI lacks."""
 
-from scripts.transforms.reader import RGBReader, npz_array, read_rgb
+from scripts.transforms.reader import RGBReader, npz_array, read_rgb, stored_mode
 
-__all__ = ["RGBReader", "npz_array", "read_rgb"]
+__all__ = ["RGBReader", "npz_array", "read_rgb", "stored_mode"]

@@ -74,6 +74,22 @@ def read_rgb(reference: str) -> np.ndarray:
         raise UserError(f"image {reference} cannot be read ({error}): replace it, or remove it") from error
 
 
+def stored_mode(reference: str) -> str:
+    """Say how a readable image keeps its pixels, before they become RGB; nothing is decoded.
+
+    Args:
+        reference: an image file, or ``<path>.npz#<split>/<index>``.
+
+    Returns:
+        Pillow's mode: ``L`` (grey), ``RGB``, ``P`` (palette), ...; of an npz entry ``L`` or ``RGB``.
+    """
+    path, mark, member = reference.rpartition(".npz#")
+    if mark:
+        return "L" if npz_array(f"{path}.npz", f"{member.partition('/')[0]}_images").ndim == 3 else "RGB"
+    with Image.open(reference) as image:
+        return image.mode
+
+
 def npz_array(path: str, name: str) -> np.ndarray:
     """Return one array of an npz file, kept in memory for the next call; never unpickles.
 
