@@ -30,6 +30,7 @@ FREE_LATER = (
     "finetune_epochs",
     "batch_size",
     "limit",
+    "stain_jitter",
     "exemplars",
 )
 
