@@ -65,6 +65,11 @@ def labelled(labels: list[int], count: int | None = None) -> dict[str, np.ndarra
         ({"selection": "best"}, ("unknown selection 'best'", "herding, random", "'selection'")),
         ({"herding_space": "old"}, ("unknown herding space 'old'", "inference, newest", "'herding_space'")),
         ({"exemplars": "links"}, ("unknown way to keep exemplars 'links'", "paths or copies", "'exemplars'")),
+        (
+            {"colour": "nonsense"},
+            ("unknown colour transform 'nonsense'", "stain_normalisation, shades_of_grey, clahe", "'colour'"),
+        ),
+        ({"stain_jitter": -1}, ("stain_jitter is -1", "0 (none) or more", "'stain_jitter'")),
         ({"memory_size": 7}, ("memory_size 7", "8 classes", "0 (no memory) or at least 8")),
         ({"memory_size": -1}, ("a memory of -1 images", "0 or more", "'memory_size'")),
         ({"image_size": 8}, ("image_size 8 is too small for mobilenet_v2", "at least 17", "'image_size'")),

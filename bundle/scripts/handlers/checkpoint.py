@@ -31,6 +31,7 @@ FREE_LATER = (
     "finetune_epochs",
     "batch_size",
     "limit",
+    "stain_jitter",
     "exemplars",
 )
 
