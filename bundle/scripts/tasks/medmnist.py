@@ -10,7 +10,7 @@ import numpy as np
 
 from scripts.errors import UserError
 from scripts.tasks.task import Group, Item
-from scripts.transforms.reader import npz_array
+from scripts.transforms.npz import npz_array, npz_images
 
 _ORGANS = (
     "bladder",
@@ -128,12 +128,7 @@ def _known(file: str) -> str | None:
 
 def _labels(file: str, split: str) -> np.ndarray:
     """Return the labels of one split, ``[N]``, once images and labels are found to fit each other."""
-    images, labels = npz_array(file, f"{split}_images"), npz_array(file, f"{split}_labels")
-    if images.dtype != np.uint8 or not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)):
-        raise UserError(
-            f"{split}_images of {file} is {images.dtype} {list(images.shape)}: "
-            "it must be uint8 [N, H, W] or [N, H, W, 3]"
-        )
+    images, labels = npz_images(file, split), npz_array(file, f"{split}_labels")
     if not np.issubdtype(labels.dtype, np.integer) or labels.shape not in ((len(images),), (len(images), 1)):
         raise UserError(
             f"{split}_labels of {file} is {labels.dtype} {list(labels.shape)}: "
