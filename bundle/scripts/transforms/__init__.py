@@ -2,5 +2,6 @@
 
 from scripts.transforms.npz import npz_array
 from scripts.transforms.reader import RGBReader, read_rgb
+from scripts.transforms.rgb import LoadRGBd, NormalizeRGBd
 
-__all__ = ["RGBReader", "npz_array", "read_rgb"]
+__all__ = ["LoadRGBd", "NormalizeRGBd", "RGBReader", "npz_array", "read_rgb"]
