@@ -46,8 +46,9 @@ lint: env  ## check style, format and types
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m mypy bundle/scripts
 
-bench: env  ## measure and print (ARGS goes to benchmarks/run.py)
+bench: env  ## measure and print the cost of inference (ARGS goes there) and the speed of loading
 	$(VENV_PYTHON) benchmarks/run.py $(ARGS)
+	$(VENV_PYTHON) benchmarks/loading.py
 
 bundle: env  ## write the MONAI zip of a finished run (RUN=folder, ZIP=file)
 	@mkdir -p '$(dir $(ZIP))'

@@ -33,7 +33,9 @@ def describe(error: BaseException, stopped: str = GO_ON) -> str:
     """
     user_error = find_user_error(error)
     if user_error is not None:
-        return f"Error: {user_error}"
+        # a loader's worker hands on its traceback as text, in which the message comes last
+        kind = f"{type(user_error).__module__}.{type(user_error).__qualname__}: "
+        return f"Error: {str(user_error).rpartition(kind)[2].strip()}"
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__

@@ -129,6 +129,26 @@ def test_truncated_image_is_left_out_when_told_so(
     assert "adapter tuning: 2 epochs of 11 images" in printed
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_truncated_image_unchecked_stops_the_run_which_goes_on_once_it_is_mended(
+    workers: int, uninterrupted: Any, run_here: Any, refusal: Any, dataset: Path, tmp_path: Path
+) -> None:
+    image = dataset / "Pathology16/spaces/train/holes/0001.png"
+    cut(image)
+    overrides = {**uninterrupted.overrides, "dataset_dir": dataset, "models_dir": tmp_path / "models"}
+    overrides |= {"output_dir": tmp_path / "run", "source#sets": ["cells", "spaces"], "check_images": False}
+    overrides |= {"num_workers": workers}
+    line = refusal(overrides)
+    assert line.startswith(f"Error: image {image} cannot be read (")
+    assert line.endswith("): replace it, or remove it")
+    learnt = tmp_path / "run/task_0/model.pt"
+    before = learnt.stat().st_mtime_ns
+    shutil.copy(uninterrupted.dataset / image.relative_to(dataset), image)
+    run_here(overrides)
+    assert learnt.stat().st_mtime_ns == before
+    assert (tmp_path / "run/task_1/model.pt").is_file()
+
+
 def test_npz_without_an_array(last_line: Any, tmp_path: Path) -> None:
     arrays = labelled([0, 1])
     del arrays["test_labels"]

@@ -6,7 +6,7 @@ import numpy as np
 
 from scripts.errors import UserError
 from scripts.tasks.task import Group, Item
-from scripts.transforms.reader import npz_array, npz_names
+from scripts.transforms.npz import npz_array, npz_images, npz_names
 
 Labels = dict[str, np.ndarray]
 
@@ -48,12 +48,7 @@ def _named(file: str) -> tuple[str, ...]:
 
 def _labels(file: str, split: str) -> np.ndarray:
     """Return the labels of one split, ``[N]``, -1 where an image is of no one class."""
-    images, labels = npz_array(file, f"{split}_images"), npz_array(file, f"{split}_labels")
-    if images.dtype != np.uint8 or not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)):
-        raise UserError(
-            f"{split}_images of {file} is {images.dtype} {list(images.shape)}: "
-            "it must be uint8 [N, H, W] or [N, H, W, 3]"
-        )
+    images, labels = npz_images(file, split), npz_array(file, f"{split}_labels")
     if not np.issubdtype(labels.dtype, np.integer) or labels.ndim not in (1, 2) or len(labels) != len(images):
         raise UserError(
             f"{split}_labels of {file} is {labels.dtype} {list(labels.shape)}: "

@@ -9,11 +9,15 @@ from scripts.transforms.colour import (
     describe_colour,
     make_colour,
 )
-from scripts.transforms.reader import RGBReader, npz_array, read_rgb, stored_mode
+from scripts.transforms.npz import npz_array, npz_names
+from scripts.transforms.reader import RGBReader, read_rgb, stored_mode
+from scripts.transforms.rgb import LoadRGBd, NormalizeRGBd
 
 __all__ = [
     "COLOURS",
     "Clahed",
+    "LoadRGBd",
+    "NormalizeRGBd",
     "RGBReader",
     "RandStainJitterd",
     "ShadesOfGreyd",
@@ -21,6 +25,7 @@ __all__ = [
     "describe_colour",
     "make_colour",
     "npz_array",
+    "npz_names",
     "read_rgb",
     "stored_mode",
 ]

@@ -8,9 +8,7 @@ file is never filled up with grey. Pixels are taken as stored: an EXIF orientati
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,7 @@ from monai.data.image_reader import ImageReader
 from PIL import Image, ImageFile
 
 from scripts.errors import UserError
+from scripts.transforms.npz import npz_images
 
 _PLAIN_MODES = ("1", "L", "P", "RGB")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
@@ -85,53 +84,15 @@ def stored_mode(reference: str) -> str:
     """
     path, mark, member = reference.rpartition(".npz#")
     if mark:
-        return "L" if npz_array(f"{path}.npz", f"{member.partition('/')[0]}_images").ndim == 3 else "RGB"
+        return "L" if npz_images(f"{path}.npz", member.partition("/")[0]).ndim == 3 else "RGB"
     with Image.open(reference) as image:
         return image.mode
 
 
-def npz_array(path: str, name: str) -> np.ndarray:
-    """Return one array of an npz file, kept in memory for the next call; never unpickles.
-
-    Raises:
-        UserError: where the file or the array is missing or broken, or holds pickled objects; it names the file.
-    """
-    return _load_npz(path, name)
-
-
-def npz_names(path: str) -> list[str]:
-    """Return the names of the arrays of an npz file.
-
-    Raises:
-        UserError: where the file is missing or broken; it names the file.
-    """
-    if not os.path.isfile(path):
-        raise UserError(f"data file {path} is missing: put it there, or give its right name")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return list(arrays.files)
-    except Exception as error:  # zip and header errors: all mean that this is no npz file
-        raise UserError(f"data file {path} cannot be read ({error}): it must be an npz file") from error
-
-
-@lru_cache(maxsize=16)
-def _load_npz(path: str, name: str) -> np.ndarray:
-    if not os.path.isfile(path):
-        raise UserError(f"data file {path} is missing: put it there, or give its right name")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if name in arrays.files:
-                return np.asarray(arrays[name])
-            found = ", ".join(arrays.files)
-    except Exception as error:  # zip, zlib, header and pickle errors: all mean that the array is not to be had
-        raise UserError(f"array {name} of {path} cannot be read ({error}): it must be a plain array") from error
-    raise UserError(f"data file {path} has no array {name}, only {found}: the MedMNIST layout is needed")
-
-
 def _npz_image(reference: str, path: str, member: str) -> np.ndarray:
     split, _, number = member.partition("/")
-    images = npz_array(path, f"{split}_images")
-    if not number.isdigit() or int(number) >= len(images):
+    images = npz_images(path, split)
+    if not number.isdecimal() or int(number) >= len(images):
         raise UserError(f"image {reference} is missing: {path} has {len(images)} images in {split}_images")
     pixels = images[int(number)]
     return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else np.array(pixels)
