@@ -180,7 +180,7 @@ def test_patients_are_counted_and_not_kept(tasks: list[Task]) -> None:
 
 def test_the_real_picture_with_both_labels_is_found(test_data: Path) -> None:
     file = str(test_data / "breastmnist_rebuilt_28.npz")
-    plan = plan_of(make_tasks(MedMnist(file)), image_size=28)
+    plan = plan_of(make_tasks(MedMnist("", file)), image_size=28)
     assert warned(plan) == {"two_labels": 1, "shared": 1}
     assert plan.warnings[0].images == (f"{file}#train/330", f"{file}#test/3")
     assert plan.tasks[0].images == {"28x28 L": 702}

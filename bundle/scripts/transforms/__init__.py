@@ -11,7 +11,7 @@ from scripts.transforms.colour import (
 )
 from scripts.transforms.npz import npz_array, npz_names
 from scripts.transforms.reader import RGBReader, read_rgb, stored_mode
-from scripts.transforms.rgb import LoadRGBd, NormalizeRGBd
+from scripts.transforms.rgb import LoadRGBd, NormalizeRGBd, ResizeRGBd
 
 __all__ = [
     "COLOURS",
@@ -20,6 +20,7 @@ __all__ = [
     "NormalizeRGBd",
     "RGBReader",
     "RandStainJitterd",
+    "ResizeRGBd",
     "ShadesOfGreyd",
     "StainNormalisationd",
     "describe_colour",
