@@ -309,6 +309,9 @@ def test_stated_as_free_of_names_is_taken(tmp_path: Path, scans: Any) -> None:
 def test_no_pixels_and_no_dicom_are_refused(tmp_path: Path, scans: Any) -> None:
     dataset = scans.make_dicom(GREY8)
     del dataset.PixelData
+    dataset.save_as(tmp_path / "cut", enforce_file_format=True)
+    assert reason_of(str(tmp_path / "cut")) == Reason.CORRUPT_PIXELS
+    del dataset.Rows
     dataset.save_as(tmp_path / "report", enforce_file_format=True)
     (tmp_path / "text.dcm").write_text("not DICOM at all")
     assert reason_of(str(tmp_path / "report")) == Reason.NO_PIXELS

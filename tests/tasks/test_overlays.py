@@ -14,7 +14,7 @@ from scripts.tasks import ImageFolder, ListFiles, Task, make_tasks
 FOLDER = Path(__file__).resolve().parents[2] / "bundle" / "configs" / "datasets"
 KEYS = {
     *("data", "dataset_dir", "source", "list_source", "split", "backbone", "memory_size", "image_size"),
-    *("batch_size", "adapter_epochs", "finetune_epochs", "mean", "std"),
+    *("batch_size", "adapter_epochs", "finetune_epochs", "mean", "std", "presentation"),
 }
 
 

@@ -30,7 +30,7 @@ from pydicom.pixels import (
 from pydicom.uid import UID
 
 from scripts.decoding.presentation import WINDOWS, Presentation, centre_and_width
-from scripts.decoding.reasons import Reason, Refusal
+from scripts.decoding.reasons import Reason, Refusal, refusing
 
 # Decoders that survive broken files. Others that happen to be installed are not asked: gdcm kills the interpreter on
 # damaged JPEG, pylibjpeg-rle panics.
@@ -92,7 +92,12 @@ def read_dicom(path: str, picture: str, presentation: Presentation) -> np.ndarra
         Refusal: with the reason.
     """
     dataset = _parsed(path, os.stat(path).st_mtime_ns, presentation.max_bytes)
-    frames = _checked(dataset, presentation)
+    with refusing(Reason.CORRUPT_HEADER):  # pydicom reads an element when it is asked for it
+        frames = _checked(dataset, presentation)
+        return _picture(dataset, picture, frames, presentation)
+
+
+def _picture(dataset: Dataset, picture: str, frames: int, presentation: Presentation) -> np.ndarray:
     if picture == "mean":
         total = _frame(dataset, 0, presentation).astype(np.float64)
         for index in range(1, frames):
@@ -109,13 +114,13 @@ def describe_dicom(path: str, key: bytes, presentation: Presentation) -> dict[st
         where there is neither; ``series``: HMAC of the series; ``position``: along the axis of the slices.
     """
     dataset = _parsed(path, os.stat(path).st_mtime_ns, presentation.max_bytes)
-    patient = dataset.get("PatientID") or dataset.get("StudyInstanceUID")
-    return {
-        "pictures": _frames(dataset),
-        "patient": _code(key, patient),
-        "series": _code(key, dataset.get("SeriesInstanceUID")),
-        "position": _position(dataset),
-    }
+    with refusing(Reason.CORRUPT_HEADER):
+        return {
+            "pictures": _frames(dataset),
+            "patient": _code(key, dataset.get("PatientID") or dataset.get("StudyInstanceUID")),
+            "series": _code(key, dataset.get("SeriesInstanceUID")),
+            "position": _position(dataset),
+        }
 
 
 def _code(key: bytes, value: Any) -> str | None:
@@ -144,12 +149,8 @@ def _parsed(path: str, modified: int, max_bytes: int) -> Dataset:
     """Parse a file; the last one is kept, for its other frames."""
     if os.path.getsize(path) > max_bytes:
         raise Refusal(Reason.TOO_LARGE)
-    try:
+    with refusing(Reason.CORRUPT_HEADER):
         dataset = pydicom.dcmread(path, force=True)
-    except MemoryError:
-        raise
-    except Exception:  # pydicom raises nearly every kind of exception on a broken file
-        raise Refusal(Reason.CORRUPT_HEADER) from None
     if len(dataset) == 0:
         raise Refusal(Reason.CORRUPT_HEADER)
     return dataset
@@ -157,18 +158,11 @@ def _parsed(path: str, modified: int, max_bytes: int) -> Dataset:
 
 def _checked(dataset: Dataset, presentation: Presentation) -> int:
     """Refuse what is not taken; return the number of frames."""
-    try:
-        return _check(dataset, presentation)
-    except (AttributeError, TypeError, ValueError, KeyError, OverflowError):
-        raise Refusal(Reason.CORRUPT_HEADER) from None
-
-
-def _check(dataset: Dataset, presentation: Presentation) -> int:
     sop_class = str(dataset.get("SOPClassUID", ""))
     if sop_class in _NO_PICTURES:
         raise Refusal(Reason.UNSUPPORTED_SOP_CLASS)
     if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        raise Refusal(Reason.NO_PIXELS)
+        raise Refusal(Reason.CORRUPT_PIXELS if "Rows" in dataset else Reason.NO_PIXELS)  # cut off, or never there
     if "PixelData" not in dataset:
         raise Refusal(Reason.UNSUPPORTED_KIND)
     frames = _frames(dataset)
@@ -246,15 +240,12 @@ def _frame(dataset: Dataset, index: int, presentation: Presentation) -> np.ndarr
     shape = (int(dataset.Rows), int(dataset.Columns)) + ((3,) if colours in _COLOUR else ())
     if stored.shape != shape:
         raise Refusal(Reason.CORRUPT_PIXELS)
-    try:
-        if colours in _COLOUR:
-            return stored.astype(np.float32) / np.float32(2 ** int(dataset.BitsStored) - 1)
-        if colours == "PALETTE COLOR":
-            coloured = apply_color_lut(stored, dataset)
-            return coloured[..., :3].astype(np.float32) / np.float32(np.iinfo(coloured.dtype).max)
-        return _grey(stored, _attributes(dataset, index), presentation)
-    except (AttributeError, TypeError, ValueError, KeyError, IndexError, NotImplementedError, OverflowError):
-        raise Refusal(Reason.CORRUPT_HEADER) from None
+    if colours in _COLOUR:
+        return stored.astype(np.float32) / np.float32(2 ** int(dataset.BitsStored) - 1)
+    if colours == "PALETTE COLOR":
+        coloured = apply_color_lut(stored, dataset)
+        return coloured[..., :3].astype(np.float32) / np.float32(np.iinfo(coloured.dtype).max)
+    return _grey(stored, _attributes(dataset, index), presentation)
 
 
 def _stored(dataset: Dataset, index: int) -> np.ndarray:
@@ -264,12 +255,8 @@ def _stored(dataset: Dataset, index: int) -> np.ndarray:
         dataset = _decompressed(str(dataset.filename), os.stat(str(dataset.filename)).st_mtime_ns)
     elif syntax == _JPEG_EXTENDED and int(dataset.BitsAllocated) > 8:
         raise Refusal(Reason.UNSUPPORTED_TRANSFER_SYNTAX)
-    try:
+    with refusing(Reason.CORRUPT_PIXELS):
         return pixel_array(dataset, index=index)
-    except MemoryError:
-        raise
-    except Exception:  # every decoder has kinds of exceptions of its own
-        raise Refusal(Reason.CORRUPT_PIXELS) from None
 
 
 def _dcmdjpeg() -> str | None:
@@ -283,10 +270,8 @@ def _decompressed(path: str, modified: int) -> Dataset:
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     if done.returncode != 0:
         raise Refusal(Reason.CORRUPT_PIXELS)
-    try:
+    with refusing(Reason.CORRUPT_PIXELS):
         return pydicom.dcmread(io.BytesIO(done.stdout), force=True)
-    except Exception:
-        raise Refusal(Reason.CORRUPT_PIXELS) from None
 
 
 # In enhanced multi-frame files rescaling and window stand in these sequences, of a frame or shared by all frames.

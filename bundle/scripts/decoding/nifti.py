@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 from functools import lru_cache
@@ -14,7 +13,7 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation
 
 from scripts.decoding.dicom import stretch
 from scripts.decoding.presentation import WINDOWS, Presentation, centre_and_width
-from scripts.decoding.reasons import Reason, Refusal
+from scripts.decoding.reasons import Reason, Refusal, refusing
 
 
 class _Volume(NamedTuple):
@@ -88,14 +87,10 @@ def _opened(path: str, presentation: Presentation) -> Any:
     """Read the header, and refuse by it what is too large before any voxel is read."""
     if os.path.getsize(path) > presentation.max_bytes:
         raise Refusal(Reason.TOO_LARGE)
-    try:
+    with refusing(Reason.CORRUPT_HEADER):
         image: Any = nibabel.load(path)
         shape, kind = image.shape, image.get_data_dtype()
         affine = np.asarray(image.affine)
-    except MemoryError:
-        raise
-    except Exception:  # nibabel raises nearly every kind of exception on a broken file
-        raise Refusal(Reason.CORRUPT_HEADER) from None
     if not isinstance(image, (nibabel.Nifti1Image, nibabel.Nifti2Image)):
         raise Refusal(Reason.UNSUPPORTED_KIND)
     if len(shape) not in (3, 4):
@@ -128,13 +123,8 @@ def _read(path: str, modified: int, presentation: Presentation) -> _Volume:
     """Read all voxels, reoriented; the last file is kept, for its other slices."""
     image = _opened(path, presentation)
     turn = _turn(image, presentation)
-    try:
+    with refusing(Reason.CORRUPT_PIXELS):
         stored = np.asanyarray(image.dataobj.get_unscaled())
-    except MemoryError:
-        raise
-    except Exception as error:  # zip errors, a file that is too short, ...
-        too_large = isinstance(error, OSError) and error.errno == errno.ENOMEM
-        raise Refusal(Reason.TOO_LARGE if too_large else Reason.CORRUPT_PIXELS) from None
     colour = stored.dtype.names is not None
     if colour:
         stored = np.stack([stored[name] for name in ("R", "G", "B")], axis=-1)

@@ -119,7 +119,7 @@ def make_reference(path: str, picture: str, presentation: Presentation) -> str:
         presentation: how it is shown.
     """
     options = urlencode(presentation.options(), safe=",")
-    return path + (f"#{picture}" if picture or options else "") + (f"?{options}" if options else "")
+    return f"{path}#{picture}?{options}" if options else f"{path}#{picture}" if picture else path
 
 
 def split_reference(reference: str) -> tuple[str, str, Presentation]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 
 from scripts.errors import UserError
@@ -90,6 +93,22 @@ class Refusal(Exception):
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason.value)
         self.reason = reason
+
+
+@contextmanager
+def refusing(reason: Reason) -> Iterator[None]:
+    """Turn whatever a library raises on a broken file, which is nearly anything, into a refusal; memory stays memory.
+
+    What a library says is dropped: it may quote the file.
+    """
+    try:
+        yield
+    except (Refusal, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+            raise MemoryError from None
+        raise Refusal(reason) from None
 
 
 def refused(reference: str, reason: Reason) -> ImageRefused:

@@ -12,6 +12,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 from monai.data import Dataset
 
+from scripts.decoding.presentation import split_reference
 from scripts.decoding.reasons import ImageRefused, Reason
 from scripts.errors import UserError
 from scripts.files import write_csv
@@ -45,14 +46,15 @@ def find_images(folder: str, presentation: Mapping[str, Any] | None = None) -> l
         name = path.relative_to(root).as_posix()
         if selection is not None and is_scan(str(path)):
             references, _ = selection.references(str(path))
-            named += [{"image": image, "name": name + _picture(image, str(path))} for image in references]
+            named += [{"image": image, "name": name + _picture(image)} for image in references]
         elif path.suffix.lower() in IMAGE_SUFFIXES:
             named.append({"image": str(path), "name": name})
     return named
 
 
-def _picture(reference: str, path: str) -> str:
-    return reference.removeprefix(path).partition("?")[0]
+def _picture(reference: str) -> str:
+    picture = split_reference(reference)[1]
+    return f"#{picture}" if picture else ""
 
 
 def require_images(items: Sequence[Any], folder: str) -> None:

@@ -7,6 +7,7 @@ from scripts.tasks.generated import ensure_generated
 from scripts.tasks.lists import LabelsCsv, ListFiles
 from scripts.tasks.medmnist import MedMnist
 from scripts.tasks.record import read_tasks, run_folder, write_tasks
+from scripts.tasks.scans import ScanFolders, Scans
 from scripts.tasks.split import make_tasks
 from scripts.tasks.task import Group, Item, Source, Task
 
@@ -20,6 +21,8 @@ __all__ = [
     "ListFiles",
     "MedMnist",
     "PathologyFolders",
+    "ScanFolders",
+    "Scans",
     "Source",
     "Task",
     "check_images",

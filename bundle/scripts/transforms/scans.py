@@ -125,6 +125,8 @@ class Selection:
             )
         if self.axis not in (0, 1, 2):
             raise UserError(f"axis is {self.axis!r}: give 0, 1 or 2 ({KEY})")
+        if self.volume is not None and not (isinstance(self.volume, int) and self.volume >= 0):
+            raise UserError(f"volume is {self.volume!r}: give a number from 0, or null ({KEY})")
 
     def references(self, path: str, key: bytes = b"") -> tuple[list[str], dict[str, Any]]:
         """Name the pictures of a file that count.
