@@ -11,7 +11,6 @@ import csv
 import os
 import shutil
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -107,9 +106,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(default))
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "dicom.md")
     data = parser.parse_args()
-    started = time.perf_counter()
     rows = dicom_rows(data.data / "dicom")
-    seconds = time.perf_counter() - started
     scratch = data.output.parent / ".series"
     try:
         series = series_lines((data.data / "dicom").resolve(), scratch)
@@ -121,7 +118,7 @@ def main() -> None:
         "# Real DICOM and NIfTI files\n",
         "Written by `python benchmarks/dicom_table.py`. Of files with several frames the middle one is read "
         f'(`pictures: middle`); {tool} `dcmdjpeg`. "pydicom" is what it decodes with every decoder there is, gdcm '
-        f"and GPL ones included. All files twice in {seconds:.1f} s, start of the child process included.\n",
+        "and GPL ones included.\n",
         "## DICOM\n",
         summary(rows) + "\n",
         tabulate(rows, headers, tablefmt="github") + "\n",
