@@ -161,4 +161,4 @@ def test_nifti_is_learnt_slice_by_slice(run_here: Callable[..., None], scans: An
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert len(metrics["accuracy_matrix"]) == 1
     tests = json.loads((tmp_path / "run" / "tasks.json").read_text())[0]["test"]
-    assert [item["image"].rpartition("#")[2] for item in tests] == ["2/0", "2/1", "2/2"] * 2
+    assert [item["image"].rpartition("#")[2] for item in tests] == ["2/0", "2/1", "2/2"] * 4
