@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -65,13 +66,11 @@ def test_a_process_that_died_is_replaced(path: str) -> None:
 def test_a_process_that_dies_while_it_decodes_is_a_reason(path: str) -> None:
     reader = decoder()
     reader.read(path, "", PLAIN)
-    os.kill(child_of(reader).pid, signal.SIGSTOP)  # it takes the request, and dies before it answers
-    with ThreadPoolExecutor(1) as pool:
-        reason = pool.submit(reason_of, reader, path)
-        while not reason.running():
-            pass
-        child_of(reader).kill()
-        assert reason.result() == Reason.DECODER_DIED
+    os.kill(child_of(reader).pid, signal.SIGSTOP)  # it gets the request, and dies before it answers
+    death = threading.Timer(0.3, child_of(reader).kill)
+    death.start()
+    assert reason_of(reader, path) == Reason.DECODER_DIED
+    death.join()
     np.testing.assert_array_equal(reader.read(path, "", PLAIN), PIXELS)
 
 
