@@ -43,7 +43,7 @@ def test_files_are_found_by_content_at_any_depth(archive: Path) -> None:
     (group,) = groups_of(archive)
     assert group.classes == ("benign", "malignant")
     assert [len(items) for items in group.train.values()] == [6, 6]
-    assert [len(items) for items in group.test.values()] == [0, 0]
+    assert not any(group.test.values())
     assert check_images(group.train["benign"]) == group.train["benign"]
 
 

