@@ -68,9 +68,10 @@ def test_refused_images_are_left_out_and_written_down(tmp_path: Path, caplog: py
     assert engine.seen == ["good0.png", "good1.png", "good2.png"]
     with open(output / "refused.csv", newline="") as file:
         header, *rows = csv.reader(file)
-    assert header == ["image", "reason"]
-    assert [name for name, _ in rows] == ["broken.png", "deep.png", "glass.png", "print.jpg"]
-    for (name, reason), word in zip(rows, ("cannot be read", "16", "transparent", "CMYK"), strict=True):
+    assert header == ["image", "code", "reason"]
+    assert [name for name, _, _ in rows] == ["broken.png", "deep.png", "glass.png", "print.jpg"]
+    assert [code for _, code, _ in rows] == ["unreadable", "unsupported_kind", "transparent", "unsupported_kind"]
+    for (name, _, reason), word in zip(rows, ("cannot be read", "16", "transparent", "CMYK"), strict=True):
         assert word in reason
         assert sum(name in record.message for record in caplog.records) == 1
 
@@ -79,7 +80,7 @@ def test_an_old_list_of_refusals_does_not_stay(tmp_path: Path) -> None:
     save(tmp_path / "images" / "good.png")
     (tmp_path / "refused.csv").write_text("image,reason\nold.png,of an earlier run\n")
     screened(tmp_path / "images", tmp_path).run()
-    assert (tmp_path / "refused.csv").read_text() == "image,reason\n"
+    assert (tmp_path / "refused.csv").read_text() == "image,code,reason\n"
 
 
 def test_a_folder_of_refused_images_only_is_an_error(tmp_path: Path) -> None:

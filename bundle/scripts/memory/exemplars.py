@@ -17,22 +17,30 @@ from scripts.files import write_atomically
 from scripts.memory.selection import check_selection, select
 from scripts.tasks.task import Item
 from scripts.transforms.reader import read_rgb
+from scripts.transforms.scans import file_of, is_scan
 
 PRIVATE = 0o600
 
 
 def image_bytes(image: str) -> bytes:
-    """Return an image as a file's bytes: the file itself, or a lossless PNG of an npz entry."""
-    if ".npz#" not in image:
+    """Return an image as a file's bytes: the file itself, or a lossless PNG of what stands among other things.
+
+    That is an npz entry, and DICOM and NIfTI files, whose headers may name the patient.
+    """
+    if not _is_part(image):
         return Path(image).read_bytes()
     buffer = io.BytesIO()
     Image.fromarray(read_rgb(image)).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
+def _is_part(image: str) -> bool:
+    return ".npz#" in image or is_scan(image)
+
+
 def image_file(image: str) -> Path:
     """Return the file that holds an image (the npz for an npz entry)."""
-    return Path(image.split("#")[0] if ".npz#" in image else image)
+    return Path(file_of(image))
 
 
 def _found(image: str, copies: Path | None) -> str:
@@ -63,9 +71,9 @@ class CopyStore:
         self.folder = Path(folder)
 
     def keep(self, item: Item) -> Item:
-        """Copy the image (bytes unchanged; an npz entry becomes a PNG) and return an item that points at the copy."""
+        """Copy the image and return an item that points at the copy: see :func:`image_bytes`."""
         content = image_bytes(item["image"])
-        suffix = ".png" if ".npz#" in item["image"] else Path(item["image"]).suffix.lower()
+        suffix = ".png" if _is_part(item["image"]) else Path(item["image"]).suffix.lower()
         path = self.folder / f"{hashlib.sha256(content).hexdigest()}{suffix}"
         if not path.is_file():
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -182,9 +190,9 @@ class ExemplarMemory:
         return [item for label in sorted(self.classes) for item in self.classes[label]]
 
     def bytes(self) -> int:
-        """Return the bytes of the exemplars as they are stored (an entry of an npz: of its pixels)."""
+        """Return the bytes of the exemplars as they are stored (an npz entry, DICOM or NIfTI: of its pixels)."""
         return sum(
-            read_rgb(item["image"]).nbytes if ".npz#" in item["image"] else Path(item["image"]).stat().st_size
+            read_rgb(item["image"]).nbytes if _is_part(item["image"]) else Path(item["image"]).stat().st_size
             for item in self.items()
         )
 

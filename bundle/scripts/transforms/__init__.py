@@ -12,6 +12,7 @@ from scripts.transforms.colour import (
 from scripts.transforms.npz import npz_array, npz_names
 from scripts.transforms.reader import RGBReader, read_rgb, stored_mode
 from scripts.transforms.rgb import LoadRGBd, NormalizeRGBd, ResizeRGBd
+from scripts.transforms.scans import ScanReader, file_of, is_scan, make_selection, read_scan
 
 __all__ = [
     "COLOURS",
@@ -21,12 +22,17 @@ __all__ = [
     "RGBReader",
     "RandStainJitterd",
     "ResizeRGBd",
+    "ScanReader",
     "ShadesOfGreyd",
     "StainNormalisationd",
     "describe_colour",
+    "file_of",
+    "is_scan",
     "make_colour",
+    "make_selection",
     "npz_array",
     "npz_names",
     "read_rgb",
+    "read_scan",
     "stored_mode",
 ]
