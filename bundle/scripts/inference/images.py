@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ignite.engine import Engine, Events
 from monai.data import Dataset
 
 from scripts.errors import UserError
 from scripts.files import write_csv
-from scripts.transforms.reader import read_rgb
+from scripts.transforms.reader import RGBReader, read_rgb
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = RGBReader.suffixes
 REFUSED = "refused.csv"
 WORKERS = 4
 
 
-def find_images(folder: str) -> list[dict[str, str]]:
+def find_images(folder: str, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[dict[str, str]]:
     """List the images in a folder and the folders within, sorted by name; hidden files are left out.
 
     Args:
         folder: may be missing, which :func:`require_images` complains of.
+        suffixes: how the names of images end, in lower case.
 
     Returns:
         ``{"image": path, "name": path from the folder on, with slashes}`` for each.
@@ -35,13 +37,18 @@ def find_images(folder: str) -> list[dict[str, str]]:
     for parent, folders, files in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(parent, name) for name in files if not name.startswith(".")]
-    images = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES]
+    images = [path for path in found if path.name.lower().endswith(tuple(suffixes))]
     named = [{"image": str(path), "name": path.relative_to(root).as_posix()} for path in images]
     return sorted(named, key=lambda item: item["name"])
 
 
-def require_images(items: Sequence[Any], folder: str) -> None:
+def require_images(items: Sequence[Any], folder: str, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> None:
     """Stop when there is nothing to classify.
+
+    Args:
+        items: what was found.
+        folder: where it was searched for.
+        suffixes: how the names of images end.
 
     Raises:
         UserError: says which folder is missing or empty.
@@ -50,7 +57,7 @@ def require_images(items: Sequence[Any], folder: str) -> None:
         raise UserError(f"image folder {folder} is missing: give one that exists (key 'dataset_dir')")
     if not items:
         raise UserError(
-            f"image folder {folder} has no images: put some there ({', '.join(IMAGE_SUFFIXES)}), "
+            f"image folder {folder} has no images: put some there ({', '.join(suffixes)}), "
             "or give another one (key 'dataset_dir')"
         )
 
@@ -58,17 +65,19 @@ def require_images(items: Sequence[Any], folder: str) -> None:
 class ScreeningHandler:
     """Decode every image before the first is classified; what cannot be taken is left out and written down.
 
-    The rules are those of training (:func:`scripts.transforms.read_rgb`). ``refused.csv`` (image, reason) is written
-    each time, so that one of an earlier run cannot mislead.
+    The rules are those of training. ``refused.csv`` (image, reason) is written each time, so that one of an earlier run
+    cannot mislead.
 
     Args:
         dataset: its ``data`` are items with ``image`` and ``name``; refused ones are taken out.
         output_dir: where ``refused.csv`` goes.
+        read: decodes one image, as in training, or raises a :class:`scripts.errors.UserError`.
     """
 
-    def __init__(self, dataset: Dataset, output_dir: str) -> None:
+    def __init__(self, dataset: Dataset, output_dir: str, read: Callable[[str], np.ndarray] = read_rgb) -> None:
         self.dataset = dataset
         self.output_dir = Path(output_dir)
+        self.read = read
         self.logger = logging.getLogger(__name__)
 
     def attach(self, engine: Engine) -> None:
@@ -83,7 +92,7 @@ class ScreeningHandler:
         """
         items = list(self.dataset.data)
         with ThreadPoolExecutor(WORKERS) as pool:
-            faults = list(pool.map(_fault, items))
+            faults = list(pool.map(self._fault, items))
         refused = [(item["name"], fault) for item, fault in zip(items, faults, strict=True) if fault]
         write_csv(self.output_dir / REFUSED, [("image", "reason"), *refused])
         for _, fault in refused:
@@ -93,11 +102,10 @@ class ScreeningHandler:
             raise UserError(f"all {len(items)} images are refused: {self.output_dir / REFUSED} says why")
         engine.state.epoch_length = len(engine.data_loader)  # type: ignore[attr-defined]
 
-
-def _fault(item: dict[str, str]) -> str:
-    """Say what is wrong with an image; empty where nothing is."""
-    try:
-        read_rgb(item["image"])
-    except UserError as error:
-        return str(error)
-    return ""
+    def _fault(self, item: dict[str, str]) -> str:
+        """Say what is wrong with an image; empty where nothing is."""
+        try:
+            self.read(item["image"])
+        except UserError as error:
+            return str(error)
+        return ""

@@ -41,13 +41,18 @@ def check_backbone(name: str) -> None:
         raise UserError(f"unknown backbone '{name}': choose one of {', '.join(SITES)} (key 'backbone')")
 
 
+def spatial_dims(name: str) -> int:
+    """Return 3 for a backbone of volumes, 2 for one of images."""
+    check_backbone(name)
+    return 3 if name in DEPTHS else 2
+
+
 def normalisation(name: str) -> tuple[list[float], list[float]]:
     """Return mean and standard deviation for pixels in 0..1.
 
     Of red, green and blue as torchvision's weights were trained with; one value each for backbones of volumes.
     """
-    check_backbone(name)
-    if name in DEPTHS:
+    if spatial_dims(name) == 3:
         return list(MEAN), list(STD)
     preset = get_model_weights(name).DEFAULT.transforms()
     return list(preset.mean), list(preset.std)
@@ -77,8 +82,7 @@ def segments(name: str, sites: Sequence[str] | None = None) -> tuple[nn.Sequenti
     Raises:
         UserError: for an unknown backbone or site.
     """
-    check_backbone(name)
-    blocks = named_blocks(volume_resnet(name) if name in DEPTHS else get_model(name, weights=None))
+    blocks = named_blocks(volume_resnet(name) if spatial_dims(name) == 3 else get_model(name, weights=None))
     chosen = SITES[name] if sites is None else tuple(sites)
     known = [block for block, _ in blocks[1:]]
     for site in chosen:
@@ -182,7 +186,7 @@ def _read(path: Path, sha256: str | None) -> dict[str, Tensor]:
 
 
 def _download(name: str, weights: str) -> dict[str, Tensor]:
-    if name in DEPTHS:
+    if spatial_dims(name) == 3:
         raise UserError(
             f"backbone {name} has no weights called '{weights}': give the path of a file, such as MedicalNet's "
             f"./resnet_{DEPTHS[name]}_23dataset.pth (key 'weights')"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from scripts.errors import UserError
 from scripts.networks.adapters import AdaptedBlock, check_adapter, make_adapter
-from scripts.networks.backbones import MINIMUM_MAP, black_image, load_into, load_weights, segments
+from scripts.networks.backbones import MINIMUM_MAP, black_image, load_into, load_weights, segments, spatial_dims
 from scripts.networks.heads import make_head
 
 PLAIN = "backbone"  # the branch without adapters
@@ -47,7 +47,7 @@ class AdaptedBackbone(nn.Module):
         self.sites = tuple(parts)
         self.adapter = adapter
         shapes = self._measure()
-        self.spatial_dims = len(shapes[0]) - 2
+        self.spatial_dims = spatial_dims(name)
         *self.channels, self.width = [shape[1] for shape in shapes]
         self.strides = [PROBE // shape[-1] for shape in shapes[:-1]]
         self.pool = nn.Sequential(Pool[Pool.ADAPTIVEAVG, self.spatial_dims](1), nn.Flatten())

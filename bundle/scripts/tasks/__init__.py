@@ -4,6 +4,7 @@ from scripts.tasks.checks import check_images, readable_tasks
 from scripts.tasks.dataset import ImageCache, ImageDataset
 from scripts.tasks.folders import ImageFolder, PathologyFolders
 from scripts.tasks.generated import ensure_generated
+from scripts.tasks.generated_volumes import GeneratedVolumes
 from scripts.tasks.lists import LabelsCsv, ListFiles
 from scripts.tasks.medmnist import MedMnist
 from scripts.tasks.record import read_tasks, run_folder, write_tasks
@@ -11,6 +12,7 @@ from scripts.tasks.split import make_tasks
 from scripts.tasks.task import Group, Item, Source, Task
 
 __all__ = [
+    "GeneratedVolumes",
     "Group",
     "ImageCache",
     "ImageDataset",

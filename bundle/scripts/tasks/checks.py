@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+
+import numpy as np
 
 from scripts.errors import UserError
 from scripts.tasks.task import Item, Task
@@ -14,12 +17,16 @@ from scripts.transforms.reader import read_rgb
 logger = logging.getLogger(__name__)
 
 
-def readable_tasks(tasks: Sequence[Task], skip_unreadable: bool = False) -> list[Task]:
+Read = Callable[[str], np.ndarray]
+
+
+def readable_tasks(tasks: Sequence[Task], skip_unreadable: bool = False, read: Read = read_rgb) -> list[Task]:
     """Decode every image of the tasks still to be learnt (a task learnt before has no training images).
 
     Args:
         tasks: the tasks.
         skip_unreadable: leave out what cannot be read, with a warning for each, rather than stop.
+        read: decodes one image, as training will.
 
     Returns:
         The tasks with the images that can be read.
@@ -27,25 +34,23 @@ def readable_tasks(tasks: Sequence[Task], skip_unreadable: bool = False) -> list
     Raises:
         UserError: as :func:`check_images`.
     """
+    check = partial(check_images, skip_unreadable=skip_unreadable, read=read)
     return [
-        replace(
-            task,
-            train=tuple(check_images(task.train, skip_unreadable=skip_unreadable)),
-            test=tuple(check_images(task.test, skip_unreadable=skip_unreadable)),
-        )
-        if task.train
-        else task
+        replace(task, train=tuple(check(task.train)), test=tuple(check(task.test))) if task.train else task
         for task in tasks
     ]
 
 
-def check_images(items: Sequence[Item], workers: int = 4, skip_unreadable: bool = False) -> list[Item]:
+def check_images(
+    items: Sequence[Item], workers: int = 4, skip_unreadable: bool = False, read: Read = read_rgb
+) -> list[Item]:
     """Decode every image once.
 
     Args:
         items: the images to check.
         workers: threads that decode.
         skip_unreadable: leave out what cannot be read, with a warning for each, rather than stop.
+        read: decodes one image.
 
     Returns:
         The readable items, in their order.
@@ -54,7 +59,7 @@ def check_images(items: Sequence[Item], workers: int = 4, skip_unreadable: bool 
         UserError: where images cannot be read and are not to be skipped; it names the first and says how many.
     """
     with ThreadPoolExecutor(workers) as pool:
-        faults = list(pool.map(_fault, items))
+        faults = list(pool.map(partial(_fault, read), items))
     found = [fault for fault in faults if fault]
     if found and not skip_unreadable:
         raise UserError(f"{len(found)} of {len(items)} images cannot be used, the first: {found[0]}")
@@ -63,10 +68,10 @@ def check_images(items: Sequence[Item], workers: int = 4, skip_unreadable: bool 
     return [item for item, fault in zip(items, faults, strict=True) if not fault]
 
 
-def _fault(item: Item) -> str:
+def _fault(read: Read, item: Item) -> str:
     """Say what is wrong with an image; empty where nothing is."""
     try:
-        read_rgb(item["image"])
+        read(item["image"])
     except UserError as error:
         return str(error)
     return ""

@@ -10,7 +10,7 @@ import numpy as np
 
 from scripts.errors import UserError
 from scripts.tasks.task import Group, Item
-from scripts.transforms.reader import npz_array
+from scripts.transforms.reader import holds_volumes, npz_array
 
 _ORGANS = (
     "bladder",
@@ -27,6 +27,7 @@ _ORGANS = (
 )
 
 CLASSES: dict[str, tuple[str, ...]] = {
+    "adrenalmnist3d": ("normal", "hyperplasia"),
     "bloodmnist": (
         "basophil",
         "eosinophil",
@@ -47,10 +48,25 @@ CLASSES: dict[str, tuple[str, ...]] = {
         "melanocytic nevi",
         "vascular lesions",
     ),
+    "fracturemnist3d": ("buckle rib fracture", "nondisplaced rib fracture", "displaced rib fracture"),
+    "nodulemnist3d": ("benign", "malignant"),
     "octmnist": ("choroidal neovascularization", "diabetic macular edema", "drusen", "normal"),
     "organamnist": _ORGANS,
     "organcmnist": _ORGANS,
     "organsmnist": _ORGANS,
+    "organmnist3d": (
+        "liver",
+        "kidney-right",
+        "kidney-left",
+        "femur-right",
+        "femur-left",
+        "bladder",
+        "heart",
+        "lung-right",
+        "lung-left",
+        "spleen",
+        "pancreas",
+    ),
     "pathmnist": (
         "adipose",
         "background",
@@ -64,6 +80,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
     ),
     "pneumoniamnist": ("normal", "pneumonia"),
     "retinamnist": ("0", "1", "2", "3", "4"),
+    "synapsemnist3d": ("inhibitory synapse", "excitatory synapse"),
     "tissuemnist": (
         "Collecting Duct, Connecting Tubule",
         "Distal Convoluted Tubule",
@@ -74,8 +91,9 @@ CLASSES: dict[str, tuple[str, ...]] = {
         "Proximal Tubule Segments",
         "Thick Ascending Limb",
     ),
+    "vesselmnist3d": ("vessel", "aneurysm"),
 }
-"""Class names of the two-dimensional MedMNIST sets with one label an image (source: MedMNIST v2, its INFO table)."""
+"""Class names of the MedMNIST sets with one label an image or volume (source: MedMNIST v2, its INFO table)."""
 
 
 class MedMnist:
@@ -122,17 +140,18 @@ def _stem(file: str) -> str:
 
 
 def _known(file: str) -> str | None:
-    found = re.match(r"[a-z]+mnist", _stem(file))
+    found = re.match(r"[a-z]+mnist(3d)?", _stem(file))
     return found.group() if found and found.group() in CLASSES else None
 
 
 def _labels(file: str, split: str) -> np.ndarray:
     """Return the labels of one split, ``[N]``, once images and labels are found to fit each other."""
     images, labels = npz_array(file, f"{split}_images"), npz_array(file, f"{split}_labels")
-    if images.dtype != np.uint8 or not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)):
+    colour = images.ndim == 4 and images.shape[3] == 3
+    if images.dtype != np.uint8 or not (images.ndim == 3 or colour or holds_volumes(images)):
         raise UserError(
             f"{split}_images of {file} is {images.dtype} {list(images.shape)}: "
-            "it must be uint8 [N, H, W] or [N, H, W, 3]"
+            "it must be uint8 [N, H, W], [N, H, W, 3] or, for volumes, [N, D, H, W]"
         )
     if not np.issubdtype(labels.dtype, np.integer) or labels.shape not in ((len(images),), (len(images), 1)):
         raise UserError(

@@ -1,9 +1,11 @@
-"""How a picture on disk becomes red, green and blue: the one place that says which kinds of image are taken.
+"""How an image on disk becomes an array: the one place that says which kinds of image are taken.
 
 Taken as they are: 8-bit RGB. Converted: grey, black-and-white and palette images (grey is repeated to three channels);
 an alpha channel that is opaque everywhere is dropped. Refused by name: real transparency, CMYK and other colour models,
 16- and 32-bit samples, several frames, and pictures beyond Pillow's decompression-bomb limit. A broken or truncated
 file is never filled up with grey. Pixels are taken as stored: an EXIF orientation is not applied.
+
+Volumes (8-bit, one channel) come from npz and npy files; see `read_volume`.
 """
 
 from __future__ import annotations
@@ -23,12 +25,23 @@ _PLAIN_MODES = ("1", "L", "P", "RGB")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 
 
-class RGBReader(ImageReader):
-    """Reads an image file or an npz reference to uint8 ``[H, W, 3]``: rows first, nothing transposed.
+class ReferenceReader(ImageReader):
+    """Reads one image at a time by the function of its kind, `pixels`, to an array with the channels last.
 
-    To be used as ``LoadImaged(keys="image", reader=RGBReader(), image_only=True)`` followed by
+    To be used as ``LoadImaged(keys="image", reader=..., image_only=True)`` followed by
     ``EnsureChannelFirstd(channel_dim=-1)``.
     """
+
+    suffixes: tuple[str, ...] = ()
+    """How the names of the files of this kind end, for who searches a folder."""
+
+    def pixels(self, reference: str) -> np.ndarray:
+        """Decode one image completely; to be defined by each kind.
+
+        Raises:
+            UserError: for an image that is missing, broken or of a kind that is not taken; it names the image.
+        """
+        raise NotImplementedError
 
     def verify_suffix(self, filename: Sequence[Any] | Any) -> bool:
         """Accept every name: a name says little about a file, and what cannot be read is refused when decoding."""
@@ -43,9 +56,29 @@ class RGBReader(ImageReader):
         return str(data[0] if isinstance(data, (list, tuple)) else data)
 
     def get_data(self, img: str) -> tuple[np.ndarray, dict[str, Any]]:
-        """Return the pixels, uint8 ``[H, W, 3]``, and what MONAI asks to be told about them."""
-        pixels = read_rgb(img)
-        return pixels, {"original_channel_dim": -1, "spatial_shape": np.asarray(pixels.shape[:2])}
+        """Return the pixels, and what MONAI asks to be told about them."""
+        pixels = self.pixels(img)
+        return pixels, {"original_channel_dim": -1, "spatial_shape": np.asarray(pixels.shape[:-1])}
+
+
+class RGBReader(ReferenceReader):
+    """Reads an image file or an npz reference to uint8 ``[H, W, 3]``: rows first, nothing transposed."""
+
+    suffixes = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+
+    def pixels(self, reference: str) -> np.ndarray:
+        """Return what `read_rgb` reads."""
+        return read_rgb(reference)
+
+
+class VolumeReader(ReferenceReader):
+    """Reads an npz reference or an npy file to uint8 ``[D, H, W, 1]``: axes as stored, nothing transposed."""
+
+    suffixes = (".npy",)
+
+    def pixels(self, reference: str) -> np.ndarray:
+        """Return what `read_volume` reads, with an axis for its one channel."""
+        return read_volume(reference)[..., None]
 
 
 def read_rgb(reference: str) -> np.ndarray:
@@ -60,9 +93,13 @@ def read_rgb(reference: str) -> np.ndarray:
     Raises:
         UserError: for an image that is missing, broken or of a kind that is not taken; it names the image.
     """
-    path, mark, member = reference.rpartition(".npz#")
-    if mark:
-        return _npz_image(reference, f"{path}.npz", member)
+    if is_volume(reference):
+        raise UserError(
+            f"image {reference} is a volume: use a backbone for volumes (configs/networks/resnet18_3d.json)"
+        )
+    if ".npz#" in reference:
+        pixels = _npz_image(reference)
+        return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
     try:
         with Image.open(reference) as image:
             return _to_rgb(image, reference)
@@ -72,6 +109,41 @@ def read_rgb(reference: str) -> np.ndarray:
         raise UserError(f"image {reference} is missing: put it back, or take it out of the data") from None
     except Exception as error:  # Pillow's decoders raise nearly every kind of exception on a broken file
         raise UserError(f"image {reference} cannot be read ({error}): replace it, or remove it") from error
+
+
+def read_volume(reference: str) -> np.ndarray:
+    """Read one volume.
+
+    Args:
+        reference: ``<path>.npz#<split>/<index>`` of an array ``[N, D, H, W]``, or an npy file of one ``[D, H, W]``.
+
+    Returns:
+        uint8 array ``[D, H, W]``.
+
+    Raises:
+        UserError: for a volume that is missing, broken or of a kind that is not taken; it names the volume.
+    """
+    if not is_volume(reference):
+        raise UserError(
+            f"image {reference} is no volume: use a backbone for images, or give npz or npy files of volumes"
+        )
+    volume = _npz_image(reference) if ".npz#" in reference else _npy_array(reference)
+    if volume.dtype != np.uint8 or volume.ndim != 3 or not volume.size:
+        raise UserError(f"volume {reference} is {volume.dtype} {list(volume.shape)}: it must be uint8 [D, H, W]")
+    return volume
+
+
+def is_volume(reference: str) -> bool:
+    """Say whether a reference is to a volume rather than to a picture."""
+    path, mark, member = reference.rpartition(".npz#")
+    if not mark:
+        return reference.lower().endswith(VolumeReader.suffixes)
+    return holds_volumes(npz_array(f"{path}.npz", f"{member.partition('/')[0]}_images"))
+
+
+def holds_volumes(images: np.ndarray) -> bool:
+    """Say whether an array of an npz file holds volumes, ``[N, D, H, W]``: a last axis of up to 4 would be colour."""
+    return images.ndim == 4 and images.shape[3] > 4
 
 
 def npz_array(path: str, name: str) -> np.ndarray:
@@ -97,13 +169,23 @@ def _load_npz(path: str, name: str) -> np.ndarray:
     raise UserError(f"data file {path} has no array {name}, only {found}: the MedMNIST layout is needed")
 
 
-def _npz_image(reference: str, path: str, member: str) -> np.ndarray:
+def _npz_image(reference: str) -> np.ndarray:
+    """Return one image of an npz file as it is stored: a copy, which may be changed."""
+    path, _, member = reference.rpartition("#")
     split, _, number = member.partition("/")
     images = npz_array(path, f"{split}_images")
     if not number.isdigit() or int(number) >= len(images):
         raise UserError(f"image {reference} is missing: {path} has {len(images)} images in {split}_images")
-    pixels = images[int(number)]
-    return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else np.array(pixels)
+    return np.array(images[int(number)])
+
+
+def _npy_array(path: str) -> np.ndarray:
+    try:
+        return np.asarray(np.load(path, allow_pickle=False))
+    except FileNotFoundError:
+        raise UserError(f"volume {path} is missing: put it back, or take it out of the data") from None
+    except Exception as error:  # header, pickle, memory: all mean that the array is not to be had
+        raise UserError(f"volume {path} cannot be read ({error}): it must be a plain array") from error
 
 
 def _to_rgb(file: ImageFile.ImageFile, name: str) -> np.ndarray:
