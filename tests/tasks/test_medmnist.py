@@ -10,7 +10,7 @@ import pytest
 
 from scripts.errors import UserError
 from scripts.tasks import MedMnist, check_images, make_tasks
-from scripts.transforms import read_rgb
+from scripts.transforms import read_rgb, read_volume
 
 REAL = (
     ("bloodmnist_rebuilt_28.npz", 8, 11967, 3415),
@@ -60,6 +60,23 @@ def test_a_chain_of_colour_and_grey_has_a_task_for_each_file(tmp_path: Path) -> 
     assert pixels.shape == (6, 5, 3)
     assert (pixels == pixels[..., :1]).all()
     assert check_images([item for task in tasks for item in (*task.train, *task.test)])
+
+
+SPLIT = [["organmnist3d/liver"], ["vesselmnist3d/vessel", "vesselmnist3d/aneurysm"]]
+
+
+def test_volumes_are_a_task_a_file_with_the_published_names(tmp_path: Path) -> None:
+    volumes = {
+        name: np.arange(4 * 6**3, dtype=np.uint8).reshape(4, 6, 6, 6) for name in ("train_images", "test_images")
+    }
+    for name in ("organmnist3d_64", "vesselmnist3d"):
+        _save(tmp_path / f"{name}.npz", **{**_arrays(2, 2), **volumes})
+    tasks = make_tasks(MedMnist(["organmnist3d_64.npz", "vesselmnist3d.npz"], root=str(tmp_path)), SPLIT)
+    assert [list(task.classes) for task in tasks] == SPLIT
+    assert np.array_equal(read_volume(tasks[0].train[1]["image"]), volumes["train_images"][2])
+    assert check_images(tasks[1].test, read=read_volume) == list(tasks[1].test)
+    with pytest.raises(UserError, match="4 of 4 images cannot be used, the first: .* is a volume"):
+        check_images(tasks[1].test)
 
 
 def test_given_names_take_the_place_of_the_files_names(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from scripts.tasks import ImageFolder, ListFiles, Task, make_tasks
 FOLDER = Path(__file__).resolve().parents[2] / "bundle" / "configs" / "datasets"
 KEYS = {
     *("data", "dataset_dir", "source", "list_source", "split", "backbone", "memory_size", "image_size"),
-    *("batch_size", "adapter_epochs", "finetune_epochs", "mean", "std"),
+    *("batch_size", "adapter_epochs", "finetune_epochs", "mean", "std", "random_transforms"),
 }
 
 
@@ -70,6 +70,16 @@ def test_medmnist_takes_other_files_and_a_split(test_data: Path) -> None:
     parser["source"]["files"] = "bloodmnist_rebuilt_28.npz"
     parser["split"] = 2
     assert [len(task.classes) for task in _tasks(parser)] == [2, 2, 2, 2]
+
+
+def test_left_and_right_organs_are_not_flipped() -> None:
+    assert _parser("medmnist3d")["random_transforms"] == []
+
+
+def test_generated_volumes_are_three_tasks(tmp_path: Path) -> None:
+    parser = _parser("generated_volumes", dataset_dir=str(tmp_path))
+    parser["source"].update(train_per_class=2, test_per_class=1)
+    assert [task.classes for task in _tasks(parser)] == [("ball", "rod"), ("cube", "ring"), ("shell", "plate")]
 
 
 def test_image_folder_reads_one_folder_a_class(tmp_path: Path) -> None:

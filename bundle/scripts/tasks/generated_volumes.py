@@ -22,10 +22,10 @@ SIDE = 28
 _Inside = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 SHAPES: dict[str, _Inside] = {
     "ball": lambda x, y, z: x**2 + y**2 + z**2 < 0.75**2,
-    "cube": lambda x, y, z: np.maximum(np.maximum(abs(x), abs(y)), abs(z)) < 0.6,
-    "shell": lambda x, y, z: abs(np.sqrt(x**2 + y**2 + z**2) - 0.7) < 0.15,
-    "ring": lambda x, y, z: (np.sqrt(x**2 + y**2) - 0.75) ** 2 + z**2 < 0.25**2,
     "rod": lambda x, y, z: (x**2 + y**2 < 0.25**2) & (abs(z) < 1),
+    "cube": lambda x, y, z: np.maximum(np.maximum(abs(x), abs(y)), abs(z)) < 0.6,
+    "ring": lambda x, y, z: (np.sqrt(x**2 + y**2) - 0.75) ** 2 + z**2 < 0.25**2,
+    "shell": lambda x, y, z: abs(np.sqrt(x**2 + y**2 + z**2) - 0.7) < 0.15,
     "plate": lambda x, y, z: (x**2 + y**2 < 0.9**2) & (abs(z) < 0.2),
 }
 """The classes, in label order: which points of a solid's own coordinates, about -1..1, lie inside it."""
