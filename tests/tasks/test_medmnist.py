@@ -66,14 +66,13 @@ SPLIT = [["organmnist3d/liver"], ["vesselmnist3d/vessel", "vesselmnist3d/aneurys
 
 
 def test_volumes_are_a_task_a_file_with_the_published_names(tmp_path: Path) -> None:
-    volumes = {
-        name: np.arange(4 * 6**3, dtype=np.uint8).reshape(4, 6, 6, 6) for name in ("train_images", "test_images")
-    }
+    volume = np.random.default_rng(0).integers(0, 256, (4, 6, 6, 6), dtype=np.uint8)
+    volumes = {"train_images": volume, "test_images": volume}
     for name in ("organmnist3d_64", "vesselmnist3d"):
         _save(tmp_path / f"{name}.npz", **{**_arrays(2, 2), **volumes})
     tasks = make_tasks(MedMnist(["organmnist3d_64.npz", "vesselmnist3d.npz"], root=str(tmp_path)), SPLIT)
     assert [list(task.classes) for task in tasks] == SPLIT
-    assert np.array_equal(read_volume(tasks[0].train[1]["image"]), volumes["train_images"][2])
+    assert np.array_equal(read_volume(tasks[0].train[1]["image"]), volume[2])
     assert check_images(tasks[1].test, read=read_volume) == list(tasks[1].test)
     with pytest.raises(UserError, match="4 of 4 images cannot be used, the first: .* is a volume"):
         check_images(tasks[1].test)
