@@ -3,6 +3,7 @@
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
+DATA ?= generated
 RUN ?= bundle/runs/generated-dynammo-resnet18-s1
 ZIP ?= dist/$(notdir $(RUN:%/=%)).zip
 ARGS ?=
@@ -11,7 +12,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 VENV_PYTHON := $(CURDIR)/$(VENV)/bin/python
 
-.PHONY: help env train test test-slow lint bench bundle clean
+.PHONY: help env plan train test test-slow lint bench bundle clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -28,6 +29,9 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	$(VENV_PYTHON) -m pip install --constraint constraints.txt --no-build-isolation --editable '.[dev]'
 	@touch $@
 
+plan: env  ## say what would be trained, and train nothing (DATA=skin8, ARGS='--dataset_dir DIR')
+	cd bundle && $(VENV_PYTHON) -m scripts.commands.plan '$(DATA)' $(ARGS)
+
 train: env  ## run the main job: DynaMMo on generated images (ARGS='--seed 2' overrides)
 	cd bundle && $(VENV_PYTHON) -m monai.bundle run --config_file configs/train.json $(ARGS)
 
@@ -42,8 +46,9 @@ lint: env  ## check style, format and types
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m mypy bundle/scripts
 
-bench: env  ## measure and print (ARGS goes to benchmarks/run.py)
+bench: env  ## measure and print the cost of inference (ARGS goes there) and the speed of loading
 	$(VENV_PYTHON) benchmarks/run.py $(ARGS)
+	$(VENV_PYTHON) benchmarks/loading.py
 
 bundle: env  ## write the MONAI zip of a finished run (RUN=folder, ZIP=file)
 	@mkdir -p '$(dir $(ZIP))'

@@ -56,6 +56,7 @@ def test_a_keyboard_interrupt_says_how_to_go_on() -> None:
     assert describe(KeyboardInterrupt()) == (
         "Stopped. What was learnt is saved: run the same command again (without --restart) to go on."
     )
+    assert describe(KeyboardInterrupt(), "Nothing was trained.") == "Stopped. Nothing was trained."
 
 
 def run_python(code: str) -> subprocess.Popen[str]:

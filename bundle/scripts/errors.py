@@ -24,38 +24,44 @@ def find_user_error(error: BaseException | None) -> UserError | None:
     return None
 
 
-def describe(error: BaseException) -> str:
-    """Say in one line what ended the program."""
+def describe(error: BaseException, stopped: str = GO_ON) -> str:
+    """Say in one line what ended the program.
+
+    Args:
+        error: what ended it.
+        stopped: what follows for the user when it was stopped from outside.
+    """
     user_error = find_user_error(error)
     if user_error is not None:
-        return f"Error: {user_error}"
+        # a loader's worker hands on its traceback as text, in which the message comes last
+        kind = f"{type(user_error).__module__}.{type(user_error).__qualname__}: "
+        return f"Error: {str(user_error).rpartition(kind)[2].strip()}"
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
     if isinstance(cause, KeyboardInterrupt):
-        return f"Stopped. {GO_ON}"
+        return f"Stopped. {stopped}"
     return f"Error: {type(cause).__name__}: {cause}"
 
 
-def install_error_hook() -> None:
+def install_error_hook(stopped: str = GO_ON) -> None:
     """Print, last of all, the line that says what was wrong, and turn SIGTERM into an orderly stop.
 
     ``monai.bundle run`` wraps every exception (a constructor's in a hint about ``_mode_=debug``), which buries the
     message; the hook looks for the :class:`UserError` in the chain of causes. A user's mistake shows no traceback.
+
+    Args:
+        stopped: what follows for the user when the program is stopped from outside.
     """
-    sys.excepthook = _show
-    signal.signal(signal.SIGTERM, _terminate)
 
+    def show(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if find_user_error(error) is None and not isinstance(error, KeyboardInterrupt):
+            sys.__excepthook__(kind, error, traceback)
+        print(describe(error, stopped), file=sys.stderr)
 
-def _show(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    if find_user_error(error) is None and not isinstance(error, KeyboardInterrupt):
-        sys.__excepthook__(kind, error, traceback)
-    print(describe(error), file=sys.stderr)
+    def terminate(number: int, frame: FrameType | None) -> None:
+        print(f"Terminated. {stopped}", file=sys.stderr)
+        raise SystemExit(128 + number)
 
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    print(
-        "Terminated. What was learnt is saved: run the same command again (without --restart) to go on.",
-        file=sys.stderr,
-    )
-    raise SystemExit(128 + number)
+    sys.excepthook = show
+    signal.signal(signal.SIGTERM, terminate)

@@ -65,6 +65,11 @@ def labelled(labels: list[int], count: int | None = None) -> dict[str, np.ndarra
         ({"selection": "best"}, ("unknown selection 'best'", "herding, random", "'selection'")),
         ({"herding_space": "old"}, ("unknown herding space 'old'", "inference, newest", "'herding_space'")),
         ({"exemplars": "links"}, ("unknown way to keep exemplars 'links'", "paths or copies", "'exemplars'")),
+        (
+            {"colour": "nonsense"},
+            ("unknown colour transform 'nonsense'", "stain_normalisation, shades_of_grey, clahe", "'colour'"),
+        ),
+        ({"stain_jitter": -1}, ("stain_jitter is -1", "0 (none) or more", "'stain_jitter'")),
         ({"memory_size": 7}, ("memory_size 7", "8 classes", "0 (no memory) or at least 8")),
         ({"memory_size": -1}, ("a memory of -1 images", "0 or more", "'memory_size'")),
         ({"image_size": 8}, ("image_size 8 is too small for mobilenet_v2", "at least 17", "'image_size'")),
@@ -124,11 +129,31 @@ def test_truncated_image_is_left_out_when_told_so(
     assert "adapter tuning: 2 epochs of 11 images" in printed
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_truncated_image_unchecked_stops_the_run_which_goes_on_once_it_is_mended(
+    workers: int, uninterrupted: Any, run_here: Any, refusal: Any, dataset: Path, tmp_path: Path
+) -> None:
+    image = dataset / "Pathology16/spaces/train/holes/0001.png"
+    cut(image)
+    overrides = {**uninterrupted.overrides, "dataset_dir": dataset, "models_dir": tmp_path / "models"}
+    overrides |= {"output_dir": tmp_path / "run", "source#sets": ["cells", "spaces"], "check_images": False}
+    overrides |= {"num_workers": workers}
+    line = refusal(overrides)
+    assert line.startswith(f"Error: image {image} cannot be read (")
+    assert line.endswith("): replace it, or remove it")
+    learnt = tmp_path / "run/task_0/model.pt"
+    before = learnt.stat().st_mtime_ns
+    shutil.copy(uninterrupted.dataset / image.relative_to(dataset), image)
+    run_here(overrides)
+    assert learnt.stat().st_mtime_ns == before
+    assert (tmp_path / "run/task_1/model.pt").is_file()
+
+
 def test_npz_without_an_array(last_line: Any, tmp_path: Path) -> None:
     arrays = labelled([0, 1])
     del arrays["test_labels"]
     np.savez(tmp_path / "own.npz", **arrays)
-    line = last_line({"dataset_dir": tmp_path, "source#files": "own.npz"}, NPZ)
+    line = last_line({"dataset_dir": tmp_path, "source#sets": "own.npz"}, NPZ)
     assert f"data file {tmp_path}/own.npz has no array test_labels, only train_images" in line
     assert line.endswith("the MedMNIST layout is needed")
 
@@ -137,7 +162,7 @@ def test_npz_with_pickles_is_not_unpickled(last_line: Any, tmp_path: Path) -> No
     arrays = labelled([0, 1])
     trap = np.array([Trap(tmp_path / "sprung")] * 2, dtype=object)
     np.savez(tmp_path / "own.npz", **{**arrays, "train_labels": trap})
-    line = last_line({"dataset_dir": tmp_path, "source#files": "own.npz"}, NPZ)
+    line = last_line({"dataset_dir": tmp_path, "source#sets": "own.npz"}, NPZ)
     assert f"array train_labels of {tmp_path}/own.npz cannot be read" in line
     assert line.endswith("it must be a plain array")
     assert not (tmp_path / "sprung").exists()
@@ -155,16 +180,14 @@ class Trap:
 
 def test_npz_with_a_label_out_of_range(last_line: Any, tmp_path: Path) -> None:
     np.savez(tmp_path / "bloodmnist_8.npz", **labelled([0, 1, 8]))
-    line = last_line({"dataset_dir": tmp_path, "source#files": "bloodmnist_8.npz"}, NPZ)
+    line = last_line({"dataset_dir": tmp_path, "source#sets": "bloodmnist_8.npz"}, NPZ)
     assert f"train_labels of {tmp_path}/bloodmnist_8.npz has the label 8: out of range, there are 8 classes" in line
 
 
 def test_npz_with_fewer_labels_than_images(last_line: Any, tmp_path: Path) -> None:
     np.savez(tmp_path / "own.npz", **labelled([0, 1], count=3))
-    line = last_line({"dataset_dir": tmp_path, "source#files": "own.npz"}, NPZ)
-    assert (
-        f"train_labels of {tmp_path}/own.npz is int64 [2, 1]: it must hold one whole number for each of the 3" in line
-    )
+    line = last_line({"dataset_dir": tmp_path, "source#sets": "own.npz"}, NPZ)
+    assert f"train_labels of {tmp_path}/own.npz is int64 [2, 1]: it must hold whole numbers for each of the 3" in line
 
 
 @pytest.fixture

@@ -26,11 +26,15 @@ def test_a_key_that_only_an_expression_refers_to_is_known() -> None:
     }
 
 
-@pytest.mark.parametrize("files", ["{0}/train.json", "['{0}/train.json','{0}/methods/acl.json']"])
+@pytest.mark.parametrize(
+    "files",
+    ["{0}/train.json", "['{0}/train.json','{0}/methods/acl.json']", "['{0}/train.json', '{1}/my own, new.json']"],
+)
 def test_a_misspelt_key_is_named_with_the_one_meant(
-    files: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    files: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    given = ["run", "--config_file", files.format(CONFIGS), "--memory_sise", "40", "--optimizer#lr", "0.1"]
+    (tmp_path / "my own, new.json").write_text("{}")
+    given = ["run", "--config_file", files.format(CONFIGS, tmp_path), "--memory_sise", "40", "--optimizer#lr", "0.1"]
     monkeypatch.setattr(sys, "argv", ["monai.bundle", *given])
     with caplog.at_level(logging.WARNING):
         warn_of_unknown_keys()

@@ -11,9 +11,11 @@ from typing import Any
 import jsonschema
 import pytest
 import torch
+from monai.bundle import ConfigParser
 
-from scripts.commands.package import fitted_metadata, main
+from scripts.commands.package import fitted_inference, fitted_metadata, main
 from scripts.networks import Classifier
+from scripts.transforms import Clahed
 
 ROOT = Path(__file__).resolve().parents[2]
 DESCRIPTION: dict[str, Any] = {
@@ -79,6 +81,32 @@ def test_metadata_of_a_network_of_volumes_has_one_channel_and_three_sides() -> N
     assert image["value_range"] == [-1.0, 1.0]
     assert fitted["image_classes"].startswith("volumes of 28 x 28 x 28 pixels")
     jsonschema.validate(fitted, json.loads((ROOT / "tests" / "bundle" / "metadata_schema.json").read_text()))
+
+
+def inference() -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((ROOT / "bundle" / "configs" / "inference.json").read_text())
+    return content
+
+
+def test_without_a_colour_transform_the_preprocessing_is_monai_alone() -> None:
+    fitted = fitted_inference(inference(), DESCRIPTION)
+    assert fitted == fitted_inference(inference(), {**DESCRIPTION, "colour_transform": None})
+    assert fitted["colour_transform"] is None
+    assert "scripts." not in json.dumps(fitted["preprocessing"])
+    assert "colours" not in fitted_metadata(metadata(), DESCRIPTION, METRICS)["image_classes"]
+
+
+def test_a_colour_transform_is_packed_with_its_numbers() -> None:
+    description = {**DESCRIPTION, "colour_transform": {"name": "clahe", "clip_limit": 0.02, "tiles": 4}}
+    fitted = fitted_inference(inference(), description)
+    assert fitted["colour_transform"] == description["colour_transform"]
+    assert fitted["preprocessing"] == inference()["preprocessing"]
+    keys = ("image_size", "mean", "std", "colour_transform", "preprocessing")
+    prepare = ConfigParser({key: fitted[key] for key in keys}).get_parsed_content("preprocessing")
+    (made,) = [step for step in prepare.transforms if isinstance(step, Clahed)]
+    assert (made.clip_limit, made.tiles) == (0.02, 4)
+    words = fitted_metadata(metadata(), description, METRICS)["image_classes"]
+    assert "their colours changed by clahe (clip_limit 0.02, tiles 4)" in words
 
 
 def test_the_metadata_of_the_main_job_stays_what_it_is() -> None:

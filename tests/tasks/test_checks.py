@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from scripts.errors import UserError
-from scripts.tasks import Item, check_images
+from scripts.tasks import Item, Task, check_images, readable_tasks
 
 
 @pytest.fixture
@@ -47,3 +47,12 @@ def test_unreadable_images_are_left_out_when_told_so(items: list[Item], caplog: 
         True,
         False,
     ]
+
+
+def test_without_the_check_nothing_is_opened(items: list[Item]) -> None:
+    task = Task("set", ("a", "b"), 0, tuple(items), tuple(items))
+    assert readable_tasks([task], check=False) == [task]
+    with pytest.raises(UserError, match="2 of 6 images cannot be used"):
+        readable_tasks([task])
+    with pytest.raises(UserError, match="leave check_images true"):
+        readable_tasks([task], check=False, skip_unreadable=True)

@@ -14,11 +14,13 @@ from monai.data.meta_obj import get_track_meta
 from monai.transforms import Compose, EnsureChannelFirstd, Lambdad, LoadImaged, RandFlipd, RandGaussianNoised, Resized
 from PIL import Image
 
+from scripts.errors import UserError, describe
 from scripts.tasks import ImageCache, ImageDataset, Item
-from scripts.transforms import RGBReader
+from scripts.tasks.dataset import _OVERHEAD
+from scripts.transforms import LoadPixelsd, NormalizePixelsd, RGBReader
 
 SIZE = 8
-BYTES = 3 * SIZE * SIZE * 4
+BYTES = 3 * SIZE * SIZE * 4 + _OVERHEAD
 
 
 @pytest.fixture(params=[True, False], ids=["meta", "plain"])
@@ -90,6 +92,71 @@ def test_the_cache_never_exceeds_its_bound(items: list[Item], room: int) -> None
         dataset[index]
         assert cache.used_bytes == len(cache) * BYTES <= room
     assert len(cache) == min(4, room // BYTES)
+
+
+def _unresized(*more: Any) -> Compose:
+    return Compose([LoadPixelsd("image", RGBReader()), *more])
+
+
+def test_an_image_that_was_not_resized_is_kept_as_bytes(items: list[Item]) -> None:
+    cache = ImageCache()
+    dataset, plain = ImageDataset(items, _unresized(), cache), ImageDataset(items, _unresized())
+    for index in (0, 1, 0, 1):
+        assert dataset[index]["image"].dtype == torch.float32
+        assert torch.equal(dataset[index]["image"], plain[index]["image"])
+    assert cache.used_bytes == 2 * (3 * 10 * 12 + _OVERHEAD)
+
+
+@pytest.mark.parametrize("change", [lambda x: x + 0.5, lambda x: -x, lambda x: 2 * x, lambda x: x / 0])
+def test_what_bytes_cannot_hold_is_kept_whole(items: list[Item], change: Any) -> None:
+    cache = ImageCache()
+    dataset = ImageDataset(items, _unresized(Lambdad("image", change)), cache)
+    first = dataset[0]["image"]
+    assert torch.equal(first.nan_to_num(7), dataset[0]["image"].nan_to_num(7))
+    assert cache.used_bytes == 3 * 10 * 12 * 4 + _OVERHEAD
+
+
+def test_the_normalisation_is_done_anew_each_time(items: list[Item]) -> None:
+    cache = ImageCache()
+    normal = NormalizePixelsd("image", [0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
+    cached = ImageDataset(items, _unresized(normal), cache)
+    other = ImageDataset(items, _unresized(NormalizePixelsd("image", [0.0] * 3, [1.0] * 3)), cache)
+    plain = ImageDataset(items, _unresized(normal))
+    for _ in range(2):
+        assert torch.equal(cached[0]["image"], plain[0]["image"])
+        assert not torch.equal(other[0]["image"], plain[0]["image"])
+    assert len(cache) == 1
+
+
+def test_a_part_of_an_image_holds_no_more_than_itself(items: list[Item]) -> None:
+    cache = ImageCache()
+    ImageDataset(items, _unresized(Lambdad("image", lambda image: image[:, :2, :2] + 0.5)), cache)[0]
+    ((kept, _),) = cache._images.values()
+    assert kept.untyped_storage().nbytes() == 3 * 2 * 2 * 4
+
+
+def test_workers_read_what_is_kept_and_keep_nothing_themselves(items: list[Item]) -> None:
+    cache = ImageCache()
+    dataset = ImageDataset(items, _unresized(), cache)
+    dataset[0], dataset[1]
+    for item in items[:2]:
+        Path(item["image"]).unlink()
+    loader = DataLoader(dataset, batch_size=2, num_workers=1)
+    assert len(torch.cat([batch["label"] for batch in loader])) == 4
+    for item in items[2:]:
+        Path(item["image"]).unlink()
+    with pytest.raises(UserError, match="2.png is missing"):
+        list(loader)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_broken_image_is_named_in_one_line(items: list[Item], workers: int) -> None:
+    path = Path(items[2]["image"])
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(UserError) as error:
+        list(DataLoader(ImageDataset(items, _random(), ImageCache()), batch_size=2, num_workers=workers))
+    assert describe(error.value).startswith(f"Error: image {path} cannot be read (")
+    assert describe(error.value).endswith("): replace it, or remove it")
 
 
 def test_training_and_test_share_what_is_preprocessed_alike(items: list[Item]) -> None:

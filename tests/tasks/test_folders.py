@@ -89,22 +89,27 @@ def test_a_folder_without_class_folders_is_named(tmp_path: Path) -> None:
         ImageFolder(str(tmp_path)).groups()
 
 
-def test_class_folders_are_divided_by_class_once_and_for_all(classes: Path) -> None:
-    (group,) = ImageFolder(str(classes), test_fraction=0.3).groups()
+def test_class_folders_without_a_split_are_all_for_training(classes: Path) -> None:
+    (group,) = ImageFolder(str(classes)).groups()
     assert group.classes == ("eczema", "psoriasis")
-    for name in group.classes:
-        train, test = ({item["image"] for item in part[name]} for part in (group.train, group.test))
-        assert (len(train), len(test)) == (7, 3)
-        assert train | test == {str(path) for path in (classes / name).iterdir()}
-    assert ImageFolder(str(classes), test_fraction=0.3).groups() == [group]
-    assert ImageFolder(str(classes), test_fraction=0.3, seed=1).groups() != [group]
+    assert {name: len(items) for name, items in group.train.items()} == {"eczema": 10, "psoriasis": 10}
+    assert group.test == {}
 
 
-def test_a_class_added_later_leaves_the_others_divided_as_they_were(classes: Path) -> None:
-    (before,) = ImageFolder(str(classes)).groups()
-    _touch(classes, *(f"acne/{number}.png" for number in range(4)))
-    (after,) = ImageFolder(str(classes)).groups()
-    assert {name: after.test[name] for name in before.classes} == before.test
+def test_the_folders_of_a_split_may_have_other_names(tmp_path: Path) -> None:
+    _touch(tmp_path, "train/n01/1.JPEG", "val/n01/2.JPEG")
+    (group,) = ImageFolder(str(tmp_path), test="val").groups()
+    assert group.test == {"n01": [{"image": str(tmp_path / "val/n01/2.JPEG")}]}
+
+
+def test_a_missing_class_folder_is_counted(classes: Path) -> None:
+    with pytest.raises(UserError, match=f"{classes} has 2 class folders, not 3"):
+        ImageFolder(str(classes), classes=3).groups()
+
+
+def test_where_to_get_a_missing_data_set_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nowhere is missing: .*; get it from https://example.org"):
+        ImageFolder(str(tmp_path / "nowhere"), origin="https://example.org").groups()
 
 
 def test_train_and_test_folders_are_taken_as_they_are(tmp_path: Path) -> None:
@@ -118,15 +123,3 @@ def test_a_train_folder_without_a_test_folder_is_refused(tmp_path: Path) -> None
     _touch(tmp_path, "train/a/1.png")
     with pytest.raises(UserError, match=f"{tmp_path}/test is missing"):
         ImageFolder(str(tmp_path)).groups()
-
-
-def test_one_image_cannot_be_divided(classes: Path) -> None:
-    _touch(classes, "acne/1.png")
-    with pytest.raises(UserError, match="clinic/acne has 1 image"):
-        ImageFolder(str(classes)).groups()
-
-
-@pytest.mark.parametrize("fraction", [0.0, 1.0, -1.0])
-def test_a_test_fraction_that_leaves_nothing_is_refused(classes: Path, fraction: float) -> None:
-    with pytest.raises(UserError, match="test_fraction is"):
-        ImageFolder(str(classes), test_fraction=fraction)

@@ -37,7 +37,7 @@ def test_a_solid_is_brighter_than_what_surrounds_it(shape: str) -> None:
 
 
 def test_the_file_has_medmnists_layout_and_the_same_items(source: GeneratedVolumes) -> None:
-    own, read = make_tasks(source, 2), make_tasks(MedMnist(source.file()), 2)
+    own, read = make_tasks(source, 2), make_tasks(MedMnist(source.root, source.file()), 2)
     assert [task.train for task in own] == [task.train for task in read]
     assert [task.test for task in own] == [task.test for task in read]
     assert [task.classes for task in own] == [("ball", "rod"), ("cube", "ring"), ("shell", "plate")]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from scripts.errors import UserError
-from scripts.tasks import LabelsCsv, ListFiles, make_tasks
+from scripts.tasks import Datalist, LabelsCsv, ListFiles, make_tasks
 
 SKIN8 = [["BKL", "MEL"], ["DF", "NV"], ["SCC", "BCC"], ["AK", "VASC"]]
 
@@ -21,15 +22,20 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _lists(root: Path, train: str, test: str = "d.png NV\n", order: list[str] | None = None) -> ListFiles:
+def _lists(root: Path, train: str, test: str = "d.png NV\n") -> ListFiles:
     (root / "train.txt").write_text(train)
     (root / "test.txt").write_text(test)
-    return ListFiles(str(root), "train.txt", "test.txt", ["MEL", "NV"], order)
+    return ListFiles(str(root), "train.txt", "test.txt", classes=["MEL", "NV"])
 
 
-def _csv(root: Path, text: str, order: list[str] | None = None) -> LabelsCsv:
+def _csv(root: Path, text: str, **columns: str | None) -> LabelsCsv:
     (root / "labels.csv").write_text(text)
-    return LabelsCsv(str(root), order=order)
+    return LabelsCsv(str(root), **columns)  # type: ignore[arg-type]
+
+
+def _datalist(root: Path, content: object, **keys: str | None) -> Datalist:
+    (root / "datalist.json").write_text(json.dumps(content))
+    return Datalist(str(root), **keys)  # type: ignore[arg-type]
 
 
 def test_labels_of_a_list_are_numbers_or_names(root: Path) -> None:
@@ -42,9 +48,32 @@ def test_labels_of_a_list_are_numbers_or_names(root: Path) -> None:
     assert group.test == {"MEL": [], "NV": [{"image": str(root / "d.png")}]}
 
 
-def test_order_is_the_order_of_the_tasks(root: Path) -> None:
-    tasks = make_tasks(_lists(root, "a.png NV\nd.png MEL\n", "d.png NV\nd.png MEL\n", order=["NV", "MEL"]), 1)
-    assert [task.classes for task in tasks] == [("NV",), ("MEL",)]
+def test_a_list_may_be_a_csv_file_with_a_header(root: Path) -> None:
+    (root / "train.csv").write_text("image,target\na.png,1\nb c.png,1\n")
+    (root / "test.csv").write_text("image,target\n\nd.png,0\n")
+    (group,) = ListFiles(str(root), "train.csv", "test.csv", classes=["MEL", "NV"]).groups()
+    assert {name: len(items) for name, items in group.train.items()} == {"MEL": 0, "NV": 2}
+    assert group.test["MEL"] == [{"image": str(root / "d.png")}]
+
+
+def test_classes_without_names_are_named_after_the_folders_of_their_images(root: Path) -> None:
+    for name in ("x/1.png", "x/2.png", "y/1.png"):
+        (root / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "images" / name).touch()
+    (root / "train.txt").write_text("y/1.png 0\nx/1.png 1\n")
+    (root / "test.txt").write_text("x/2.png 1\n")
+    (group,) = ListFiles(str(root), "train.txt", "test.txt", images="images").groups()
+    assert group.classes == ("y", "x")
+    assert group.test["x"] == [{"image": str(root / "images/x/2.png")}]
+    for line, message in (
+        ("x/1.png 0\ny/1.png 0\n", "puts an image of folder 'y' into class 0, which holds those of 'x'"),
+        ("x/1.png 0\ny/1.png 2\n", "label 1 has no image"),
+        ("x/1.png x\n", "has the label 'x': it must be a whole number"),
+    ):
+        (root / "train.txt").write_text(line)
+        (root / "test.txt").write_text("x/2.png 0\n")
+        with pytest.raises(UserError, match=message):
+            ListFiles(str(root), "train.txt", "test.txt", images="images").groups()
 
 
 @pytest.mark.parametrize(
@@ -66,7 +95,7 @@ def test_a_wrong_list_is_refused(root: Path, train: str, message: str) -> None:
 
 def test_a_missing_list_or_folder_is_named(root: Path) -> None:
     with pytest.raises(UserError, match="list .*absent.txt is missing"):
-        ListFiles(str(root), "absent.txt", "test.txt", ["a"]).groups()
+        ListFiles(str(root), "absent.txt", "test.txt").groups()
     with pytest.raises(UserError, match="data folder .*nowhere is missing: it needs labels.csv"):
         LabelsCsv(str(root / "nowhere")).groups()
 
@@ -88,9 +117,12 @@ def test_columns_of_a_csv_may_be_many_and_other_splits_are_left_out(root: Path) 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path,class,split\na.png,NV,train\n", "labels.csv has no column 'label': it needs path, label, split"),
+        (
+            "path,class,split\na.png,NV,train\n",
+            "labels.csv has no column 'label': it needs path, label, split, and has path, class, split",
+        ),
         ("", "has no column 'path'"),
-        ("path,label,split\na.png,NV,train\nlost.png,NV,test\n", "labels.csv names 1 missing images, .*lost.png"),
+        ("path,label,split\na.png,NV,train\nlost.png,NV,test\n", "labels.csv names 1 missing image, .*lost.png"),
         ("path,label,split\na.png,NV,train\n", "labels.csv names no images of one of the splits"),
     ],
 )
@@ -104,10 +136,63 @@ def test_a_row_that_is_cut_short_is_refused(root: Path) -> None:
         _csv(root, "path,label,split\na.png,NV,train\nd.png,NV\n").groups()
 
 
-def test_an_order_of_other_classes_is_refused(root: Path) -> None:
-    text = "path,label,split\na.png,NV,train\nd.png,NV,test\n"
-    with pytest.raises(UserError, match="order is NV, MEL, but the classes of .*labels.csv are NV"):
-        _csv(root, text, order=["NV", "MEL"]).groups()
+def test_the_columns_of_a_csv_are_given_by_name(root: Path) -> None:
+    text = "file,dx,patient\na.png,NV,p1\nd.png,NV,p2\n"
+    (group,) = _csv(root, text, path="file", label="dx", split=None, group="patient").groups()
+    assert group.train == {
+        "NV": [{"image": str(root / "a.png"), "group": "p1"}, {"image": str(root / "d.png"), "group": "p2"}]
+    }
+    assert group.test == {"NV": []}
+
+
+DATALIST = {
+    "labels": {"10": "naevus", "2": "melanoma", "3": "absent"},
+    "training": [{"image": "a.png", "label": 10, "patient": "p1"}, {"image": "sub/e.png", "label": 2, "patient": "p2"}],
+    "test": [{"image": "d.png", "label": 10, "patient": "p3"}],
+}
+
+
+def test_a_datalist_is_read_in_the_order_of_its_labels(root: Path) -> None:
+    (root / "naevus").mkdir()  # MONAI's own reader would take the label for this folder
+    (group,) = _datalist(root, DATALIST).groups()
+    assert group.classes == ("melanoma", "naevus")
+    assert group.train["naevus"] == [{"image": str(root / "a.png")}]
+    assert group.test == {"melanoma": [], "naevus": [{"image": str(root / "d.png")}]}
+
+
+def test_a_datalist_may_be_without_a_split_and_without_names(root: Path) -> None:
+    content = {"training": [{"image": "a.png", "label": 10}, {"image": "d.png", "label": 9}]}
+    (group,) = _datalist(root, content, test=None).groups()
+    assert group.classes == ("9", "10")
+    assert not any(group.test.values())
+
+
+def test_the_patients_of_a_datalist_are_taken_when_named(root: Path) -> None:
+    (group,) = _datalist(root, DATALIST, group="patient").groups()
+    assert group.train["naevus"] == [{"image": str(root / "a.png"), "group": "p1"}]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], "datalist.json is no JSON object: it needs the keys training, test"),
+        ({"training": []}, "datalist.json has no list 'test', only training"),
+        ({"training": ["a.png"], "test": []}, "has the entry 'a.png': it needs one 'image'"),
+        ({"training": [{"image": "a.png"}], "test": []}, "it needs one 'label'"),
+        ({"training": [{"image": ["a.png"], "label": 1}], "test": []}, "it needs one 'image'"),
+        ({"training": [{"image": "lost.png", "label": 1}], "test": []}, "names 1 missing image, the first .*lost.png"),
+        ({"training": [{"image": "a.png", "label": 1}], "test": []}, "names no images of one of the splits"),
+    ],
+)
+def test_a_wrong_datalist_is_refused(root: Path, content: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        _datalist(root, content).groups()
+
+
+def test_a_datalist_that_is_no_json_is_refused(root: Path) -> None:
+    (root / "datalist.json").write_text("{")
+    with pytest.raises(UserError, match="datalist.json is no JSON"):
+        Datalist(str(root)).groups()
 
 
 def test_the_skin_images_divide_into_the_published_tasks(test_data: Path, tmp_path: Path) -> None:

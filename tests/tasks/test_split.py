@@ -53,6 +53,36 @@ def test_split_says_which_classes_are_learnt_when(split: Any, classes: list[tupl
     assert _classes(make_tasks(FIVE, split)) == classes
 
 
+def test_seed_1993_gives_the_order_of_the_published_results() -> None:
+    hundred = Drawers(cifar100={str(number): 1 for number in range(100)})
+    first = make_tasks(hundred, 10, order=1993)[0]
+    assert first.classes == ("68", "56", "78", "8", "23", "84", "90", "65", "74", "76")
+
+
+def test_order_is_of_the_classes_or_where_each_is_a_task_of_the_data_sets() -> None:
+    assert _classes(make_tasks(FIVE, [2, 3], order=["e", "a", "d", "b", "c"])) == [("e", "a"), ("d", "b", "c")]
+    assert _classes(make_tasks(FIVE, order=["skin", "blood"])) == [("d", "e"), ("a", "b", "c")]
+    many = Drawers(**{f"set{number}": {f"class{number}": 1} for number in range(20)})
+    shuffled = [task.name for task in make_tasks(many, order=7)]
+    assert shuffled == [task.name for task in make_tasks(many, order=7)]
+    assert shuffled != [f"set{number}" for number in range(20)]
+    assert sorted(shuffled) == sorted(f"set{number}" for number in range(20))
+
+
+@pytest.mark.parametrize(
+    ("split", "order", "message"),
+    [
+        (1, ["a", "b"], "class_order is \\['a', 'b'\\], but what is to be ordered is a, b, c, d, e: name each once"),
+        (1, "abcde", "class_order is 'abcde'"),
+        (None, ["a", "b", "c", "d", "e"], "what is to be ordered is blood, skin"),
+        ([["a"], ["b"]], 1993, "class_order is given, but split names the classes"),
+    ],
+)
+def test_an_order_that_does_not_fit_is_refused(split: Any, order: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make_tasks(FIVE, split, order=order)
+
+
 @pytest.mark.parametrize("split", [None, 1, [2, 3], [["e", "a"], ["c"]]])
 def test_labels_are_counted_over_all_tasks(split: Any) -> None:
     tasks = make_tasks(FIVE, split)

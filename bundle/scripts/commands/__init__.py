@@ -1,1 +1,1 @@
-"""Commands around a finished run, each started with ``python -m scripts.commands.<name>`` from the bundle's folder."""
+"""Commands before and after a run, each started with ``python -m scripts.commands.<name>`` from the bundle's folder."""

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser
 from monai.utils import ensure_tuple
 
@@ -54,5 +55,5 @@ def warn_of_unknown_keys() -> None:
 
 
 def _as_list(value: str) -> list[str]:
-    """Read ``file`` or ``['file', 'file']`` as the command line has them."""
-    return re.findall(r"[^\[\]'\", ]+", value) if value.startswith("[") else list(ensure_tuple(value))
+    """Read ``file`` or ``['file', 'file']`` as MONAI's command line does."""
+    return list(ensure_tuple(DefaultParseValue(value)))

@@ -22,6 +22,7 @@ FOLDERS = ("configs", "docs", "scripts")
 METADATA = "configs/metadata.json"
 INFERENCE = "configs/inference.json"
 VOLUMES = "configs/inference_volumes.json"  # what differs for volumes
+COLOUR = "scripts.transforms.make_colour"
 FIGURES = ("final_accuracy", "average_accuracy", "final_mean_class_recall", "average_mean_class_recall")
 DATE = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can hold: the same run gives the same bytes
 MODE = 0o644 << 16
@@ -78,13 +79,13 @@ def fitted_metadata(
     image["value_range"] = _value_range(description["mean"], description["std"])
     prediction["num_channels"] = len(classes)
     prediction["channel_def"] = {str(number): name for number, name in enumerate(classes)}
-    kind = "RGB images"
+    kind, channels = "RGB images", "red, green and blue"
     if len(image["spatial_shape"]) == 3:
-        kind, fitted["data_type"] = "volumes", "npy"
+        kind, channels, fitted["data_type"] = "volumes", "all voxels", "npy"
         image.update(format="grey", num_channels=1, channel_def={"0": "intensity"})
     fitted["image_classes"] = (
-        f"{kind} of {' x '.join(map(str, image['spatial_shape']))} pixels, scaled to 0..1 and normalised with the mean "
-        f"{description['mean']} and the standard deviation {description['std']} of each channel"
+        f"{kind} of {' x '.join(map(str, image['spatial_shape']))} pixels, {_colour(description)}scaled to 0..1 and "
+        f"normalised with the mean {description['mean']} and the standard deviation {description['std']} of {channels}"
     )
     if description["data"] != "generated":
         fitted["data_source"] = f"the data set '{description['data']}'; see docs/data_license.txt"
@@ -92,6 +93,28 @@ def fitted_metadata(
     if figures:
         fitted["eval_metrics"] = figures
     return fitted
+
+
+def fitted_inference(config: Mapping[str, Any], description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``inference.json`` as who has only the exported model needs it, without the bundle's ``network.json``.
+
+    Without a colour transform its preprocessing is MONAI alone; with one it needs the bundle's code.
+    """
+    fitted: dict[str, Any] = json.loads(json.dumps(config))
+    colour = description.get("colour_transform")
+    fitted.update({key: description[key] for key in ("image_size", "mean", "std")}, colour_transform=colour)
+    if colour is None:
+        steps = fitted["preprocessing"]["transforms"]
+        fitted["preprocessing"]["transforms"] = [step for step in steps if step["_target_"] != COLOUR]
+    return fitted
+
+
+def _colour(description: Mapping[str, Any]) -> str:
+    """Say in words what was done to the colours; nothing where nothing was."""
+    settings = dict(description.get("colour_transform") or {})
+    name = settings.pop("name", None)
+    numbers = ", ".join(f"{key} {value}" for key, value in settings.items())
+    return "" if name is None else f"before resizing their colours changed by {name} ({numbers}), "
 
 
 def _value_range(mean: Sequence[float], std: Sequence[float]) -> list[float]:
@@ -121,8 +144,7 @@ def _model(run: Path, root: Path) -> dict[str, bytes]:
     inference = _read(root / INFERENCE)
     if spatial_dims(description["backbone"]) == 3:
         inference.update(_read(root / VOLUMES))
-    # who has only the exported model reads its preprocessing there, without the bundle's code and network.json
-    inference.update({key: description[key] for key in ("image_size", "mean", "std")})
+    inference = fitted_inference(inference, description)
     metadata = fitted_metadata(_read(root / METADATA), description, metrics)
     return {
         f"models/{WEIGHTS}": (run / WEIGHTS).read_bytes(),

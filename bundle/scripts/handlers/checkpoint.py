@@ -16,6 +16,7 @@ from scripts.engines.trainer import ContinualTrainer
 from scripts.errors import UserError
 from scripts.files import write_atomically
 from scripts.metrics.record import RunRecord
+from scripts.tasks.holdout import SPLIT
 from scripts.tasks.record import write_tasks
 from scripts.tasks.task import Task
 
@@ -30,6 +31,7 @@ FREE_LATER = (
     "finetune_epochs",
     "batch_size",
     "limit",
+    "stain_jitter",
     "exemplars",
 )
 
@@ -185,6 +187,8 @@ class CheckpointHandler:
             while (aside := self.folder.with_name(f"{self.folder.name}.{number}")).exists():
                 number += 1
             self.folder.rename(aside)
+            if (aside / SPLIT).is_file():  # which images test belongs to the data, not to the run
+                write_atomically(self.folder / SPLIT, (aside / SPLIT).read_bytes())
             self.logger.info("Moved the old run to %s.", aside)
         _wait_for_all()
 

@@ -27,7 +27,8 @@ class ExportHandler:
         network: the growing network.
         output_dir: the run's folder; task t (from 0) goes to ``task_<t>``.
         models_dir: where inference reads the model; ``None``: the run's model is not copied.
-        description: what ``network.json`` holds beside the network: image size, mean, std, method, data.
+        description: what ``network.json`` holds beside the network: image size, mean, std, colour
+            transform, method, data.
     """
 
     def __init__(

@@ -6,6 +6,7 @@ from scripts.metrics.accuracy_matrix import AccuracyMatrix, accuracy, mean_class
 from scripts.metrics.clinical import class_rows, confusion_matrix, confusion_table, table_of
 from scripts.metrics.open_set import mean_open_set, open_set_figures, task_identification_accuracy
 from scripts.metrics.record import RunRecord
+from scripts.metrics.scores import scores_and_labels
 
 __all__ = [
     "AccuracyMatrix",
@@ -17,6 +18,7 @@ __all__ = [
     "mean_class_recall",
     "mean_open_set",
     "open_set_figures",
+    "scores_and_labels",
     "table_of",
     "task_identification_accuracy",
 ]

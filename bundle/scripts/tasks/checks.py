@@ -20,11 +20,14 @@ logger = logging.getLogger(__name__)
 Read = Callable[[str], np.ndarray]
 
 
-def readable_tasks(tasks: Sequence[Task], skip_unreadable: bool = False, read: Read = read_rgb) -> list[Task]:
+def readable_tasks(
+    tasks: Sequence[Task], check: bool = True, skip_unreadable: bool = False, read: Read = read_rgb
+) -> list[Task]:
     """Decode every image of the tasks still to be learnt (a task learnt before has no training images).
 
     Args:
         tasks: the tasks.
+        check: whether to decode at all; without, a broken image ends the training when its turn comes.
         skip_unreadable: leave out what cannot be read, with a warning for each, rather than stop.
         read: decodes one image, as training will.
 
@@ -32,11 +35,15 @@ def readable_tasks(tasks: Sequence[Task], skip_unreadable: bool = False, read: R
         The tasks with the images that can be read.
 
     Raises:
-        UserError: as :func:`check_images`.
+        UserError: as :func:`check_images`; or when unchecked images are to be left out.
     """
-    check = partial(check_images, skip_unreadable=skip_unreadable, read=read)
+    if not check:
+        if skip_unreadable:
+            raise UserError("skip_unreadable finds broken images by check_images: leave check_images true")
+        return list(tasks)
+    kept = partial(check_images, skip_unreadable=skip_unreadable, read=read)
     return [
-        replace(task, train=tuple(check(task.train)), test=tuple(check(task.test))) if task.train else task
+        replace(task, train=tuple(kept(task.train)), test=tuple(kept(task.test))) if task.train else task
         for task in tasks
     ]
 

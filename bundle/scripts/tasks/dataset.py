@@ -13,45 +13,57 @@ from monai.data.dataset import Dataset
 from monai.transforms.compose import Compose
 from monai.transforms.traits import RandomizableTrait
 from monai.transforms.transform import Transform
+from torch.utils.data import get_worker_info
 
+from scripts.errors import find_user_error
 from scripts.tasks.task import Item
+from scripts.transforms.pixels import NormalizePixelsd
+
+_OVERHEAD = 768  # bytes of Python's objects for an image, as measured
 
 
 class ImageCache:
     """Keeps preprocessed images until it is full; nothing is ever thrown out.
 
-    May be shared by data sets: an image is found again only under the same preprocessing (see `ImageDataset`).
+    An image of whole numbers from 0 to 255 (one that was not resized) is kept as bytes, a quarter of its float32.
+    May be shared by data sets: an image is found again only under the same preprocessing (see `ImageDataset`). A
+    loader's worker finds what its parent had kept when it began, and keeps nothing itself: it ends with the epoch.
 
     Args:
-        max_bytes: the images kept never take more than this.
+        max_bytes: the images kept never take more than this, in all processes together.
     """
 
     def __init__(self, max_bytes: int = 2**30) -> None:
         self.max_bytes = max_bytes
         self.used_bytes = 0
-        self._images: dict[tuple[str, str], torch.Tensor] = {}
+        self._images: dict[tuple[str, str], tuple[torch.Tensor, torch.dtype]] = {}
 
     def __len__(self) -> int:
         return len(self._images)
 
     def get(self, preprocessing: str, reference: str) -> torch.Tensor | None:
-        """Return the image, or ``None`` where it is not kept."""
-        return self._images.get((preprocessing, reference))
+        """Return the image, a tensor of its own, or ``None`` where it is not kept."""
+        image, dtype = self._images.get((preprocessing, reference), (None, None))
+        return None if image is None else image.to(dtype, copy=True)
 
     def put(self, preprocessing: str, reference: str, image: torch.Tensor) -> None:
-        """Keep the image if there is room."""
-        size = image.element_size() * image.nelement()
-        if (preprocessing, reference) not in self._images and self.used_bytes + size <= self.max_bytes:
-            self._images[preprocessing, reference] = image
+        """Keep a copy of the image if there is room."""
+        if (preprocessing, reference) in self._images or get_worker_info() is not None:
+            return
+        kept = _as_bytes(image)
+        size = kept.nbytes + _OVERHEAD
+        if self.used_bytes + size <= self.max_bytes:
+            self._images[preprocessing, reference] = kept, image.dtype
             self.used_bytes += size
 
 
 class ImageDataset(Dataset):
-    """Gives ``{"image": tensor [3, H, W], "label": int, "index": position in data}``.
+    """Gives ``{"image": tensor [C, H, W] or [C, D, H, W], "label": int, "index": position in data}``.
 
-    The leading part of ``transform``, up to the first random one (as `monai.data.CacheDataset` has it), is done once
-    an image where a cache is given. The cache knows it by what that part is made of, so that two data sets share an
-    image only where their leading parts are equal.
+    The leading part of ``transform``, up to the first random one (as `monai.data.CacheDataset` has it) or to the
+    normalisation, which costs less than the room its result takes, is done once an image where a cache is given. The
+    cache knows it by what that part is made of, so that two data sets share an image only where their leading parts
+    are equal.
 
     Args:
         data: items with ``image`` and ``label``; may be replaced by `set_data`.
@@ -62,10 +74,10 @@ class ImageDataset(Dataset):
     def __init__(self, data: Sequence[Item], transform: Compose, cache: ImageCache | None = None) -> None:
         super().__init__(data, transform)
         self.cache = cache
-        first_random = self.transform.get_index_of_first(
-            lambda t: isinstance(t, RandomizableTrait) or not isinstance(t, Transform)
+        first_repeated = self.transform.get_index_of_first(
+            lambda t: isinstance(t, (RandomizableTrait, NormalizePixelsd)) or not isinstance(t, Transform)
         )
-        self._fixed = len(self.transform.transforms) if first_random is None else first_random
+        self._fixed = len(self.transform.transforms) if first_repeated is None else first_repeated
         self._preprocessing = _fingerprint(self.transform.transforms[: self._fixed])
 
     def set_data(self, data: Sequence[Item]) -> None:
@@ -82,11 +94,25 @@ class ImageDataset(Dataset):
         """Return a tensor of its own, which the random part may change."""
         image = None if self.cache is None else self.cache.get(self._preprocessing, reference)
         if image is None:
-            image = _plain(self.transform({"image": reference}, end=self._fixed)["image"])
-            if self.cache is None:
-                return image
-            self.cache.put(self._preprocessing, reference, image)
-        return image.clone()
+            image = self._decoded(reference)
+            if self.cache is not None:
+                self.cache.put(self._preprocessing, reference, image)
+        return image
+
+    def _decoded(self, reference: str) -> torch.Tensor:
+        try:
+            return _plain(self.transform({"image": reference}, end=self._fixed)["image"])
+        except Exception as error:  # a loader's worker hands on what was raised, without its causes
+            user_error = find_user_error(error)
+            if user_error is None:
+                raise
+            raise user_error from error
+
+
+def _as_bytes(image: torch.Tensor) -> torch.Tensor:
+    """Return a copy of the image, as uint8 where that loses nothing."""
+    packed = image.to(torch.uint8, memory_format=torch.contiguous_format, copy=True)
+    return packed if torch.equal(packed.to(image.dtype), image) else image.clone(memory_format=torch.contiguous_format)
 
 
 def _plain(image: torch.Tensor) -> torch.Tensor:

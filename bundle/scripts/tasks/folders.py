@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Sequence
-
-import numpy as np
 
 from scripts.errors import UserError
 from scripts.tasks.task import Group, Item
@@ -14,7 +11,6 @@ from scripts.tasks.task import Group, Item
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 PATHOLOGY_FOLDER = "Pathology16"
 PATHOLOGY_LAYOUT = f"<dataset_dir>/{PATHOLOGY_FOLDER}/<set>/<train and test>/<class>/<image>"
-FOLDER_LAYOUT = "<dataset_dir>/<train and test>/<class>/<image> or <dataset_dir>/<class>/<image>"
 
 
 class PathologyFolders:
@@ -33,7 +29,7 @@ class PathologyFolders:
 
     def groups(self) -> list[Group]:
         """Return a group a set, in the order of ``sets``."""
-        found = _folders(self.folder, PATHOLOGY_LAYOUT)
+        found = class_folders(self.folder, PATHOLOGY_LAYOUT)
         for name in self.sets or []:
             if name not in found:
                 raise UserError(f"no set {name!r} in {self.folder}: it has {', '.join(found)}")
@@ -50,62 +46,67 @@ class PathologyFolders:
 
 
 class ImageFolder:
-    """Reads one folder a class: ``<root>/<train|test>/<class>/<image>``, or ``<root>/<class>/<image>``.
+    """Reads one folder a class: ``<root>/<train or test>/<class>/<image>``, or ``<root>/<class>/<image>``.
 
-    Without ``train`` and ``test`` each class is divided once: the choice depends only on the seed, the class name and
-    the sorted file names, so it stays the same when other classes are added later.
+    Without the two folders there is no split; :class:`scripts.tasks.HoldOut` makes one.
 
     Args:
         root: the folder that holds ``train`` and ``test``, or the class folders.
-        test_fraction: share of each class that is kept for testing where there is no ``test`` folder, in (0, 1).
-        seed: of that choice.
+        train: name of the folder of training images.
+        test: name of the folder of test images.
+        classes: how many class folders there must be; ``None`` takes what is found.
+        origin: where the data set can be had, which is said when it is missing.
     """
 
-    def __init__(self, root: str, test_fraction: float = 0.2, seed: int = 0) -> None:
-        if not 0 < test_fraction < 1:
-            raise UserError(f"test_fraction is {test_fraction}: give a number between 0 and 1, such as 0.2")
+    def __init__(
+        self, root: str, train: str = "train", test: str = "test", classes: int | None = None, origin: str = ""
+    ) -> None:
         self.root = os.path.abspath(root)
-        self.test_fraction = test_fraction
-        self.seed = seed
+        self.splits = (train, test)
+        self.classes = classes
+        self.layout = (
+            f"<dataset_dir>/<{train} and {test}>/<class>/<image> or <dataset_dir>/<class>/<image>"
+            f"{f'; get it from {origin}' if origin else ''}"
+        )
 
     def groups(self) -> list[Group]:
         """Return the one group."""
-        found = _folders(self.root, FOLDER_LAYOUT)
-        if "train" in found or "test" in found:
-            train, test = _train_and_test(self.root, FOLDER_LAYOUT)
+        found = class_folders(self.root, self.layout)
+        test: dict[str, list[Item]] = {}
+        if set(self.splits) & set(found):
+            train, test = _train_and_test(self.root, self.layout, self.splits)
         else:
-            train, test = self._divide({name: _images(os.path.join(self.root, name)) for name in found})
+            train = _classes(self.root, self.layout)
+        if self.classes not in (None, len(train)):
+            raise UserError(f"{self.root} has {len(train)} class folders, not {self.classes}: {self.layout}")
         return [Group(os.path.basename(self.root), tuple(train), train, test)]
 
-    def _divide(self, classes: dict[str, list[Item]]) -> tuple[dict[str, list[Item]], dict[str, list[Item]]]:
-        train: dict[str, list[Item]] = {}
-        test: dict[str, list[Item]] = {}
-        for name, items in classes.items():
-            if len(items) < 2:
-                raise UserError(f"class folder {os.path.join(self.root, name)} has 1 image: training and test need 2")
-            count = min(max(1, round(self.test_fraction * len(items))), len(items) - 1)
-            order = np.random.default_rng([self.seed, zlib.crc32(name.encode())]).permutation(len(items))
-            chosen = set(order[:count].tolist())
-            test[name] = [item for number, item in enumerate(items) if number in chosen]
-            train[name] = [item for number, item in enumerate(items) if number not in chosen]
-        return train, test
 
-
-def _train_and_test(folder: str, layout: str) -> tuple[dict[str, list[Item]], dict[str, list[Item]]]:
+def _train_and_test(
+    folder: str, layout: str, splits: tuple[str, str] = ("train", "test")
+) -> tuple[dict[str, list[Item]], dict[str, list[Item]]]:
     """Read the two splits of one set, by class name; both must have the same classes."""
-    train, test = (_classes(os.path.join(folder, split), layout) for split in ("train", "test"))
+    train, test = (_classes(os.path.join(folder, split), layout) for split in splits)
     for name in sorted(train.keys() ^ test.keys()):
-        missing = os.path.join(folder, "test" if name in train else "train", name)
+        missing = os.path.join(folder, splits[name in train], name)
         raise UserError(f"class folder {missing} is missing: training and test need the same classes ({layout})")
     return train, test
 
 
 def _classes(folder: str, layout: str) -> dict[str, list[Item]]:
-    return {name: _images(os.path.join(folder, name)) for name in _folders(folder, layout)}
+    return {name: list_images(os.path.join(folder, name)) for name in class_folders(folder, layout)}
 
 
-def _folders(folder: str, layout: str) -> list[str]:
-    """Return the sorted names of the folders in ``folder``; hidden ones are not data."""
+def class_folders(folder: str, layout: str) -> list[str]:
+    """Return the sorted names of the folders in ``folder``; hidden ones are not data.
+
+    Args:
+        folder: should hold a folder a class.
+        layout: what an error says of how it should be.
+
+    Raises:
+        UserError: where it is missing or has no folders.
+    """
     if not os.path.isdir(folder):
         raise UserError(f"data folder {folder} is missing: the layout is {layout}")
     with os.scandir(folder) as entries:
@@ -115,7 +116,14 @@ def _folders(folder: str, layout: str) -> list[str]:
     return names
 
 
-def _images(folder: str) -> list[Item]:
+def list_images(folder: str) -> list[Item]:
+    """Return an item for each image in ``folder``, sorted by name; other kinds of file and hidden ones are not data.
+
+    Raises:
+        UserError: where there is none.
+    """
+    if not os.path.isdir(folder):
+        raise UserError(f"data folder {folder} is missing: it should hold the images of a class")
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if entry.is_file() and not entry.name.startswith("."))
     items = [{"image": os.path.join(folder, name)} for name in names if name.lower().endswith(IMAGE_SUFFIXES)]

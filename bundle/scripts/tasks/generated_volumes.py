@@ -14,7 +14,8 @@ import numpy as np
 
 from scripts.errors import UserError
 from scripts.files import write_atomically
-from scripts.tasks.task import Group, Item
+from scripts.tasks.arrays import read_group
+from scripts.tasks.task import Group
 
 SIDE = 28
 """Depth, height and width of a volume, in voxels: those of MedMNIST's 3-D sets."""
@@ -89,8 +90,7 @@ class GeneratedVolumes:
 
     def groups(self) -> list[Group]:
         """Return the one group."""
-        file = self.file()
-        return [Group("volumes", tuple(SHAPES), *(self._items(file, split) for split in (0, 1)))]
+        return [read_group(self.file(), "volumes", tuple(SHAPES))]
 
     def _arrays(self) -> dict[str, np.ndarray]:
         arrays: dict[str, np.ndarray] = {}
@@ -99,12 +99,3 @@ class GeneratedVolumes:
             arrays[f"{name}_images"] = np.stack(drawn)
             arrays[f"{name}_labels"] = np.repeat(np.arange(len(SHAPES), dtype=np.uint8), count)[:, None]
         return arrays
-
-    def _items(self, file: str, split: int) -> dict[str, list[Item]]:
-        count = self.counts[split]
-        return {
-            shape: [
-                {"image": f"{file}#{_SPLITS[split]}/{index}"} for index in range(label * count, (label + 1) * count)
-            ]
-            for label, shape in enumerate(SHAPES)
-        }

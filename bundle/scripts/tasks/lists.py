@@ -1,141 +1,288 @@
-"""Data sets kept as lists: text files of ``path label`` lines, and a ``labels.csv``."""
+"""Data sets kept as lists: text files of ``path label`` lines, CSV tables, and MONAI's datalist JSON."""
 
 from __future__ import annotations
 
 import csv
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from scripts.errors import UserError
 from scripts.tasks.task import Group, Item
 
-COLUMNS = ("path", "label", "split")
 
-Entry = tuple[str, str]
-"""Path below the root, and class name."""
+@dataclass(frozen=True)
+class Entry:
+    """One image of a list: its path below the root, its class's name, and the patient or lesion that it is of."""
+
+    path: str
+    label: str
+    group: str | None = None
 
 
 class ListFiles:
-    """Reads two text files of lines ``path label``.
+    """Reads two lists of ``path label``: text lines, or the first two columns of a CSV file with a header.
 
     Args:
-        root: the folder that the paths of the images, and of the lists, start from.
+        root: the folder that the paths of the lists start from.
         train_list: file with the images to learn from.
         test_list: file with the images to test with.
+        images: folder below ``root`` that the paths of the images start from.
         classes: class names; a whole number as label is an index into them, anything else must be one of them.
-        order: class names in task order; ``None`` keeps the order of ``classes``.
+            ``None``: a class is named after the folder that holds its images, in the order of the labels.
+        origin: where the data set can be had, which is said when it is missing.
     """
 
     def __init__(
-        self, root: str, train_list: str, test_list: str, classes: Sequence[str], order: Sequence[str] | None = None
+        self,
+        root: str,
+        train_list: str,
+        test_list: str,
+        images: str = "",
+        classes: Sequence[str] | None = None,
+        origin: str = "",
     ) -> None:
         self.root = os.path.abspath(root)
-        self.train_list = os.path.join(self.root, train_list)
-        self.test_list = os.path.join(self.root, test_list)
-        self.classes = list(classes)
-        self.order = order
+        self.lists = {
+            split: os.path.join(self.root, file) for split, file in (("train", train_list), ("test", test_list))
+        }
+        self.images = os.path.join(self.root, images)
+        self.classes = None if classes is None else list(classes)
+        self.layout = f"lines <path> <label>, paths starting from {self.images}{_had_from(origin)}"
 
     def groups(self) -> list[Group]:
         """Return the one group."""
-        train, test = self._read(self.train_list), self._read(self.test_list)
-        return [_group(self.root, train, test, _ordered(self.classes, self.order, self.train_list))]
+        rows = {split: self._rows(path) for split, path in self.lists.items()}
+        names = self._named_by_folder(rows) if self.classes is None else self.classes
+        entries = {
+            split: [Entry(path, _class_name(label, names, where)) for path, label, where in listed]
+            for split, listed in rows.items()
+        }
+        for split, listed in entries.items():
+            _check_images(listed, self.images, self.lists[split])
+        return [_group(self.root, self.images, names, entries["train"], entries["test"])]
 
-    def _read(self, path: str) -> list[Entry]:
-        entries = []
-        for number, line in enumerate(_text(path, "lines <path> <label>").splitlines(), start=1):
-            if not line.strip():
-                continue
-            image, _, label = line.strip().rpartition(" ")
-            if not image:
-                raise UserError(f"line {number} of {path} is {line!r}: each line needs an image path and a label")
-            entries.append((image.strip(), self._class(label, f"line {number} of {path}")))
-        return _checked(entries, self.root, path)
+    def _rows(self, file: str) -> list[tuple[str, str, str]]:
+        """Return path, label and where they stand."""
+        text = _text(file, self.layout)
+        if file.endswith(".csv"):
+            cells = [(row + ["", ""])[:2] for row in csv.reader(text.splitlines())]
+            numbered = list(enumerate(cells, start=1))[1:]
+        else:
+            numbered = [
+                (number, [part.strip() for part in line.rpartition(" ")[::2]])
+                for number, line in enumerate(map(str.strip, text.splitlines()), start=1)
+            ]
+        rows = [(path, label, f"line {number} of {file}") for number, (path, label) in numbered if path or label]
+        for path, label, where in rows:
+            if not path or not label:
+                raise UserError(f"{where} is {path or label!r}: each line needs an image path and a label")
+        return rows
 
-    def _class(self, label: str, where: str) -> str:
-        if label in self.classes:
-            return label
-        if label.isdecimal() and int(label) < len(self.classes):
-            return self.classes[int(label)]
-        raise UserError(
-            f"{where} has the label {label!r}: it must be 0 to {len(self.classes) - 1} or one of "
-            f"{', '.join(self.classes)}"
-        )
+    def _named_by_folder(self, rows: Mapping[str, list[tuple[str, str, str]]]) -> list[str]:
+        """Return the names of labels 0, 1, ...: the folders that their images are in."""
+        names: dict[int, str] = {}
+        for path, label, where in (row for listed in rows.values() for row in listed):
+            if not label.isdecimal():
+                raise UserError(f"{where} has the label {label!r}: it must be a whole number, or give 'classes'")
+            folder = os.path.basename(os.path.dirname(path)) or label
+            if names.setdefault(int(label), folder) != folder:
+                raise UserError(
+                    f"{where} puts an image of folder {folder!r} into class {label}, which holds those of "
+                    f"{names[int(label)]!r}: give 'classes', the names of the labels"
+                )
+        missing = sorted(set(range(len(names))) - names.keys())
+        if missing:
+            raise UserError(
+                f"label {missing[0]} has no image in {' and '.join(self.lists.values())}: labels count from 0"
+            )
+        return [names[number] for number in range(len(names))]
 
 
 class LabelsCsv:
-    """Reads a CSV file with the columns ``path``, ``label`` (class name) and ``split``.
+    """Reads a CSV file with a column for the path, the class's name and the split.
 
     The splits are train and test; others, such as val, are left out. Further columns are ignored.
 
     Args:
         root: the folder that the paths, and the CSV file's, start from.
         file: the CSV file.
-        order: class names in task order; ``None`` sorts them by name.
+        path: the column with the path of an image.
+        label: the column with the name of its class.
+        split: the column with ``train`` or ``test``; ``None``: there is no split.
+        group: the column with what must not be on both sides of a split, such as the patient or the lesion.
     """
 
-    def __init__(self, root: str, file: str = "labels.csv", order: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        root: str,
+        file: str = "labels.csv",
+        path: str = "path",
+        label: str = "label",
+        split: str | None = "split",
+        group: str | None = None,
+    ) -> None:
         self.root = os.path.abspath(root)
         self.file = os.path.join(self.root, file)
-        self.order = order
+        self.path, self.label, self.split, self.group = path, label, split, group
 
     def groups(self) -> list[Group]:
-        """Return the one group."""
-        table = csv.DictReader(_text(self.file, f"columns {','.join(COLUMNS)}").splitlines())
-        for column in COLUMNS:
-            if column not in (table.fieldnames or ()):
-                raise UserError(f"{self.file} has no column {column!r}: it needs {', '.join(COLUMNS)}")
-        rows = list(table)
-        for number, row in enumerate(rows, start=2):
-            for column in COLUMNS:
-                if not row[column]:
-                    raise UserError(f"line {number} of {self.file} has no {column}: every image needs one")
-        train, test = (
-            _checked([(row["path"], row["label"]) for row in rows if row["split"] == split], self.root, self.file)
-            for split in ("train", "test")
-        )
-        classes = sorted({label for _, label in train + test})
-        return [_group(self.root, train, test, _ordered(classes, self.order, self.file))]
+        """Return the one group; its classes are sorted by name."""
+        rows = read_table(self.file, [name for name in (self.path, self.label, self.split, self.group) if name])
+        entries: dict[str, list[Entry]] = {"train": [], "test": []}
+        for row in rows:
+            entry = Entry(row[self.path], row[self.label], row[self.group] if self.group else None)
+            entries.setdefault(row[self.split] if self.split else "train", []).append(entry)
+        train, test = entries["train"], entries["test"]
+        for listed in (train, test) if self.split else (train,):
+            _check_images(listed, self.root, self.file)
+        return [_group(self.root, self.root, sorted({entry.label for entry in train + test}), train, test)]
+
+
+class Datalist:
+    """Reads MONAI's datalist JSON (the Medical Segmentation Decathlon's form): lists of images with their labels.
+
+    A label is the name of a class, or a number, which the file's own ``labels`` table may name.
+
+    Args:
+        root: the folder that the paths of the images, and the file's, start from.
+        file: the JSON file.
+        train: the key of the list of training images.
+        test: the key of the list of test images; ``None``: there is no split.
+        group: the key of an entry with what must not be on both sides of a split, such as the patient.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        file: str = "datalist.json",
+        train: str = "training",
+        test: str | None = "test",
+        group: str | None = None,
+    ) -> None:
+        self.root = os.path.abspath(root)
+        self.file = os.path.join(self.root, file)
+        self.keys = [key for key in (train, test) if key is not None]
+        self.group = group
+
+    def groups(self) -> list[Group]:
+        """Return the one group; its classes are in the order of the ``labels`` table, or sorted by number or name."""
+        content = self._content()
+        names = {str(key): str(name) for key, name in dict(content.get("labels") or {}).items()}
+        lists = [[self._entry(found, names) for found in self._list(content, key)] for key in self.keys]
+        for entries in lists:
+            _check_images(entries, self.root, self.file)
+        found = {entry.label for entries in lists for entry in entries}
+        ordered = [name for _, name in sorted(names.items(), key=lambda pair: _by_number(pair[0])) if name in found]
+        ordered += sorted(found - set(ordered), key=_by_number)
+        return [_group(self.root, self.root, ordered, lists[0], lists[1] if len(lists) > 1 else [])]
+
+    def _content(self) -> dict[str, Any]:
+        # MONAI's load_decathlon_datalist takes a label for a path where a file or folder has its name
+        try:
+            content = json.loads(_text(self.file, "MONAI's datalist form"))
+        except ValueError as error:
+            raise UserError(f"list {self.file} is no JSON ({error}): mend it") from error
+        if not isinstance(content, dict):
+            raise UserError(f"list {self.file} is no JSON object: it needs the keys {', '.join(self.keys)}")
+        return content
+
+    def _list(self, content: Mapping[str, Any], key: str) -> list[Any]:
+        if not isinstance(content.get(key), list):
+            found = ", ".join(name for name, value in content.items() if isinstance(value, list)) or "none"
+            raise UserError(f"{self.file} has no list {key!r}, only {found}: name the lists (keys 'train' and 'test')")
+        return content[key]
+
+    def _entry(self, found: Any, names: Mapping[str, str]) -> Entry:
+        for key in ("image", "label", *([self.group] if self.group else [])):
+            if not isinstance(found, dict) or not isinstance(found.get(key), (str, int)):
+                raise UserError(f"{self.file} has the entry {found!r}: it needs one {key!r}, a text or a number")
+        label = str(found["label"])
+        return Entry(str(found["image"]), names.get(label, label), str(found[self.group]) if self.group else None)
+
+
+def read_table(file: str, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Read a CSV file with a header.
+
+    Args:
+        file: the CSV file.
+        columns: what every row must have.
+
+    Returns:
+        A dict a row.
+
+    Raises:
+        UserError: where the file, a column or a value is missing; it names the line.
+    """
+    table = csv.DictReader(_text(file, f"columns {','.join(columns)}").splitlines())
+    for column in columns:
+        if column not in (table.fieldnames or ()):
+            found = ", ".join(table.fieldnames or ["nothing"])
+            raise UserError(f"{file} has no column {column!r}: it needs {', '.join(columns)}, and has {found}")
+    rows = list(table)
+    for number, row in enumerate(rows, start=2):
+        for column in columns:
+            if not row[column]:
+                raise UserError(f"line {number} of {file} has no {column}: every image needs one")
+    return rows
+
+
+def _class_name(label: str, classes: Sequence[str], where: str) -> str:
+    if label in classes:
+        return label
+    if label.isdecimal() and int(label) < len(classes):
+        return classes[int(label)]
+    raise UserError(
+        f"{where} has the label {label!r}: it must be 0 to {len(classes) - 1} or one of {', '.join(classes)}"
+    )
 
 
 def _text(path: str, layout: str) -> str:
     if not os.path.isdir(os.path.dirname(path)):
-        raise UserError(f"data folder {os.path.dirname(path)} is missing: it needs {os.path.basename(path)}")
+        raise UserError(f"data folder {os.path.dirname(path)} is missing: it needs {os.path.basename(path)}, {layout}")
     try:
         with open(path, encoding="utf-8-sig") as file:
             return file.read()
     except FileNotFoundError:
-        raise UserError(f"list {path} is missing: it needs {layout}, paths starting from its root") from None
+        raise UserError(f"list {path} is missing: it needs {layout}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"list {path} cannot be read ({error}): it must be UTF-8 text, {layout}") from error
 
 
-def _checked(entries: list[Entry], root: str, source: str) -> list[Entry]:
+def _check_images(entries: Sequence[Entry], root: str, source: str) -> None:
     """Refuse a list that leaves the root, names a missing file, or names nothing."""
-    for image, _ in entries:
-        if os.path.isabs(image) or ".." in image.replace("\\", "/").split("/"):
-            raise UserError(f"{source} names {image!r}: paths must lie below {root}")
-    missing = [image for image, _ in entries if not os.path.isfile(os.path.join(root, image))]
+    for entry in entries:
+        if os.path.isabs(entry.path) or ".." in entry.path.replace("\\", "/").split("/"):
+            raise UserError(f"{source} names {entry.path!r}: paths must lie below {root}")
+    missing = [entry.path for entry in entries if not os.path.isfile(os.path.join(root, entry.path))]
     if missing:
-        raise UserError(f"{source} names {len(missing)} missing images, the first {os.path.join(root, missing[0])}")
+        raise UserError(
+            f"{source} names {len(missing)} missing image{'s' * (len(missing) > 1)}, "
+            f"the first {os.path.join(root, missing[0])}: put them there, or take them out of the list"
+        )
     if not entries:
         raise UserError(f"{source} names no images of one of the splits: training and test are needed")
-    return entries
 
 
-def _ordered(classes: list[str], order: Sequence[str] | None, source: str) -> list[str]:
-    if order is None:
-        return classes
-    if sorted(order) != sorted(classes):
-        raise UserError(f"order is {', '.join(order)}, but the classes of {source} are {', '.join(classes)}")
-    return list(order)
+def _group(root: str, images: str, classes: Sequence[str], train: list[Entry], test: list[Entry]) -> Group:
+    parts = (_by_class(images, part, classes) for part in (train, test))
+    return Group(os.path.basename(root), tuple(classes), *parts)
 
 
-def _group(root: str, train: list[Entry], test: list[Entry], classes: list[str]) -> Group:
-    return Group(os.path.basename(root), tuple(classes), *(_by_class(root, part, classes) for part in (train, test)))
-
-
-def _by_class(root: str, entries: list[Entry], classes: list[str]) -> dict[str, list[Item]]:
+def _by_class(root: str, entries: list[Entry], classes: Sequence[str]) -> dict[str, list[Item]]:
     items: dict[str, list[Item]] = {name: [] for name in classes}
-    for image, name in entries:
-        items[name].append({"image": os.path.join(root, image)})
+    for entry in entries:
+        item = {"image": os.path.join(root, entry.path)}
+        items[entry.label].append(item if entry.group is None else {**item, "group": entry.group})
     return items
+
+
+def _by_number(name: str) -> tuple[bool, int, str]:
+    """Sort 2 before 10, and numbers before names."""
+    return (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)
+
+
+def _had_from(origin: str) -> str:
+    return f"; get the data set from {origin}" if origin else ""

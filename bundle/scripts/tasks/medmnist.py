@@ -1,138 +1,83 @@
-"""Data sets kept as npz files in the MedMNIST layout: ``{train,test}_images`` and ``{train,test}_labels``."""
+"""MedMNIST: the sets of images and of volumes by name, and other npz files of the same layout."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Sequence
-
-import numpy as np
+from functools import cache
+from typing import Any
 
 from scripts.errors import UserError
-from scripts.tasks.task import Group, Item
-from scripts.transforms.reader import holds_volumes, npz_array
+from scripts.tasks.arrays import read_group
+from scripts.tasks.download import fetch, intact
+from scripts.tasks.task import Group
 
-_ORGANS = (
-    "bladder",
-    "femur-left",
-    "femur-right",
-    "heart",
-    "kidney-left",
-    "kidney-right",
-    "liver",
-    "lung-left",
-    "lung-right",
-    "pancreas",
-    "spleen",
-)
-
-CLASSES: dict[str, tuple[str, ...]] = {
-    "adrenalmnist3d": ("normal", "hyperplasia"),
-    "bloodmnist": (
-        "basophil",
-        "eosinophil",
-        "erythroblast",
-        "immature granulocytes",
-        "lymphocyte",
-        "monocyte",
-        "neutrophil",
-        "platelet",
-    ),
-    "breastmnist": ("malignant", "normal, benign"),
-    "dermamnist": (
-        "actinic keratoses and intraepithelial carcinoma",
-        "basal cell carcinoma",
-        "benign keratosis-like lesions",
-        "dermatofibroma",
-        "melanoma",
-        "melanocytic nevi",
-        "vascular lesions",
-    ),
-    "fracturemnist3d": ("buckle rib fracture", "nondisplaced rib fracture", "displaced rib fracture"),
-    "nodulemnist3d": ("benign", "malignant"),
-    "octmnist": ("choroidal neovascularization", "diabetic macular edema", "drusen", "normal"),
-    "organamnist": _ORGANS,
-    "organcmnist": _ORGANS,
-    "organsmnist": _ORGANS,
-    "organmnist3d": (
-        "liver",
-        "kidney-right",
-        "kidney-left",
-        "femur-right",
-        "femur-left",
-        "bladder",
-        "heart",
-        "lung-right",
-        "lung-left",
-        "spleen",
-        "pancreas",
-    ),
-    "pathmnist": (
-        "adipose",
-        "background",
-        "debris",
-        "lymphocytes",
-        "mucus",
-        "smooth muscle",
-        "normal colon mucosa",
-        "cancer-associated stroma",
-        "colorectal adenocarcinoma epithelium",
-    ),
-    "pneumoniamnist": ("normal", "pneumonia"),
-    "retinamnist": ("0", "1", "2", "3", "4"),
-    "synapsemnist3d": ("inhibitory synapse", "excitatory synapse"),
-    "tissuemnist": (
-        "Collecting Duct, Connecting Tubule",
-        "Distal Convoluted Tubule",
-        "Glomerular endothelial cells",
-        "Interstitial endothelial cells",
-        "Leukocytes",
-        "Podocytes",
-        "Proximal Tubule Segments",
-        "Thick Ascending Limb",
-    ),
-    "vesselmnist3d": ("vessel", "aneurysm"),
-}
-"""Class names of the MedMNIST sets with one label an image or volume (source: MedMNIST v2, its INFO table)."""
+SIZES = (28, 64, 128, 224)
 
 
 class MedMnist:
     """Reads one npz file (to be split into tasks), or a chain of them (each a group).
 
-    A file is known by the start of its name: ``bloodmnist_28.npz`` is bloodmnist, and its classes get their names from
-    `CLASSES`. The classes of other files are "0", "1", ... In a chain class names become ``<set>/<class>``.
+    A set is given by its MedMNIST name (``bloodmnist`` at 64 px is the file ``bloodmnist_64.npz``, its checksum is
+    compared), or as an npz file. The classes of a file whose name starts with that of a set get that set's names, those
+    of other files are "0", "1", ... In a chain class names become ``<set>/<class>``.
+
+    Source of names, checksums and class names: the ``medmnist`` package, version 3 (MedMNIST+).
 
     Args:
-        files: the npz file, or several in task order.
-        root: the folder that relative ``files`` start from.
-        names: names of the sets; ``None`` takes the MedMNIST name, or else the file's without ``.npz``.
+        root: the folder of the npz files.
+        sets: the set, or several in task order.
+        size: of each side, in pixels, of the sets given by name: 28, 64, 128 or 224, of volumes 28 or 64.
+        download: fetch a set given by name that is missing.
     """
 
-    def __init__(self, files: str | Sequence[str], root: str = "", names: Sequence[str] | None = None) -> None:
-        chain = [files] if isinstance(files, str) else list(files)
-        if names is not None and len(names) != len(chain):
-            raise UserError(f"names has {len(names)} entries for {len(chain)} npz files: give one name a file")
-        self.files = [os.path.abspath(os.path.join(root, file)) for file in chain]
-        self.names = list(names) if names is not None else [_known(file) or _stem(file) for file in self.files]
+    def __init__(self, root: str, sets: str | Sequence[str], size: int = 28, download: bool = False) -> None:
+        self.root = os.path.abspath(root)
+        self.sets = [sets] if isinstance(sets, str) else list(sets)
+        self.size = size
+        self.download = download
 
     def groups(self) -> list[Group]:
-        """Return a group a file."""
-        return [self._group(name, file) for name, file in zip(self.names, self.files, strict=True)]
+        """Return a group a set."""
+        return [self._group(name) for name in self.sets]
 
-    def _group(self, name: str, file: str) -> Group:
-        train, test = _labels(file, "train"), _labels(file, "test")
+    def _group(self, name: str) -> Group:
+        file = os.path.join(self.root, name) if name.endswith(".npz") else self._official(name)
         known = _known(file)
-        classes = CLASSES[known] if known else tuple(str(number) for number in range(int(train.max()) + 1))
-        for split, labels in (("train", train), ("test", test)):
-            wrong = labels[(labels < 0) | (labels >= len(classes))]
-            if wrong.size:
-                raise UserError(
-                    f"{split}_labels of {file} has the label {wrong[0]}: out of range, there are {len(classes)} "
-                    f"classes, 0 to {len(classes) - 1}"
-                )
-        prefix = f"{name}/" if len(self.files) > 1 else ""
-        named = tuple(f"{prefix}{member}" for member in classes)
-        return Group(name, named, *(_by_class(file, s, y, named) for s, y in (("train", train), ("test", test))))
+        title = known or _stem(file)
+        return read_group(file, title, _classes(known) if known else None, f"{title}/" if len(self.sets) > 1 else "")
+
+    def _official(self, name: str) -> str:
+        """Return the file of a set given by name, once it is there and whole."""
+        if name not in _info():
+            raise UserError(f"no MedMNIST set {name!r}: choose {', '.join(_info())}, or give an npz file (key 'sets')")
+        published = {size: "" if size == 28 else f"_{size}" for size in SIZES}
+        sizes = [size for size, suffix in published.items() if f"MD5{suffix}" in _info()[name]]
+        if self.size not in sizes:
+            raise UserError(f"size is {self.size}: MedMNIST has {name} with {', '.join(map(str, sizes))} px a side")
+        suffix = published[self.size]
+        url, md5 = (_info()[name][f"{key}{suffix}"] for key in ("url", "MD5"))
+        file = os.path.join(self.root, f"{name}{suffix}.npz")
+        if not os.path.isfile(file) and self.download:
+            fetch(url, file, md5)
+        if not os.path.isfile(file):
+            raise UserError(f"data file {file} is missing: get {url} (MD5 {md5}) and put it there, or --download true")
+        intact(file, md5, url)
+        return file
+
+
+@cache
+def _info() -> dict[str, dict[str, Any]]:
+    """Return MedMNIST's own table of its sets."""
+    from medmnist.info import INFO  # imports pandas and scikit-learn: a second that other data sets need not wait
+
+    return dict(INFO)
+
+
+def _classes(name: str) -> tuple[str, ...]:
+    labels = _info()[name]["label"]
+    return tuple(labels[str(number)] for number in range(len(labels)))
 
 
 def _stem(file: str) -> str:
@@ -141,30 +86,4 @@ def _stem(file: str) -> str:
 
 def _known(file: str) -> str | None:
     found = re.match(r"[a-z]+mnist(3d)?", _stem(file))
-    return found.group() if found and found.group() in CLASSES else None
-
-
-def _labels(file: str, split: str) -> np.ndarray:
-    """Return the labels of one split, ``[N]``, once images and labels are found to fit each other."""
-    images, labels = npz_array(file, f"{split}_images"), npz_array(file, f"{split}_labels")
-    colour = images.ndim == 4 and images.shape[3] == 3
-    if images.dtype != np.uint8 or not (images.ndim == 3 or colour or holds_volumes(images)):
-        raise UserError(
-            f"{split}_images of {file} is {images.dtype} {list(images.shape)}: "
-            "it must be uint8 [N, H, W], [N, H, W, 3] or, for volumes, [N, D, H, W]"
-        )
-    if not np.issubdtype(labels.dtype, np.integer) or labels.shape not in ((len(images),), (len(images), 1)):
-        raise UserError(
-            f"{split}_labels of {file} is {labels.dtype} {list(labels.shape)}: "
-            f"it must hold one whole number for each of the {len(images)} images"
-        )
-    if not len(images):
-        raise UserError(f"{split}_images of {file} is empty: training and test images are needed")
-    return labels.reshape(-1).astype(np.int64)
-
-
-def _by_class(file: str, split: str, labels: np.ndarray, classes: tuple[str, ...]) -> dict[str, list[Item]]:
-    return {
-        name: [{"image": f"{file}#{split}/{index}"} for index in np.flatnonzero(labels == number)]
-        for number, name in enumerate(classes)
-    }
+    return found.group() if found and found.group() in _info() else None

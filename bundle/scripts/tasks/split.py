@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from scripts.errors import UserError
 from scripts.tasks.task import Group, Item, Source, Task
 
 Split = int | Sequence[int] | Sequence[Sequence[str]]
+Order = int | Sequence[str]
+Part = tuple[str, list[tuple[str, Group]]]
 
 
 def make_tasks(
-    source: Source, split: Split | None = None, limit: int | None = None, previous: Sequence[Task] = ()
+    source: Source,
+    split: Split | None = None,
+    limit: int | None = None,
+    previous: Sequence[Task] = (),
+    order: Order | None = None,
 ) -> list[Task]:
     """Divide the classes of a data set into tasks.
 
@@ -22,6 +30,8 @@ def make_tasks(
             task, in label order (classes that it does not name are left out).
         limit: at most this many training images a class, chosen at even distances; ``None`` takes all.
         previous: tasks learnt before. Labels go on counting after their classes.
+        order: order of the classes, or, where every group is a task, of the groups: their names, or the seed of a
+            shuffle; ``None`` keeps that of the source.
 
     Returns:
         The previous tasks, unchanged, then the new ones.
@@ -32,26 +42,45 @@ def make_tasks(
     if limit is not None and limit < 1:
         raise UserError(f"limit is {limit}, but at least one training image a class is needed: give 1 or more, or null")
     tasks = list(previous)
-    for name, members in _divide(source.groups(), split):
+    for name, members in _divide(source.groups(), split, order):
         tasks.append(_task(name, members, tasks, limit))
     return tasks
 
 
-def _divide(groups: list[Group], split: Split | None) -> list[tuple[str, list[tuple[str, Group]]]]:
+def _divide(groups: list[Group], split: Split | None, order: Order | None) -> list[Part]:
     """Return name and (class, group) pairs of each new task."""
     if split is None:
-        return [(group.name, [(name, group) for name in group.classes]) for group in groups]
+        arranged = [groups[position] for position in _positions([group.name for group in groups], order)]
+        return [(group.name, [(name, group) for name in group.classes]) for group in arranged]
     found = [(name, group) for group in groups for name in group.classes]
+    if not isinstance(split, int) and split and all(part and not isinstance(part, (int, str)) for part in split):
+        if order is not None:
+            raise UserError("class_order is given, but split names the classes of each task already: leave one out")
+        return _by_names(found, [[str(name) for name in part] for part in split if not isinstance(part, int)])
+    found = [found[position] for position in _positions([name for name, _ in found], order)]
     if isinstance(split, int):
         return _by_sizes(found, _equal_sizes(len(found), split))
     if split and all(isinstance(part, int) for part in split):
         return _by_sizes(found, [int(str(part)) for part in split])
-    if split and all(part and not isinstance(part, (int, str)) for part in split):
-        return _by_names(found, [[str(name) for name in part] for part in split if not isinstance(part, int)])
     raise UserError(
         f"split is {split!r}: give null (a task for each data set), the number of classes a task, a list of such "
         "numbers, or a list with a list of class names for each task"
     )
+
+
+def _positions(names: list[str], order: Order | None) -> list[int]:
+    """Return which name stands first, second, ...
+
+    A seed shuffles as class-incremental code bases do since iCaRL (NumPy's legacy generator), so that seed 1993 gives
+    the order under which CIFAR-100 results are published: 68, 56, 78, 8, 23, ...
+    """
+    if order is None:
+        return list(range(len(names)))
+    if isinstance(order, int):
+        return [int(position) for position in np.random.RandomState(order).permutation(len(names))]
+    if isinstance(order, str) or sorted(order) != sorted(names):
+        raise UserError(f"class_order is {order!r}, but what is to be ordered is {', '.join(names)}: name each once")
+    return [names.index(name) for name in order]
 
 
 def _equal_sizes(classes: int, size: int) -> list[int]:
@@ -63,7 +92,7 @@ def _equal_sizes(classes: int, size: int) -> list[int]:
     return [size] * (classes // size)
 
 
-def _by_sizes(found: list[tuple[str, Group]], sizes: list[int]) -> list[tuple[str, list[tuple[str, Group]]]]:
+def _by_sizes(found: list[tuple[str, Group]], sizes: list[int]) -> list[Part]:
     if min(sizes) < 1 or sum(sizes) != len(found):
         raise UserError(
             f"split {sizes} makes {sum(sizes)} classes, but the data has {len(found)}: "
@@ -74,7 +103,7 @@ def _by_sizes(found: list[tuple[str, Group]], sizes: list[int]) -> list[tuple[st
     return [(_joined([name for name, _ in part]), part) for part in parts]
 
 
-def _by_names(found: list[tuple[str, Group]], parts: list[list[str]]) -> list[tuple[str, list[tuple[str, Group]]]]:
+def _by_names(found: list[tuple[str, Group]], parts: list[list[str]]) -> list[Part]:
     groups = dict(found)
     unknown = [name for part in parts for name in part if name not in groups]
     if unknown:

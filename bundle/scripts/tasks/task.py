@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 Item = dict[str, Any]
-"""One image: ``image`` (a file path, or an npz reference ``<path>.npz#<split>/<index>``), in a task ``label``, and where
-the data set tells it ``group``: the patient or lesion that the image is of, which is never written anywhere."""
+"""One image: ``image`` (a file path, or an npz reference ``<path>.npz#<split>/<index>``), ``label`` in a task, and
+``group`` where the data set tells it: the patient or lesion that the image is of, which is never written anywhere."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Group:
         name: the data set's name.
         classes: names of its classes, in label order.
         train: items without labels to learn from, by class name.
-        test: items without labels to test with, by class name.
+        test: items without labels to test with, by class name; empty where the source has no split.
     """
 
     name: str

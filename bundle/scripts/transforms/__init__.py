@@ -1,23 +1,45 @@
 """MONAI transforms and readers that MONAI lacks."""
 
+from scripts.transforms.colour import (
+    COLOURS,
+    Clahed,
+    RandStainJitterd,
+    ShadesOfGreyd,
+    StainNormalisationd,
+    describe_colour,
+    make_colour,
+)
+from scripts.transforms.npz import npz_array, npz_names
+from scripts.transforms.pixels import LoadPixelsd, NormalizePixelsd
 from scripts.transforms.reader import (
     ReferenceReader,
     RGBReader,
     VolumeReader,
-    holds_volumes,
     is_volume,
-    npz_array,
+    read_picture,
     read_rgb,
     read_volume,
+    stored_mode,
 )
 
 __all__ = [
+    "COLOURS",
+    "Clahed",
+    "LoadPixelsd",
+    "NormalizePixelsd",
     "RGBReader",
+    "RandStainJitterd",
     "ReferenceReader",
+    "ShadesOfGreyd",
+    "StainNormalisationd",
     "VolumeReader",
-    "holds_volumes",
+    "describe_colour",
     "is_volume",
+    "make_colour",
     "npz_array",
+    "npz_names",
+    "read_picture",
     "read_rgb",
     "read_volume",
+    "stored_mode",
 ]

@@ -10,9 +10,7 @@ Volumes (8-bit, one channel) come from npz and npy files; see `read_volume`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ from monai.data.image_reader import ImageReader
 from PIL import Image, ImageFile
 
 from scripts.errors import UserError
+from scripts.transforms.npz import holds_volumes, npz_images
 
 _PLAIN_MODES = ("1", "L", "P", "RGB")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
@@ -138,43 +137,45 @@ def is_volume(reference: str) -> bool:
     path, mark, member = reference.rpartition(".npz#")
     if not mark:
         return reference.lower().endswith(VolumeReader.suffixes)
-    return holds_volumes(npz_array(f"{path}.npz", f"{member.partition('/')[0]}_images"))
+    return holds_volumes(npz_images(f"{path}.npz", member.partition("/")[0]))
 
 
-def holds_volumes(images: np.ndarray) -> bool:
-    """Say whether an array of an npz file holds volumes, ``[N, D, H, W]``: a last axis of up to 4 would be colour."""
-    return images.ndim == 4 and images.shape[3] > 4
-
-
-def npz_array(path: str, name: str) -> np.ndarray:
-    """Return one array of an npz file, kept in memory for the next call; never unpickles.
+def read_picture(reference: str) -> np.ndarray:
+    """Read what people look at, uint8 ``[H, W, 3]``: an image, or the middle slice of a volume.
 
     Raises:
-        UserError: where the file or the array is missing or broken, or holds pickled objects; it names the file.
+        UserError: as `read_rgb` and `read_volume`.
     """
-    return _load_npz(path, name)
+    if not is_volume(reference):
+        return read_rgb(reference)
+    volume = read_volume(reference)
+    return np.repeat(volume[len(volume) // 2, ..., None], 3, axis=2)
 
 
-@lru_cache(maxsize=16)
-def _load_npz(path: str, name: str) -> np.ndarray:
-    if not os.path.isfile(path):
-        raise UserError(f"data file {path} is missing: put it there, or give its right name")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if name in arrays.files:
-                return np.asarray(arrays[name])
-            found = ", ".join(arrays.files)
-    except Exception as error:  # zip, zlib, header and pickle errors: all mean that the array is not to be had
-        raise UserError(f"array {name} of {path} cannot be read ({error}): it must be a plain array") from error
-    raise UserError(f"data file {path} has no array {name}, only {found}: the MedMNIST layout is needed")
+def stored_mode(reference: str) -> str:
+    """Say how a readable image keeps its pixels, before they become RGB; nothing is decoded.
+
+    Args:
+        reference: an image file, a volume, or ``<path>.npz#<split>/<index>``.
+
+    Returns:
+        Pillow's mode: ``L`` (grey), ``RGB``, ``P`` (palette), ...; of an npz entry ``L`` or ``RGB``, of a volume ``L``.
+    """
+    if is_volume(reference):
+        return "L"
+    path, mark, member = reference.rpartition(".npz#")
+    if mark:
+        return "L" if npz_images(f"{path}.npz", member.partition("/")[0]).ndim == 3 else "RGB"
+    with Image.open(reference) as image:
+        return image.mode
 
 
 def _npz_image(reference: str) -> np.ndarray:
     """Return one image of an npz file as it is stored: a copy, which may be changed."""
     path, _, member = reference.rpartition("#")
     split, _, number = member.partition("/")
-    images = npz_array(path, f"{split}_images")
-    if not number.isdigit() or int(number) >= len(images):
+    images = npz_images(path, split)
+    if not number.isdecimal() or int(number) >= len(images):
         raise UserError(f"image {reference} is missing: {path} has {len(images)} images in {split}_images")
     return np.array(images[int(number)])
 

@@ -1,0 +1,21 @@
+"""What ignite's metrics read of an evaluation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.nn.functional import pad
+
+
+def scores_and_labels(output: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Return the scores of a batch and its labels, as `ignite.metrics.Accuracy` takes them.
+
+    Args:
+        output: ``pred``, logits ``[N, C]`` or what holds them as ``logits``; ``label``, ``[N]``.
+
+    Returns:
+        ``[N, C + 1]``, where the last class is never chosen: of one class alone ignite would ask for 0 and 1; ``[N]``.
+    """
+    logits = getattr(output["pred"], "logits", output["pred"])
+    return pad(logits, (0, 1), value=float("-inf")), output["label"]

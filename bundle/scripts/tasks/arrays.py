@@ -1,0 +1,77 @@
+"""Data sets kept as npz files in the MedMNIST layout: ``{train,test}_images`` and ``{train,test}_labels``."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from scripts.errors import UserError
+from scripts.tasks.task import Group, Item
+from scripts.transforms.npz import npz_array, npz_images, npz_names
+
+Labels = dict[str, np.ndarray]
+
+
+def read_group(file: str, name: str, classes: tuple[str, ...] | None = None, prefix: str = "") -> Group:
+    """Read one npz file.
+
+    Where ``labels`` have several columns of 0 and 1 (findings), an image with just one finding is of that class; the
+    others have no place among classes that exclude each other, and are left out.
+
+    Args:
+        file: the npz file.
+        name: the data set's name.
+        classes: names of the labels; ``None``: those in the array ``classes``, or else "0", "1", ...
+        prefix: put before each class's name.
+
+    Raises:
+        UserError: where the file is missing or broken, or images, labels and classes do not fit each other.
+    """
+    labels = {split: _labels(file, split) for split in ("train", "test")}
+    if classes is None:
+        classes = _named(file) or tuple(str(number) for number in range(1 + int(labels["train"].max())))
+    for split, part in labels.items():
+        wrong = part[part >= len(classes)]
+        if wrong.size:
+            raise UserError(
+                f"{split}_labels of {file} has the label {wrong[0]}: out of range, there are {len(classes)} classes, "
+                f"0 to {len(classes) - 1}"
+            )
+    named = tuple(f"{prefix}{member}" for member in classes)
+    return Group(name, named, *(_by_class(file, split, part, named) for split, part in labels.items()))
+
+
+def _named(file: str) -> tuple[str, ...]:
+    if "classes" not in npz_names(file):
+        return ()
+    return tuple(str(name) for name in npz_array(file, "classes"))
+
+
+def _labels(file: str, split: str) -> np.ndarray:
+    """Return the labels of one split, ``[N]``, -1 where an image is of no one class."""
+    images, labels = npz_images(file, split), npz_array(file, f"{split}_labels")
+    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim not in (1, 2) or len(labels) != len(images):
+        raise UserError(
+            f"{split}_labels of {file} is {labels.dtype} {list(labels.shape)}: "
+            f"it must hold whole numbers for each of the {len(images)} images"
+        )
+    if not len(images):
+        raise UserError(f"{split}_images of {file} is empty: training and test images are needed")
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        return _single_findings(labels, f"{split}_labels of {file}")
+    flat = labels.reshape(-1).astype(np.int64)
+    if flat.min() < 0:
+        raise UserError(f"{split}_labels of {file} has the label {flat.min()}: out of range, labels count from 0")
+    return flat
+
+
+def _single_findings(labels: np.ndarray, where: str) -> np.ndarray:
+    if not np.isin(labels, (0, 1)).all():
+        raise UserError(f"{where} has {labels.shape[1]} columns: they must be 0 or 1, one column a finding")
+    return np.where(labels.sum(axis=1) == 1, labels.argmax(axis=1), -1)
+
+
+def _by_class(file: str, split: str, labels: np.ndarray, classes: tuple[str, ...]) -> dict[str, list[Item]]:
+    return {
+        name: [{"image": f"{file}#{split}/{index}"} for index in np.flatnonzero(labels == number)]
+        for number, name in enumerate(classes)
+    }

@@ -1,0 +1,101 @@
+"""A colour transform that training used is used ever after: in evaluation, in inference and in a run that goes on."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+from scripts.inference import load_classifier
+
+BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
+EVALUATE = ("configs/train.json", "configs/evaluate.json")
+COLOUR = {"colour": "shades_of_grey", "colour_settings#shades_of_grey#power": 4, "stain_jitter": 0.05}
+
+
+@pytest.fixture(scope="module")
+def coloured(
+    uninterrupted: Any, finish_run: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """A small finished run with a colour transform, not to be changed: what it was started with."""
+    folder = tmp_path_factory.mktemp("coloured")
+    overlay = folder / "overlay.json"
+    overlay.write_text(json.dumps({"colour": "shades_of_grey"}))
+    overrides = {
+        **uninterrupted.overrides,
+        **{key: value for key, value in COLOUR.items() if key != "colour"},
+        "source#sets": ["clusters", "fibres"],
+        "adapter_epochs": 1,
+        "output_dir": folder / "run",
+        "models_dir": folder / "models",
+    }
+    finish_run(overrides, ["configs/train.json", overlay])
+    return {**overrides, "colour": "shades_of_grey"}
+
+
+def prepare(configs: tuple[str, ...], key: str, overrides: dict[str, Any], image: Path) -> torch.Tensor:
+    """Return what the network is given of an image."""
+    parser = ConfigParser()
+    parser.read_config([str(BUNDLE / config) for config in configs])
+    parser.update({name: str(value) if isinstance(value, Path) else value for name, value in overrides.items()})
+    return torch.as_tensor(parser.get_parsed_content(key)({"image": str(image)})["image"])
+
+
+def test_evaluation_and_inference_see_what_the_network_was_trained_on(coloured: dict[str, Any]) -> None:
+    image = coloured["dataset_dir"] / "Pathology16" / "clusters" / "test" / "nests" / "0000.png"
+    trained = prepare(("configs/train.json",), "validate#preprocessing", coloured, image)
+    run = {"output_dir": coloured["output_dir"], "models_dir": coloured["models_dir"]}
+    assert torch.equal(prepare(EVALUATE, "validate#preprocessing", run, image), trained)
+    assert torch.equal(prepare(("configs/inference.json",), "preprocessing", run, image), trained)
+    plain = prepare(("configs/train.json",), "validate#preprocessing", {**coloured, "colour": None}, image)
+    assert (trained - plain).abs().mean() > 0.05
+    description = json.loads((coloured["models_dir"] / "network.json").read_text())
+    assert description["colour_transform"] == {"name": "shades_of_grey", "power": 4}
+
+
+def test_inference_classifies_the_recoloured_images(
+    coloured: dict[str, Any], run_here: Callable[..., None], tmp_path: Path
+) -> None:
+    folder = coloured["dataset_dir"] / "Pathology16" / "clusters" / "test" / "nests"
+    paths = {"dataset_dir": folder, "models_dir": coloured["models_dir"], "output_dir": tmp_path}
+    run_here({**paths, "device": "cpu"}, ["configs/inference.json"])
+    with (tmp_path / "predictions.csv").open(newline="") as file:
+        _, *rows = csv.reader(file)
+    images = [prepare(("configs/train.json",), "validate#preprocessing", coloured, folder / row[0]) for row in rows]
+    with torch.no_grad():
+        expected = load_classifier(coloured["models_dir"])(torch.stack(images)).softmax(1)
+    assert len(rows) == 3
+    assert torch.tensor([[float(cell) for cell in row[2:]] for row in rows]).allclose(expected, atol=2e-6)
+
+
+def test_evaluation_finds_what_training_measured(coloured: dict[str, Any], run_here: Callable[..., None]) -> None:
+    run_here(coloured, EVALUATE)
+    with (coloured["output_dir"] / "evaluation" / "task_1" / "confusion_matrix.csv").open(newline="") as file:
+        counts = [[int(cell) for cell in row[1:]] for row in list(csv.reader(file))[1:]]
+    measured = json.loads((coloured["output_dir"] / "metrics.json").read_text())["accuracy_matrix"][-1]
+    by_task = [
+        sum(counts[row][row] for row in rows) / sum(sum(counts[row]) for row in rows) for rows in ((0, 1), (2, 3))
+    ]
+    assert by_task == pytest.approx(measured)
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"colour": None}, "colour was {'name': 'shades_of_grey', 'power': 4}, is None"),
+        ({"colour_settings#shades_of_grey#power": 6}, "is {'name': 'shades_of_grey', 'power': 6}"),
+        ({"stain_jitter": 0}, "stain_jitter was 0.05, is None"),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_colours(
+    coloured: dict[str, Any], refusal: Callable[..., str], change: dict[str, Any], part: str
+) -> None:
+    last = refusal({**coloured, **change})
+    assert "has learnt with other settings" in last
+    assert part in last
