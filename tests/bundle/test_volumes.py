@@ -23,19 +23,19 @@ from scripts.tasks.generated_volumes import SHAPES, draw_volume
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 CONFIGS = ("configs/train.json", "configs/networks/resnet18_3d.json", "configs/datasets/generated_volumes.json")
-# the smaller backbone, adapters at two sites, volumes of half their side: about 10 seconds
+# the smaller backbone, adapters at two sites, volumes of less than half their side: about 20 seconds
 TINY: dict[str, Any] = {
     "backbone": "resnet10_3d",
     "sites": ["layer2", "layer3"],
-    "image_size": 14,
-    "source#train_per_class": 12,
-    "source#test_per_class": 8,
+    "image_size": 12,
+    "source#train_per_class": 32,
+    "source#test_per_class": 16,
     "backbone_epochs": 6,
-    "adapter_epochs": 3,
-    "finetune_epochs": 10,
+    "adapter_epochs": 2,
+    "finetune_epochs": 8,
     "optimizer#lr": 0.02,
-    "finetune_optimizer#lr": 0.01,
-    "memory_size": 36,
+    "finetune_optimizer#lr": 0.02,
+    "memory_size": 60,
     "batch_size": 8,
     "device": "cpu",
 }
@@ -95,8 +95,8 @@ def test_old_tasks_are_known_better_than_by_chance(run: Path) -> None:
     metrics = json.loads((run / "metrics.json").read_text())
     assert [name for task in metrics["tasks"] for name in task["classes"]] == list(SHAPES)
     old = metrics["accuracy_matrix"][2][:2]
-    assert sum(old) / 2 > 1 / 6 + 0.05
-    assert metrics["memory_bytes"] > 36 * 28**3
+    assert sum(old) / 2 > 2 / 6
+    assert metrics["memory_bytes"] > 60 * 28**3
 
 
 def test_a_run_of_volumes_is_evaluated(run: Path, finish_run: Callable[..., None]) -> None:

@@ -53,7 +53,7 @@ def draw_volume(shape: str, seed: int, split: int, number: int) -> np.ndarray:
     points = np.stack(np.meshgrid(*[np.linspace(-1.2, 1.2, SIDE)] * 3, indexing="ij")).reshape(3, -1)
     inside = SHAPES[shape](*(turn @ (points - centre) / random.uniform(0.8, 1.1)))
     slope = random.uniform(-15, 15, 3) @ points
-    light = random.uniform(40, 80) + slope + random.uniform(60, 110) * inside + random.normal(0, 15, inside.size)
+    light = random.uniform(40, 80) + slope + random.uniform(60, 110) * inside + random.normal(0, 5, inside.size)
     return light.clip(0, 255).astype(np.uint8).reshape(SIDE, SIDE, SIDE)
 
 
