@@ -50,6 +50,8 @@ class ImageCache:
         """Keep a copy of the image if there is room."""
         if (preprocessing, reference) in self._images or get_worker_info() is not None:
             return
+        if self.used_bytes + image.nelement() + _OVERHEAD > self.max_bytes:  # not even as bytes
+            return
         kept = _as_bytes(image)
         size = kept.nbytes + _OVERHEAD
         if self.used_bytes + size <= self.max_bytes:
@@ -77,8 +79,9 @@ class ImageDataset(Dataset):
         first_repeated = self.transform.get_index_of_first(
             lambda t: isinstance(t, (RandomizableTrait, NormalizePixelsd)) or not isinstance(t, Transform)
         )
-        self._fixed = len(self.transform.transforms) if first_repeated is None else first_repeated
-        self._preprocessing = _fingerprint(self.transform.transforms[: self._fixed])
+        self._fixed = self.transform.transforms[:first_repeated]
+        self._repeated = [] if first_repeated is None else self.transform.transforms[first_repeated:]
+        self._preprocessing = _fingerprint(self._fixed)
 
     def set_data(self, data: Sequence[Item]) -> None:
         """Replace the items; what the cache keeps stays."""
@@ -87,8 +90,8 @@ class ImageDataset(Dataset):
     def _transform(self, index: int) -> dict[str, Any]:
         index = range(len(self.data))[index]
         item = self.data[index]
-        result = self.transform({"image": self._preprocessed(item["image"])}, start=self._fixed)
-        return {"image": _plain(result["image"]), "label": item["label"], "index": index}
+        image = _applied(self._repeated, self._preprocessed(item["image"]))
+        return {"image": image, "label": item["label"], "index": index}
 
     def _preprocessed(self, reference: str) -> torch.Tensor:
         """Return a tensor of its own, which the random part may change."""
@@ -101,7 +104,7 @@ class ImageDataset(Dataset):
 
     def _decoded(self, reference: str) -> torch.Tensor:
         try:
-            return _plain(self.transform({"image": reference}, end=self._fixed)["image"])
+            return _applied(self._fixed, reference)
         except Exception as error:  # a loader's worker hands on what was raised, without its causes
             user_error = find_user_error(error)
             if user_error is None:
@@ -115,9 +118,15 @@ def _as_bytes(image: torch.Tensor) -> torch.Tensor:
     return packed if torch.equal(packed.to(image.dtype), image) else image.clone(memory_format=torch.contiguous_format)
 
 
-def _plain(image: torch.Tensor) -> torch.Tensor:
-    """Drop MONAI's metadata, which costs memory and time and is not read."""
-    return image.as_subclass(torch.Tensor)
+def _applied(transforms: Sequence[Any], image: str | torch.Tensor) -> torch.Tensor:
+    """Apply transforms one after the other, and drop MONAI's metadata, which costs memory and time and is not read.
+
+    What `Compose` does besides, for lazy transforms and lists of images, would cost as much as a small image's own.
+    """
+    data: dict[str, Any] = {"image": image}
+    for transform in transforms:
+        data = transform(data)
+    return data["image"].as_subclass(torch.Tensor)
 
 
 def _fingerprint(transforms: Sequence[Any]) -> str:

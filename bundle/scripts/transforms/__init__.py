@@ -10,7 +10,7 @@ from scripts.transforms.colour import (
     make_colour,
 )
 from scripts.transforms.npz import npz_array, npz_names
-from scripts.transforms.pixels import LoadPixelsd, NormalizePixelsd
+from scripts.transforms.pixels import LoadPixelsd, NormalizePixelsd, ResizePixelsd
 from scripts.transforms.reader import (
     ReferenceReader,
     RGBReader,
@@ -30,6 +30,7 @@ __all__ = [
     "RGBReader",
     "RandStainJitterd",
     "ReferenceReader",
+    "ResizePixelsd",
     "ShadesOfGreyd",
     "StainNormalisationd",
     "VolumeReader",

@@ -201,4 +201,4 @@ def _to_rgb(file: ImageFile.ImageFile, name: str) -> np.ndarray:
         image = image.convert("RGBA")
         if image.getchannel("A").getextrema()[0] != 255:
             raise UserError(f"image {name} is transparent in parts: save it without an alpha channel")
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
