@@ -72,6 +72,17 @@ def test_metadata_is_that_of_the_network() -> None:
     jsonschema.validate(fitted, schema)
 
 
+def test_metadata_of_a_network_of_volumes_has_one_channel_and_three_sides() -> None:
+    description = {**DESCRIPTION, "backbone": "resnet18_3d", "image_size": 28, "mean": [0.5], "std": [0.5]}
+    fitted = fitted_metadata(metadata(), description, METRICS)
+    image = fitted["network_data_format"]["inputs"]["image"]
+    assert image["spatial_shape"] == [28, 28, 28]
+    assert image["num_channels"] == len(image["channel_def"]) == 1
+    assert image["value_range"] == [-1.0, 1.0]
+    assert fitted["image_classes"].startswith("volumes of 28 x 28 x 28 pixels")
+    jsonschema.validate(fitted, json.loads((ROOT / "tests" / "bundle" / "metadata_schema.json").read_text()))
+
+
 def inference() -> dict[str, Any]:
     content: dict[str, Any] = json.loads((ROOT / "bundle" / "configs" / "inference.json").read_text())
     return content

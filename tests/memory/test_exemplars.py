@@ -18,6 +18,7 @@ from torch import Tensor
 from scripts.errors import UserError
 from scripts.memory import CopyStore, ExemplarMemory, select
 from scripts.tasks import Item
+from scripts.transforms import read_volume
 
 
 @pytest.fixture
@@ -150,6 +151,22 @@ def test_an_npz_entry_is_copied_as_a_lossless_png(npz: str, tmp_path: Path) -> N
     with Image.open(kept["image"]) as image:
         assert np.array_equal(np.asarray(image), np.load(npz.split("#")[0])["train_images"][2])
     assert stat.S_IMODE(Path(kept["image"]).stat().st_mode) == 0o600
+
+
+def test_a_volume_is_copied_as_an_npy_file_and_forgotten_by_its_reference(tmp_path: Path) -> None:
+    volumes = np.random.default_rng(0).integers(0, 256, (4, 5, 6, 7), dtype=np.uint8)
+    np.savez(tmp_path / "some.npz", train_images=volumes)
+    reference = f"{tmp_path}/some.npz#train/2"
+    memory = ExemplarMemory(4, exemplars="copies", folder=str(tmp_path / "copies"))
+    memory.add([{"image": reference, "label": 0}], torch.ones(1, 2), 1)
+    (kept,) = memory.items()
+    assert np.array_equal(read_volume(kept["image"]), volumes[2])
+    assert memory.bytes() == Path(kept["image"]).stat().st_size
+    assert CopyStore(str(tmp_path / "copies")).keep(kept)["image"] == kept["image"], "a copy of a copy is the same file"
+    paths = ExemplarMemory(4)
+    paths.add([{"image": reference, "label": 0}], torch.ones(1, 2), 1)
+    assert paths.bytes() == volumes[2].nbytes
+    assert memory.forget([reference]) == paths.forget([reference]) == 1
 
 
 def test_sweeping_removes_only_what_is_not_kept(copies: ExemplarMemory, tmp_path: Path) -> None:

@@ -15,21 +15,28 @@ def test_an_adapter_has_18cc_plus_6c_plus_1_parameters(channels: int) -> None:
     assert count == 18 * channels**2 + 6 * channels + 1
 
 
+@pytest.mark.parametrize("channels", [1, 24])
+def test_an_adapter_of_volumes_has_54cc_plus_6c_plus_1_parameters(channels: int) -> None:
+    count = sum(parameter.numel() for parameter in make_adapter("conv", channels, spatial_dims=3).parameters())
+    assert count == 54 * channels**2 + 6 * channels + 1
+
+
 def test_the_bottleneck_has_a_quarter_of_the_width() -> None:
     count = sum(parameter.numel() for parameter in make_adapter("conv_bottleneck", 64).parameters())
     assert count == 2 * 9 * 64 * 16 + 3 * (64 + 16) + 1
 
 
 @pytest.mark.parametrize("name", ["conv", "conv_bottleneck"])
-@pytest.mark.parametrize("shape", [(2, 8, 3, 3), (1, 8, 7, 4), (3, 8, 14, 14)])
+@pytest.mark.parametrize("shape", [(2, 8, 3, 3), (1, 8, 7, 4), (3, 8, 14, 14), (2, 8, 3, 3, 3), (1, 8, 7, 4, 5)])
 @pytest.mark.parametrize("training", [True, False])
-def test_height_and_width_are_kept(name: str, shape: tuple[int, ...], training: bool) -> None:
-    assert make_adapter(name, 8).train(training)(torch.randn(shape)).shape == shape
+def test_every_side_is_kept(name: str, shape: tuple[int, ...], training: bool) -> None:
+    assert make_adapter(name, 8, len(shape) - 2).train(training)(torch.randn(shape)).shape == shape
 
 
-def test_a_map_below_three_pixels_does_not_go_through() -> None:
+@pytest.mark.parametrize("shape", [(1, 8, 2, 3), (1, 8, 3, 2, 3)])
+def test_a_map_below_three_pixels_does_not_go_through(shape: tuple[int, ...]) -> None:
     with pytest.raises(RuntimeError):
-        make_adapter("conv", 8)(torch.randn(1, 8, 2, 3))
+        make_adapter("conv", 8, len(shape) - 2)(torch.randn(shape))
 
 
 def test_a_new_adapter_is_nearly_the_identity_yet_learns() -> None:
@@ -46,12 +53,15 @@ def weights(adapter: torch.nn.Module) -> list[torch.Tensor]:
     return [parameter for parameter in adapter.parameters() if parameter.dim() != 1]
 
 
-def test_the_adapter_follows_its_equation() -> None:
+@pytest.mark.parametrize("dims", [2, 3])
+def test_the_adapter_follows_its_equation(dims: int) -> None:
     torch.manual_seed(0)
-    adapter, x = make_adapter("conv", 4).eval(), torch.randn(2, 4, 5, 5)
+    adapter, x = make_adapter("conv", 4, dims).eval(), torch.randn(2, 4, *[5] * dims)
+    convolution = {2: torch.nn.functional.conv2d, 3: torch.nn.functional.conv3d}[dims]
+    transposed = {2: torch.nn.functional.conv_transpose2d, 3: torch.nn.functional.conv_transpose3d}[dims]
     down, norm, _, up, last, _ = adapter.layers
-    inner = norm(torch.nn.functional.conv2d(x, down.weight, down.bias)).relu()
-    outer = last(torch.nn.functional.conv_transpose2d(inner, up.weight, up.bias)).relu()
+    inner = norm(convolution(x, down.weight, down.bias)).relu()
+    outer = last(transposed(inner, up.weight, up.bias)).relu()
     assert torch.equal(adapter(x), x + 0.02 * outer)
 
 

@@ -18,6 +18,7 @@ from torchvision.models import get_model
 from scripts.errors import UserError
 from scripts.networks import SITES, AdaptedBackbone, ContinualNet, normalisation
 
+IMAGES = [name for name in SITES if not name.endswith("_3d")]  # torchvision's; those of volumes are in test_volumes.py
 # METHODS: name, channels before each site, parameters of one task's adapters
 TABLE = [
     ("resnet18", [64, 64, 128, 256], 1_625_092),
@@ -76,7 +77,7 @@ def test_sites_and_adapters_are_the_published_ones(name: str, channels: list[int
     assert sum(counts) == parameters
 
 
-@pytest.mark.parametrize("name", list(SITES))
+@pytest.mark.parametrize("name", IMAGES)
 def test_without_adapters_the_features_are_torchvisions(name: str, tmp_path: Path, tiny: SimpleNamespace) -> None:
     model = get_model(name, weights=None).eval()
     tiny.randomise(model)
@@ -127,12 +128,14 @@ def test_an_unknown_site_is_refused_with_the_choice(site: str) -> None:
 
 @pytest.mark.parametrize("ask", [AdaptedBackbone, ContinualNet, normalisation])
 def test_an_unknown_backbone_is_refused_with_the_choice(ask: Callable[[str], object]) -> None:
-    with pytest.raises(UserError, match="unknown backbone 'vgg16': choose one of resnet18, .*efficientnet_b0"):
+    with pytest.raises(
+        UserError, match="unknown backbone 'vgg16': choose one of resnet18, .*efficientnet_b0, .*resnet18_3d"
+    ):
         ask("vgg16")
 
 
 def test_normalisation_is_that_of_torchvisions_weights() -> None:
-    for name in SITES:
+    for name in IMAGES:
         assert normalisation(name) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
 

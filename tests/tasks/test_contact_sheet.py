@@ -55,6 +55,14 @@ def test_training_stands_above_test_and_broken_images_are_left_out(task: Task, t
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
+def test_of_a_volume_the_middle_slice_is_shown(tmp_path: Path) -> None:
+    volume = np.zeros((5, TILE, TILE), np.uint8)
+    volume[2] = 77
+    np.save(tmp_path / "volume.npy", volume)
+    sheet = contact_sheet("title", {"training": [str(tmp_path / "volume.npy")]}, 1, 1, TILE)
+    assert (np.array(sheet.convert("RGB")) == 77).all(axis=2).sum() == TILE * TILE
+
+
 def test_images_are_chosen_at_even_distances(tmp_path: Path) -> None:
     images = [item["image"] for item in shades(tmp_path, 0, range(10, 210, 20))]
     sheet = contact_sheet("title", {"training": images}, 5, 8, TILE)

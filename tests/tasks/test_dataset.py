@@ -17,7 +17,7 @@ from PIL import Image
 from scripts.errors import UserError, describe
 from scripts.tasks import ImageCache, ImageDataset, Item
 from scripts.tasks.dataset import _OVERHEAD
-from scripts.transforms import LoadRGBd, NormalizeRGBd, RGBReader
+from scripts.transforms import LoadPixelsd, NormalizePixelsd, RGBReader
 
 SIZE = 8
 BYTES = 3 * SIZE * SIZE * 4 + _OVERHEAD
@@ -95,7 +95,7 @@ def test_the_cache_never_exceeds_its_bound(items: list[Item], room: int) -> None
 
 
 def _unresized(*more: Any) -> Compose:
-    return Compose([LoadRGBd("image"), *more])
+    return Compose([LoadPixelsd("image", RGBReader()), *more])
 
 
 def test_an_image_that_was_not_resized_is_kept_as_bytes(items: list[Item]) -> None:
@@ -118,9 +118,9 @@ def test_what_bytes_cannot_hold_is_kept_whole(items: list[Item], change: Any) ->
 
 def test_the_normalisation_is_done_anew_each_time(items: list[Item]) -> None:
     cache = ImageCache()
-    normal = NormalizeRGBd("image", [0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
+    normal = NormalizePixelsd("image", [0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
     cached = ImageDataset(items, _unresized(normal), cache)
-    other = ImageDataset(items, _unresized(NormalizeRGBd("image", [0.0] * 3, [1.0] * 3)), cache)
+    other = ImageDataset(items, _unresized(NormalizePixelsd("image", [0.0] * 3, [1.0] * 3)), cache)
     plain = ImageDataset(items, _unresized(normal))
     for _ in range(2):
         assert torch.equal(cached[0]["image"], plain[0]["image"])

@@ -11,6 +11,7 @@ from PIL import Image
 
 from scripts.tasks import Task
 from scripts.tasks.examine import TEST, TRAINING, Examined, examine, pixel_hash
+from scripts.transforms import VolumeReader
 
 
 def one_task(images: list[str], test: list[str]) -> Task:
@@ -45,7 +46,16 @@ def test_size_and_mode_are_those_of_the_file(mode: str, tmp_path: Path) -> None:
     path = str(tmp_path / "image.png")
     Image.new("RGB", (7, 5), (9, 99, 199)).convert(mode).save(path)
     (found,) = examine([one_task([path], [])])
-    assert (found.width, found.height, found.mode) == (7, 5, mode)
+    assert (found.size, found.mode) == ((7, 5), mode)
+
+
+def test_a_volume_has_three_sides_and_only_its_own_reader_takes_it(tmp_path: Path) -> None:
+    path = str(tmp_path / "volume.npy")
+    np.save(path, np.zeros((5, 6, 7), np.uint8))
+    (found,) = examine([one_task([path], [])], VolumeReader().pixels)
+    assert (found.size, found.mode, found.fault) == ((5, 6, 7), "L", "")
+    (refused,) = examine([one_task([path], [])])
+    assert "is a volume: use a backbone for volumes" in refused.fault
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -55,7 +65,7 @@ def test_images_come_in_the_order_of_the_tasks_and_broken_ones_are_named(
     tasks = tiny.tasks(tmp_path)
     broken = Path(tasks[0].train[1]["image"])
     broken.write_bytes(broken.read_bytes()[:300])
-    found = examine(tasks, workers)
+    found = examine(tasks, workers=workers)
     assert [(image.task, image.split, image.item) for image in found] == [
         (number, split, item)
         for number, task in enumerate(tasks)

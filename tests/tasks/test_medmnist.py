@@ -12,7 +12,7 @@ from medmnist.info import INFO
 
 from scripts.errors import UserError
 from scripts.tasks import MedMnist, check_images, make_tasks
-from scripts.transforms import read_rgb
+from scripts.transforms import read_rgb, read_volume
 
 REAL = (
     ("bloodmnist_rebuilt_28.npz", 8, 11967, 3415),
@@ -20,9 +20,6 @@ REAL = (
     ("pneumoniamnist_rebuilt.npz", 2, 4708, 624),
     ("breastmnist_rebuilt_28.npz", 2, 547, 155),
 )
-
-
-TWO_DIMENSIONAL = sorted(name for name in INFO if not name.endswith("3d"))
 
 
 def _arrays(classes: int = 3, each: int = 4, grey: bool = False) -> dict[str, Any]:
@@ -67,6 +64,20 @@ def test_a_chain_of_colour_and_grey_has_a_task_for_each_file(tmp_path: Path) -> 
     assert check_images([item for task in tasks for item in (*task.train, *task.test)])
 
 
+def test_volumes_are_a_task_a_file_with_the_published_names(tmp_path: Path) -> None:
+    split = [["organmnist3d/liver"], ["vesselmnist3d/vessel", "vesselmnist3d/aneurysm"]]
+    volumes = np.random.default_rng(0).integers(0, 256, (4, 6, 6, 6), dtype=np.uint8)
+    files = ["organmnist3d_own.npz", "vesselmnist3d_own.npz"]
+    for file in files:
+        _save(tmp_path / file, **{**_arrays(2, 2), "train_images": volumes, "test_images": volumes})
+    tasks = make_tasks(MedMnist(str(tmp_path), files), split)
+    assert [list(task.classes) for task in tasks] == split
+    assert np.array_equal(read_volume(tasks[0].train[1]["image"]), volumes[2])
+    assert check_images(tasks[1].test, read=read_volume) == list(tasks[1].test)
+    with pytest.raises(UserError, match="4 of 4 images cannot be used .many_pictures 4., the first: .* is a volume"):
+        check_images(tasks[1].test)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -107,10 +118,11 @@ def test_of_several_findings_only_images_with_one_are_taken(tmp_path: Path) -> N
         )
 
 
-@pytest.mark.parametrize("name", TWO_DIMENSIONAL)
+@pytest.mark.parametrize("name", sorted(INFO))
 def test_a_set_given_by_name_is_looked_for_under_its_published_name(tmp_path: Path, name: str) -> None:
-    for size, file in ((28, f"{name}.npz"), (224, f"{name}_224.npz")):
-        md5 = INFO[name]["MD5" if size == 28 else "MD5_224"]
+    largest = 64 if name.endswith("3d") else 224
+    for size, file in ((28, f"{name}.npz"), (largest, f"{name}_{largest}.npz")):
+        md5 = INFO[name]["MD5" if size == 28 else f"MD5_{size}"]
         with pytest.raises(UserError, match=f"data file {tmp_path}/{file} is missing: get https://.*{file}.*{md5}"):
             MedMnist(str(tmp_path), name, size).groups()
 
@@ -145,8 +157,10 @@ def test_a_missing_set_is_downloaded_with_its_checksum(
 def test_an_unknown_set_or_size_is_answered_with_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no MedMNIST set 'bloodmnst': choose .*bloodmnist.*or give an npz file"):
         MedMnist(str(tmp_path), "bloodmnst").groups()
-    with pytest.raises(UserError, match="file_size is 32: MedMNIST has images of 28, 64, 128, 224 px"):
-        MedMnist(str(tmp_path), "bloodmnist", 32)
+    with pytest.raises(UserError, match="size is 32: MedMNIST has bloodmnist with 28, 64, 128, 224 px a side"):
+        MedMnist(str(tmp_path), "bloodmnist", 32).groups()
+    with pytest.raises(UserError, match="size is 128: MedMNIST has organmnist3d with 28, 64 px a side"):
+        MedMnist(str(tmp_path), "organmnist3d", 128).groups()
 
 
 def test_a_label_beyond_the_known_classes_is_refused(tmp_path: Path) -> None:

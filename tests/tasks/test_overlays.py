@@ -144,15 +144,36 @@ def test_skin40_names_its_classes_after_their_folders(tmp_path: Path) -> None:
     assert [task.classes[0] for task in tasks] == ["Disease_0", "Disease_10", "Disease_20", "Disease_30"]
 
 
-def test_medmnist_is_a_chain_of_sets_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sets = {"bloodmnist": 8, "organamnist": 11, "pathmnist": 9, "tissuemnist": 8}
-    for name, classes in sets.items():
-        arrays = {f"{split}_images": np.zeros((classes, 8, 8), np.uint8) for split in ("train", "val", "test")}
+CHAINS = {
+    "medmnist": {"bloodmnist": 8, "organamnist": 11, "pathmnist": 9, "tissuemnist": 8},
+    "medmnist3d": {
+        **{"organmnist3d": 11, "nodulemnist3d": 2, "adrenalmnist3d": 2},
+        **{"fracturemnist3d": 3, "vesselmnist3d": 2, "synapsemnist3d": 2},
+    },
+}
+
+
+@pytest.mark.parametrize(("overlay", "sides"), [("medmnist", (8, 8)), ("medmnist3d", (8, 8, 8))])
+def test_medmnist_is_a_chain_of_sets_by_name(
+    overlay: str, sides: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, classes in CHAINS[overlay].items():
+        arrays = {f"{split}_images": np.zeros((classes, *sides), np.uint8) for split in ("train", "val", "test")}
         labels = {f"{split}_labels": np.arange(classes)[:, None] for split in ("train", "val", "test")}
         np.savez_compressed(tmp_path / f"{name}.npz", **arrays, **labels)
         monkeypatch.setitem(INFO[name], "MD5", hashlib.md5((tmp_path / f"{name}.npz").read_bytes()).hexdigest())
-    tasks = _tasks(_parser("medmnist", dataset_dir=str(tmp_path)))
-    assert {task.name: len(task.classes) for task in tasks} == sets
+    tasks = _tasks(_parser(overlay, dataset_dir=str(tmp_path)))
+    assert {task.name: len(task.classes) for task in tasks} == CHAINS[overlay]
+
+
+def test_left_and_right_organs_are_not_flipped() -> None:
+    assert _parser("medmnist3d")["random_transforms"] == []
+
+
+def test_generated_volumes_are_three_tasks(tmp_path: Path) -> None:
+    parser = _parser("generated_volumes", dataset_dir=str(tmp_path))
+    parser["source"].update(train_per_class=2, test_per_class=1)
+    assert [task.classes for task in _tasks(parser)] == [("ball", "rod"), ("cube", "ring"), ("shell", "plate")]
 
 
 @pytest.mark.parametrize("name", ["imagenet100", "imagenet1000"])

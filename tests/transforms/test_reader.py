@@ -17,12 +17,13 @@ from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, Resized
 from PIL import Image
 
 from scripts.errors import UserError, find_user_error
-from scripts.transforms import RGBReader, read_rgb, stored_mode
+from scripts.transforms import RGBReader, VolumeReader, read_rgb, read_volume, stored_mode
 
 ROWS, COLUMNS = 40, 60
 PIXELS = np.random.default_rng(0).integers(0, 256, (ROWS, COLUMNS, 3), dtype=np.uint8)
 COLOUR = Image.fromarray(PIXELS)
 GREY = Image.fromarray(PIXELS[..., 0])
+VOLUME = np.random.default_rng(1).integers(0, 256, (5, 6, 7), dtype=np.uint8)
 
 
 @pytest.fixture(params=[True, False], ids=["meta", "plain"])
@@ -186,3 +187,51 @@ def test_what_is_refused_is_not_read_by_another_reader(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError) as error:
         _load()({"image": _save(_transparent("RGBA"), tmp_path / "odd.png")})
     assert "odd.png is transparent in parts" in str(find_user_error(error.value))
+
+
+@pytest.fixture
+def volumes(tmp_path: Path) -> list[str]:
+    """One volume, in an npz file and in an npy file."""
+    np.savez(tmp_path / "set.npz", train_images=VOLUME[None], test_images=PIXELS[None])
+    np.save(tmp_path / "volume.npy", VOLUME)
+    return [f"{tmp_path}/set.npz#train/0", f"{tmp_path}/volume.npy"]
+
+
+def test_a_volume_keeps_depth_height_and_width(volumes: list[str], tracked: bool) -> None:
+    load = Compose(
+        [
+            LoadImaged(keys="image", reader=VolumeReader(), image_only=True),
+            EnsureChannelFirstd(keys="image", channel_dim=-1),
+        ]
+    )
+    for reference in volumes:
+        assert np.array_equal(read_volume(reference), VOLUME)
+        assert stored_mode(reference) == "L"
+        assert np.array_equal(np.asarray(load({"image": reference})["image"]), VOLUME[None])
+
+
+def test_a_volume_is_no_picture_and_a_picture_no_volume(volumes: list[str], tmp_path: Path) -> None:
+    for reference in volumes:
+        with pytest.raises(UserError, match=f"image {reference} is a volume: use a backbone for volumes"):
+            read_rgb(reference)
+    for reference in (f"{tmp_path}/set.npz#test/0", _save(COLOUR, tmp_path / "colour.png")):
+        with pytest.raises(UserError, match=f"image {reference} is no volume: use a backbone for images"):
+            read_volume(reference)
+
+
+@pytest.mark.parametrize("array", [VOLUME.astype(np.float32), VOLUME[0], VOLUME[None], VOLUME[:0]])
+def test_an_array_that_is_no_8_bit_volume_is_refused(array: np.ndarray, tmp_path: Path) -> None:
+    np.save(tmp_path / "odd.npy", array)
+    with pytest.raises(UserError, match=r"odd.npy is \w+ \[.*\]: it must be uint8 \[D, H, W\]"):
+        read_volume(f"{tmp_path}/odd.npy")
+
+
+def test_a_broken_pickled_or_missing_volume_is_named(tmp_path: Path) -> None:
+    np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
+    np.save(tmp_path / "cut.npy", VOLUME)
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "cut.npy").read_bytes()[:200])
+    for name in ("objects", "cut"):
+        with pytest.raises(UserError, match=f"{name}.npy cannot be read"):
+            read_volume(f"{tmp_path}/{name}.npy")
+    with pytest.raises(UserError, match="gone.npy is missing"):
+        read_volume(f"{tmp_path}/gone.npy")

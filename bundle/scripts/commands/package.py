@@ -15,11 +15,13 @@ from scripts.commands.terminal import end
 from scripts.errors import UserError
 from scripts.files import write_atomically
 from scripts.inference.model import DESCRIPTION, WEIGHTS, load_classifier
+from scripts.networks.backbones import spatial_dims
 from scripts.networks.classifier import class_names, read_description
 
 FOLDERS = ("configs", "docs", "scripts")
 METADATA = "configs/metadata.json"
 INFERENCE = "configs/inference.json"
+VOLUMES = "configs/inference_volumes.json"  # what differs for volumes
 COLOUR = "scripts.transforms.make_colour"
 FIGURES = ("final_accuracy", "average_accuracy", "final_mean_class_recall", "average_mean_class_recall")
 DATE = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can hold: the same run gives the same bytes
@@ -73,13 +75,17 @@ def fitted_metadata(
     fitted: dict[str, Any] = json.loads(json.dumps(metadata))
     tensors = fitted["network_data_format"]
     image, prediction = tensors["inputs"]["image"], tensors["outputs"]["pred"]
-    image["spatial_shape"] = [side, side]
+    image["spatial_shape"] = [side] * spatial_dims(description["backbone"])
     image["value_range"] = _value_range(description["mean"], description["std"])
     prediction["num_channels"] = len(classes)
     prediction["channel_def"] = {str(number): name for number, name in enumerate(classes)}
+    kind, channels = "RGB images", "red, green and blue"
+    if len(image["spatial_shape"]) == 3:
+        kind, channels, fitted["data_type"] = "volumes", "all voxels", "npy"
+        image.update(format="grey", num_channels=1, channel_def={"0": "intensity"})
     fitted["image_classes"] = (
-        f"RGB images of {side} x {side} pixels, {_colour(description)}scaled to 0..1 and normalised with the mean "
-        f"{description['mean']} and the standard deviation {description['std']} of red, green and blue"
+        f"{kind} of {' x '.join(map(str, image['spatial_shape']))} pixels, {_colour(description)}scaled to 0..1 and "
+        f"normalised with the mean {description['mean']} and the standard deviation {description['std']} of {channels}"
     )
     if description["data"] != "generated":
         fitted["data_source"] = f"the data set '{description['data']}'; see docs/data_license.txt"
@@ -135,7 +141,10 @@ def _model(run: Path, root: Path) -> dict[str, bytes]:
     metrics = _read(run / "metrics.json")
     if metrics["classes"] != class_names(description):
         raise UserError(f"the run in {run} is not finished: its model and its metrics.json differ; finish it first")
-    inference = fitted_inference(_read(root / INFERENCE), description)
+    inference = _read(root / INFERENCE)
+    if spatial_dims(description["backbone"]) == 3:
+        inference.update(_read(root / VOLUMES))
+    inference = fitted_inference(inference, description)
     metadata = fitted_metadata(_read(root / METADATA), description, metrics)
     return {
         f"models/{WEIGHTS}": (run / WEIGHTS).read_bytes(),

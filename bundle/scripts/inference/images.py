@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ignite.engine import Engine, Events
 from monai.data import Dataset
 
@@ -16,19 +17,22 @@ from scripts.decoding.presentation import split_reference
 from scripts.decoding.reasons import ImageRefused, Reason
 from scripts.errors import UserError
 from scripts.files import write_csv
-from scripts.transforms.reader import read_rgb
+from scripts.transforms.reader import RGBReader, read_rgb
 from scripts.transforms.scans import is_scan, make_selection
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = RGBReader.suffixes
 REFUSED = "refused.csv"
 WORKERS = 4
 
 
-def find_images(folder: str, presentation: Mapping[str, Any] | None = None) -> list[dict[str, str]]:
+def find_images(
+    folder: str, suffixes: Sequence[str] = IMAGE_SUFFIXES, presentation: Mapping[str, Any] | None = None
+) -> list[dict[str, str]]:
     """List the images in a folder and the folders within, sorted by name; hidden files are left out.
 
     Args:
         folder: may be missing, which :func:`require_images` complains of.
+        suffixes: how the names of images end, in lower case.
         presentation: of DICOM and NIfTI files, which are recognised by their content; ``None``: they are left out.
 
     Returns:
@@ -47,7 +51,7 @@ def find_images(folder: str, presentation: Mapping[str, Any] | None = None) -> l
         if selection is not None and is_scan(str(path)):
             references, _ = selection.references(str(path))
             named += [{"image": image, "name": name + _picture(image)} for image in references]
-        elif path.suffix.lower() in IMAGE_SUFFIXES:
+        elif name.lower().endswith(tuple(suffixes)):
             named.append({"image": str(path), "name": name})
     return named
 
@@ -57,8 +61,13 @@ def _picture(reference: str) -> str:
     return f"#{picture}" if picture else ""
 
 
-def require_images(items: Sequence[Any], folder: str) -> None:
+def require_images(items: Sequence[Any], folder: str, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> None:
     """Stop when there is nothing to classify.
+
+    Args:
+        items: what was found.
+        folder: where it was searched for.
+        suffixes: how the names of images end.
 
     Raises:
         UserError: says which folder is missing or empty.
@@ -67,7 +76,7 @@ def require_images(items: Sequence[Any], folder: str) -> None:
         raise UserError(f"image folder {folder} is missing: give one that exists (key 'dataset_dir')")
     if not items:
         raise UserError(
-            f"image folder {folder} has no images: put some there ({', '.join(IMAGE_SUFFIXES)}), "
+            f"image folder {folder} has no images: put some there ({', '.join(suffixes)}), "
             "or give another one (key 'dataset_dir'); DICOM and NIfTI are found with configs/scans.json"
         )
 
@@ -75,17 +84,19 @@ def require_images(items: Sequence[Any], folder: str) -> None:
 class ScreeningHandler:
     """Decode every image before the first is classified; what cannot be taken is left out and written down.
 
-    The rules are those of training (:func:`scripts.transforms.read_rgb`). ``refused.csv`` (image, code, reason) is
-    written each time, so that one of an earlier run cannot mislead.
+    The rules are those of training. ``refused.csv`` (image, code, reason) is written each time, so that one of an
+    earlier run cannot mislead.
 
     Args:
         dataset: its ``data`` are items with ``image`` and ``name``; refused ones are taken out.
         output_dir: where ``refused.csv`` goes.
+        read: decodes one image, as in training, or raises a :class:`scripts.errors.UserError`.
     """
 
-    def __init__(self, dataset: Dataset, output_dir: str) -> None:
+    def __init__(self, dataset: Dataset, output_dir: str, read: Callable[[str], np.ndarray] = read_rgb) -> None:
         self.dataset = dataset
         self.output_dir = Path(output_dir)
+        self.read = read
         self.logger = logging.getLogger(__name__)
 
     def attach(self, engine: Engine) -> None:
@@ -100,7 +111,7 @@ class ScreeningHandler:
         """
         items = list(self.dataset.data)
         with ThreadPoolExecutor(WORKERS) as pool:
-            faults = list(pool.map(_fault, items))
+            faults = list(pool.map(self._fault, items))
         refused = [(item["name"], *fault) for item, fault in zip(items, faults, strict=True) if fault]
         write_csv(self.output_dir / REFUSED, [("image", "code", "reason"), *refused])
         for _, _, fault in refused:
@@ -110,13 +121,12 @@ class ScreeningHandler:
             raise UserError(f"all {len(items)} images are refused: {self.output_dir / REFUSED} says why")
         engine.state.epoch_length = len(engine.data_loader)  # type: ignore[attr-defined]
 
-
-def _fault(item: dict[str, str]) -> tuple[str, str] | None:
-    """Say what is wrong with an image, by code and in words; ``None`` where nothing is."""
-    try:
-        read_rgb(item["image"])
-    except ImageRefused as error:
-        return error.reason.value, str(error)
-    except UserError as error:
-        return Reason.UNREADABLE.value, str(error)
-    return None
+    def _fault(self, item: dict[str, str]) -> tuple[str, str] | None:
+        """Say what is wrong with an image, by code and in words; ``None`` where nothing is."""
+        try:
+            self.read(item["image"])
+        except ImageRefused as error:
+            return error.reason.value, str(error)
+        except UserError as error:
+            return Reason.UNREADABLE.value, str(error)
+        return None

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from torch import Tensor
 
@@ -16,26 +17,43 @@ from scripts.errors import UserError
 from scripts.files import write_atomically
 from scripts.memory.selection import check_selection, select
 from scripts.tasks.task import Item
-from scripts.transforms.reader import read_rgb
+from scripts.transforms.reader import is_volume, read_rgb, read_volume
 from scripts.transforms.scans import file_of, is_scan
 
 PRIVATE = 0o600
 
 
 def image_bytes(image: str) -> bytes:
-    """Return an image as a file's bytes: the file itself, or a lossless PNG of what stands among other things.
+    """Return an image as a file's bytes: the file itself, or a lossless copy of what stands among other things.
 
-    That is an npz entry, and DICOM and NIfTI files, whose headers may name the patient.
+    That is an npz entry, and DICOM and NIfTI files, whose headers may name the patient: a PNG, of a volume an npy file.
     """
     if not _is_part(image):
         return Path(image).read_bytes()
     buffer = io.BytesIO()
-    Image.fromarray(read_rgb(image)).save(buffer, format="PNG")
+    if is_volume(image):
+        np.save(buffer, read_volume(image))
+    else:
+        Image.fromarray(read_rgb(image)).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
 def _is_part(image: str) -> bool:
     return ".npz#" in image or is_scan(image)
+
+
+def copy_suffix(image: str) -> str:
+    """Return how the name of a file with the bytes of `image_bytes` ends."""
+    if not _is_part(image):
+        return Path(image).suffix.lower()
+    return ".npy" if is_volume(image) else ".png"
+
+
+def stored_bytes(image: str) -> int:
+    """Return the bytes that an image takes as it is stored: of its file, of a part of one its pixels."""
+    if not _is_part(image):
+        return Path(image).stat().st_size
+    return read_volume(image).nbytes if is_volume(image) else read_rgb(image).nbytes
 
 
 def image_file(image: str) -> Path:
@@ -71,10 +89,9 @@ class CopyStore:
         self.folder = Path(folder)
 
     def keep(self, item: Item) -> Item:
-        """Copy the image and return an item that points at the copy: see :func:`image_bytes`."""
+        """Copy the image (see :func:`image_bytes`) and return an item that points at the copy."""
         content = image_bytes(item["image"])
-        suffix = ".png" if _is_part(item["image"]) else Path(item["image"]).suffix.lower()
-        path = self.folder / f"{hashlib.sha256(content).hexdigest()}{suffix}"
+        path = self.folder / f"{hashlib.sha256(content).hexdigest()}{copy_suffix(item['image'])}"
         if not path.is_file():
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             own = self.folder / f"{os.getpid()}.tmp"  # the processes of a distributed run copy the same images at once
@@ -191,10 +208,7 @@ class ExemplarMemory:
 
     def bytes(self) -> int:
         """Return the bytes of the exemplars as they are stored (an npz entry, DICOM or NIfTI: of its pixels)."""
-        return sum(
-            read_rgb(item["image"]).nbytes if _is_part(item["image"]) else Path(item["image"]).stat().st_size
-            for item in self.items()
-        )
+        return sum(stored_bytes(item["image"]) for item in self.items())
 
     def state_dict(self) -> dict[str, Any]:
         """Return which images are kept: references, no pixels."""

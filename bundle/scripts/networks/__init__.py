@@ -1,7 +1,7 @@
 """Networks: backbones with adapter sites, adapters, merging, heads, and the growing network."""
 
 from scripts.networks.adapters import ADAPTERS, AdaptedBlock, ConvAdapter, make_adapter
-from scripts.networks.backbones import SITES, normalisation
+from scripts.networks.backbones import SITES, normalisation, spatial_dims
 from scripts.networks.classifier import (
     PLAIN,
     AdaptedBackbone,
@@ -38,4 +38,5 @@ __all__ = [
     "merge",
     "normalisation",
     "read_description",
+    "spatial_dims",
 ]

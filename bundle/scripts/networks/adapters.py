@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from monai.networks.layers import Conv, Norm
 from torch import Tensor, nn
 
 from scripts.errors import UserError
@@ -15,45 +16,47 @@ START_SCALE = 0.02  # DynaMMo: a new adapter hardly changes the features at firs
 class ConvAdapter(nn.Module):
     """A residual adapter: ``x + alpha * ReLU(BN(ConvTranspose(ReLU(BN(Conv(x))))))``.
 
-    Height and width are kept (H, H - 2, H), so both must be at least 3.
-    Source: Qazi et al., DynaMMo (MIUA 2024), adapters; 18 c^2 + 6 c + 1 parameters for c channels at full width.
+    Height and width (and depth) are kept (H, H - 2, H), so each must be at least 3.
+    Source: Qazi et al., DynaMMo (MIUA 2024), adapters; 18 c^2 + 6 c + 1 parameters for c channels at full width, for
+    volumes 54 c^2 + 6 c + 1.
 
     Args:
         channels: channels c of the feature map.
         width: channels between the two convolutions.
+        spatial_dims: 2 for images, 3 for volumes.
     """
 
-    def __init__(self, channels: int, width: int) -> None:
+    def __init__(self, channels: int, width: int, spatial_dims: int = 2) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(channels, width, 3),
-            nn.BatchNorm2d(width),
+            Conv[Conv.CONV, spatial_dims](channels, width, 3),
+            Norm[Norm.BATCH, spatial_dims](width),
             nn.ReLU(),
-            nn.ConvTranspose2d(width, channels, 3),
-            nn.BatchNorm2d(channels),
+            Conv[Conv.CONVTRANS, spatial_dims](width, channels, 3),
+            Norm[Norm.BATCH, spatial_dims](channels),
             nn.ReLU(),
         )
         self.scale = nn.Parameter(torch.tensor(START_SCALE))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Adapt a feature map [B, c, H, W]."""
+        """Adapt a feature map [B, c, H, W], or [B, c, D, H, W]."""
         return x + self.scale * self.layers(x)
 
 
-ADAPTERS: dict[str, Callable[[int], nn.Module]] = {
-    "conv": lambda channels: ConvAdapter(channels, channels),
-    "conv_bottleneck": lambda channels: ConvAdapter(channels, max(1, channels // 4)),
+ADAPTERS: dict[str, Callable[[int, int], nn.Module]] = {
+    "conv": lambda channels, spatial_dims: ConvAdapter(channels, channels, spatial_dims),
+    "conv_bottleneck": lambda channels, spatial_dims: ConvAdapter(channels, max(1, channels // 4), spatial_dims),
 }
 
 
-def make_adapter(name: str, channels: int) -> nn.Module:
-    """Make a new adapter for a feature map of ``channels``.
+def make_adapter(name: str, channels: int, spatial_dims: int = 2) -> nn.Module:
+    """Make a new adapter for a feature map of ``channels`` and 2 or 3 spatial dimensions.
 
     Raises:
         UserError: as :func:`check_adapter`.
     """
     check_adapter(name)
-    return ADAPTERS[name](channels)
+    return ADAPTERS[name](channels, spatial_dims)
 
 
 def check_adapter(name: str) -> None:
@@ -79,7 +82,7 @@ class AdaptedBlock(nn.Module):
         self.block = block
 
     def forward(self, x: Tensor, branch: str) -> Tensor:
-        """Pass [B, c, H, W] through the adapter called ``branch``, where there is one, and through the block."""
+        """Pass a feature map through the adapter called ``branch``, where there is one, and through the block."""
         for name, adapter in self.adapters.items():  # a loop, not a look-up: TorchScript unrolls it
             if name == branch:
                 x = adapter(x)

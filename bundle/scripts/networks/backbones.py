@@ -1,4 +1,4 @@
-"""torchvision backbones as a chain of named blocks, with the sites before which an adapter can stand."""
+"""Backbones as a chain of named blocks, with the sites before which an adapter can stand."""
 
 from __future__ import annotations
 
@@ -14,16 +14,20 @@ from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 
 from scripts.errors import UserError
+from scripts.networks.volumes import DEPTHS, MEAN, STD, volume_resnet
 
-# Source: DynaMMo (arXiv 2404.14099); the names are torchvision's, an adapter stands before the named block.
+# Source: DynaMMo (arXiv 2404.14099); the names are torchvision's (of the 3-D ones MONAI's), an adapter stands before
+# the named block.
 SITES: dict[str, tuple[str, ...]] = {
     "resnet18": ("layer1", "layer2", "layer3", "layer4"),
     "resnet34": ("layer1", "layer2", "layer3", "layer4"),
     "resnet50": ("layer1", "layer2", "layer3", "layer4"),
     "mobilenet_v2": ("features.3", "features.5", "features.12", "features.15"),
     "efficientnet_b0": ("features.4", "features.5", "features.6", "features.8"),
+    "resnet10_3d": ("layer1", "layer2", "layer3", "layer4"),
+    "resnet18_3d": ("layer1", "layer2", "layer3", "layer4"),
 }
-MINIMUM_MAP = 3  # an adapter's unpadded 3x3 convolution needs at least this height and width
+MINIMUM_MAP = 3  # an adapter's unpadded convolution needs at least this side
 CLASSIFIERS = ("fc", "classifier")
 
 
@@ -37,15 +41,25 @@ def check_backbone(name: str) -> None:
         raise UserError(f"unknown backbone '{name}': choose one of {', '.join(SITES)} (key 'backbone')")
 
 
-def normalisation(name: str) -> tuple[list[float], list[float]]:
-    """Return mean and standard deviation (RGB, for pixels in 0..1) that torchvision's weights were trained with."""
+def spatial_dims(name: str) -> int:
+    """Return 3 for a backbone of volumes, 2 for one of images."""
     check_backbone(name)
+    return 3 if name in DEPTHS else 2
+
+
+def normalisation(name: str) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation for pixels in 0..1.
+
+    Of red, green and blue as torchvision's weights were trained with; one value each for backbones of volumes.
+    """
+    if spatial_dims(name) == 3:
+        return list(MEAN), list(STD)
     preset = get_model_weights(name).DEFAULT.transforms()
     return list(preset.mean), list(preset.std)
 
 
 def named_blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """List the blocks of a torchvision classifier in the order of its forward pass, without pooling and classifier."""
+    """List the blocks of a classifier in the order of its forward pass, without pooling and classifier."""
     blocks: list[tuple[str, nn.Module]] = []
     for name, module in model.named_children():
         if name == "features":
@@ -60,7 +74,7 @@ def segments(name: str, sites: Sequence[str] | None = None) -> tuple[nn.Sequenti
 
     Args:
         name: a key of :data:`SITES`.
-        sites: torchvision names of the blocks an adapter stands before, in any order; ``None``: the published ones.
+        sites: names of the blocks an adapter stands before, in any order; ``None``: those of :data:`SITES`.
 
     Returns:
         What stands before the first site, and a segment a site (from it up to the next one).
@@ -68,8 +82,7 @@ def segments(name: str, sites: Sequence[str] | None = None) -> tuple[nn.Sequenti
     Raises:
         UserError: for an unknown backbone or site.
     """
-    check_backbone(name)
-    blocks = named_blocks(get_model(name, weights=None))
+    blocks = named_blocks(volume_resnet(name) if spatial_dims(name) == 3 else get_model(name, weights=None))
     chosen = SITES[name] if sites is None else tuple(sites)
     known = [block for block, _ in blocks[1:]]
     for site in chosen:
@@ -85,13 +98,25 @@ def segments(name: str, sites: Sequence[str] | None = None) -> tuple[nn.Sequenti
     return stem, parts
 
 
+def black_image(network: nn.Module, side: int) -> Tensor:
+    """Return zeros of the shape of one image: [1, 3, side, side], or [1, 1, side, side, side] for volumes.
+
+    Args:
+        network: one whose first parameter is its first convolution's weight [out, in, kernel, kernel(, kernel)].
+        side: height and width, and depth of a volume.
+    """
+    weight = next(network.parameters())
+    return weight.new_zeros(1, weight.shape[1], *[side] * (weight.dim() - 2))
+
+
 def load_weights(name: str, weights: str, sha256: str | None = None) -> dict[str, Tensor]:
     """Return the state dict of pretrained weights, without the classifier.
 
     Args:
         name: the backbone.
         weights: a file (``.pth``, ``.pt``, ``.th``: loaded with ``weights_only``; ``.safetensors``), or the name of
-            torchvision weights (``DEFAULT``, ``IMAGENET1K_V1``, ...), which torchvision downloads and checks.
+            torchvision weights (``DEFAULT``, ``IMAGENET1K_V1``, ...), which torchvision downloads and checks. For
+            backbones of volumes only a file, MedicalNet's for one.
         sha256: the expected digest of the file, or its first digits; ``None``: not checked.
 
     Raises:
@@ -103,7 +128,7 @@ def load_weights(name: str, weights: str, sha256: str | None = None) -> dict[str
 
 
 def load_into(name: str, stem: nn.Module, parts: dict[str, nn.Sequential], state: dict[str, Tensor]) -> None:
-    """Load a torchvision ``state`` (without classifier) into the segments of :func:`segments`.
+    """Load a ``state`` (without classifier) into the segments of :func:`segments`.
 
     Raises:
         UserError: when an entry is missing, left over or of another shape; the message names the first one.
@@ -161,6 +186,11 @@ def _read(path: Path, sha256: str | None) -> dict[str, Tensor]:
 
 
 def _download(name: str, weights: str) -> dict[str, Tensor]:
+    if spatial_dims(name) == 3:
+        raise UserError(
+            f"backbone {name} has no weights called '{weights}': give the path of a file, such as MedicalNet's "
+            f"./resnet_{DEPTHS[name]}_23dataset.pth (key 'weights')"
+        )
     choices = get_model_weights(name)
     if weights not in choices.__members__:
         raise UserError(

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from monai.networks.layers import Pool
 from torch import Tensor, nn
 
 from scripts.errors import UserError
 from scripts.networks.adapters import AdaptedBlock, check_adapter, make_adapter
-from scripts.networks.backbones import MINIMUM_MAP, load_into, load_weights, segments
+from scripts.networks.backbones import MINIMUM_MAP, black_image, load_into, load_weights, segments, spatial_dims
 from scripts.networks.heads import make_head
 
 PLAIN = "backbone"  # the branch without adapters
+PROBE = 32  # side of the image whose maps are measured: a multiple of every stride
 
 
 class AdaptedBackbone(nn.Module):
     """A backbone whose segments can each have an adapter a branch; the stem is computed once for all branches.
 
     Args:
-        name: a torchvision name in :data:`scripts.networks.backbones.SITES`.
+        name: a name in :data:`scripts.networks.backbones.SITES`.
         sites: blocks an adapter stands before; ``None``: the published ones.
         adapter: a name in :data:`scripts.networks.adapters.ADAPTERS`; ``None``: no adapters.
         branches: the branches that a forward pass goes through.
@@ -40,24 +43,27 @@ class AdaptedBackbone(nn.Module):
             check_adapter(adapter)  # now, not once the backbone is trained
         self.stem, parts = segments(name, sites)
         self.blocks = nn.ModuleDict({site.replace(".", "_"): AdaptedBlock(part) for site, part in parts.items()})
-        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.name = name
         self.sites = tuple(parts)
         self.adapter = adapter
-        self.channels, self.width = self._measure()
+        shapes = self._measure()
+        self.spatial_dims = spatial_dims(name)
+        *self.channels, self.width = [shape[1] for shape in shapes]
+        self.strides = [PROBE // shape[-1] for shape in shapes[:-1]]
+        self.pool = nn.Sequential(Pool[Pool.ADAPTIVEAVG, self.spatial_dims](1), nn.Flatten())
         self.branches = list(branches)
         for branch in branches:
             self.add_branch(branch)
 
-    def _measure(self) -> tuple[list[int], int]:
-        """Return the channels before each site and the width of the features."""
-        channels: list[int] = []
+    def _measure(self) -> list[torch.Size]:
+        """Return the shapes of the maps before each site and of the last one, for an image of side :data:`PROBE`."""
         with torch.no_grad():
-            x = self.eval().stem(torch.zeros(1, 3, 64, 64))
+            x = self.eval().stem(black_image(self, PROBE))
+            shapes = [x.shape]
             for block in self.blocks.values():
-                channels.append(x.shape[1])
                 x = block(x, PLAIN)
-        return channels, x.shape[1]
+                shapes.append(x.shape)
+        return shapes
 
     def add_branch(self, branch: str) -> None:
         """Give every site a new adapter called ``branch`` (none where the backbone is not adapted)."""
@@ -66,10 +72,10 @@ class AdaptedBackbone(nn.Module):
         reference = next(self.parameters())
         for block, channels in zip(self.blocks.values(), self.channels, strict=True):
             assert isinstance(block, AdaptedBlock)
-            block.adapters[branch] = make_adapter(self.adapter, channels).to(reference)
+            block.adapters[branch] = make_adapter(self.adapter, channels, self.spatial_dims).to(reference)
 
     def load_pretrained(self, weights: str, sha256: str | None = None) -> None:
-        """Load torchvision weights by name or by file; see :func:`scripts.networks.backbones.load_weights`."""
+        """Load pretrained weights by name or by file; see :func:`scripts.networks.backbones.load_weights`."""
         parts = {site: block.block for site, block in zip(self.sites, self.blocks.values(), strict=True)}
         load_into(self.name, self.stem, parts, load_weights(self.name, weights, sha256))  # type: ignore[arg-type]
 
@@ -77,30 +83,21 @@ class AdaptedBackbone(nn.Module):
         """Refuse images too small for the adapters.
 
         Raises:
-            UserError: names the site whose feature map is smaller than 3 x 3, and the minimum.
+            UserError: names the site whose feature map has a side below 3, and the minimum.
         """
         if self.adapter is None:
             return
-        sizes, strides = self._map_sizes(size), self._map_sizes(size, probe=224)
-        for site, side, probe in reversed(list(zip(self.sites, sizes, strides, strict=True))):  # the last needs most
+        for site, stride in reversed(list(zip(self.sites, self.strides, strict=True))):  # the last needs most
+            side = math.ceil(size / stride)  # every convolution of a backbone is padded
             if side < MINIMUM_MAP:
-                minimum = (MINIMUM_MAP - 1) * (224 // probe) + 1
+                shown, needed = (" x ".join([str(number)] * self.spatial_dims) for number in (side, MINIMUM_MAP))
                 raise UserError(
-                    f"image_size {size} is too small for {self.name}: the map before {site} has {side} x {side} "
-                    f"pixels, an adapter needs {MINIMUM_MAP} x {MINIMUM_MAP}; use at least {minimum} (key 'image_size')"
+                    f"image_size {size} is too small for {self.name}: the map before {site} has {shown} pixels, an "
+                    f"adapter needs {needed}; use at least {(MINIMUM_MAP - 1) * stride + 1} (key 'image_size')"
                 )
 
-    def _map_sizes(self, size: int, probe: int | None = None) -> list[int]:
-        sizes: list[int] = []
-        with torch.no_grad():
-            x = self.stem(torch.zeros(1, 3, probe or size, probe or size))
-            for block in self.blocks.values():
-                sizes.append(x.shape[2])
-                x = block(x, PLAIN)
-        return sizes
-
     def forward(self, images: Tensor) -> Tensor:
-        """Map images [B, 3, H, W] to the features of every branch, [B, R, d]."""
+        """Map images [B, 3, H, W], or volumes [B, 1, D, H, W], to the features of every branch, [B, R, d]."""
         stem = self.stem(images)
         features: list[Tensor] = []
         for branch in self.branches:
@@ -112,10 +109,10 @@ class AdaptedBackbone(nn.Module):
 
 
 class Classifier(nn.Module):
-    """A trained network for inference: normalised images [B, 3, H, W] float32 to logits [B, C].
+    """A trained network for inference: normalised images [B, 3, H, W] or volumes [B, 1, D, H, W] to logits [B, C].
 
     Args:
-        backbone: a torchvision name.
+        backbone: a name in :data:`scripts.networks.backbones.SITES`.
         head: a name in :data:`scripts.networks.heads.HEADS`.
         tasks: ``[{"name": ..., "classes": [...]}, ...]`` in the order they were learnt.
         adapter: a name in :data:`scripts.networks.adapters.ADAPTERS`; ``None``: no adapters.
@@ -137,7 +134,7 @@ class Classifier(nn.Module):
         self.head = make_head(head, self.backbone.width, [len(task["classes"]) for task in tasks])
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map normalised images [B, 3, H, W] to logits [B, C]."""
+        """Map normalised images [B, 3, H, W], or volumes [B, 1, D, H, W], float32, to logits [B, C]."""
         return self.head(self.backbone(images))
 
 

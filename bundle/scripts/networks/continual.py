@@ -23,13 +23,13 @@ class ContinualNet(nn.Module):
     """A classifier that grows a task at a time.
 
     Args:
-        backbone: a torchvision name in :data:`scripts.networks.backbones.SITES`.
+        backbone: a name in :data:`scripts.networks.backbones.SITES`.
         head: a name in :data:`scripts.networks.heads.HEADS`.
         adapter: a name in :data:`scripts.networks.adapters.ADAPTERS`; ``None``: no adapters.
         weights: pretrained weights of the backbone, a file or a torchvision name; ``None``: untrained.
         weights_sha256: digest of the weights file, or its first digits.
         sites: blocks an adapter stands before; ``None``: the published ones.
-        image_size: side of the images, in pixels, checked against what the adapters need.
+        image_size: side of the images or volumes, in pixels, checked against what the adapters need.
         seed: of an untrained backbone's first weights.
     """
 
@@ -152,7 +152,7 @@ class ContinualNet(nn.Module):
         return {key: value for key, value in self.state_dict().items() if key.startswith(prefixes)}
 
     def forward(self, images: Tensor) -> Outputs:
-        """Map normalised images [B, 3, H, W] to :class:`Outputs`."""
+        """Map normalised images [B, 3, H, W], or volumes [B, 1, D, H, W], to :class:`Outputs`."""
         features = self.backbone(images)
         head = self.head
         return Outputs(
@@ -211,7 +211,7 @@ class ContinualNet(nn.Module):
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def normalisation(self) -> tuple[list[float], list[float]]:
-        """Return the mean and standard deviation of the backbone's pretraining."""
+        """Return the mean and standard deviation that images are normalised with, by backbone."""
         return normalisation(self.backbone.name)
 
     def _blocks(self) -> list[AdaptedBlock]:

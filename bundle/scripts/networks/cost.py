@@ -6,13 +6,14 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from scripts.networks.backbones import black_image
+
 
 def flops_per_image(network: nn.Module, image_size: int) -> int:
-    """Count the FLOPs (2 x multiply-adds) of one image [1, 3, image_size, image_size]."""
+    """Count the FLOPs (2 x multiply-adds) of one image, or volume, of side ``image_size``."""
     counter = FlopCounterMode(display=False)
-    image = torch.zeros(1, 3, image_size, image_size, device=next(network.parameters()).device)
     with torch.no_grad(), counter:
-        network.eval()(image)
+        network.eval()(black_image(network, image_size))
     return int(counter.get_total_flops())
 
 

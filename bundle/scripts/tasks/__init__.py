@@ -7,6 +7,7 @@ from scripts.tasks.cub200 import Cub200
 from scripts.tasks.dataset import ImageCache, ImageDataset
 from scripts.tasks.folders import ImageFolder, PathologyFolders
 from scripts.tasks.generated import ensure_generated
+from scripts.tasks.generated_volumes import GeneratedVolumes
 from scripts.tasks.holdout import HoldOut
 from scripts.tasks.isic import IsicChallenge
 from scripts.tasks.lists import Datalist, LabelsCsv, ListFiles
@@ -21,6 +22,7 @@ from scripts.tasks.task import Group, Item, Source, Task
 from scripts.tasks.tiny_imagenet import TinyImageNet
 
 __all__ = [
+    "GeneratedVolumes",
     "Cifar",
     "Cub200",
     "Datalist",

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+
+import numpy as np
 
 from scripts.decoding.reasons import ImageRefused
 from scripts.errors import UserError
@@ -16,13 +19,19 @@ from scripts.transforms.reader import read_rgb
 logger = logging.getLogger(__name__)
 
 
-def readable_tasks(tasks: Sequence[Task], check: bool = True, skip_unreadable: bool = False) -> list[Task]:
+Read = Callable[[str], np.ndarray]
+
+
+def readable_tasks(
+    tasks: Sequence[Task], check: bool = True, skip_unreadable: bool = False, read: Read = read_rgb
+) -> list[Task]:
     """Decode every image of the tasks still to be learnt (a task learnt before has no training images).
 
     Args:
         tasks: the tasks.
         check: whether to decode at all; without, a broken image ends the training when its turn comes.
         skip_unreadable: leave out what cannot be read, with a warning for each, rather than stop.
+        read: decodes one image, as training will.
 
     Returns:
         The tasks with the images that can be read.
@@ -34,25 +43,23 @@ def readable_tasks(tasks: Sequence[Task], check: bool = True, skip_unreadable: b
         if skip_unreadable:
             raise UserError("skip_unreadable finds broken images by check_images: leave check_images true")
         return list(tasks)
+    kept = partial(check_images, skip_unreadable=skip_unreadable, read=read)
     return [
-        replace(
-            task,
-            train=tuple(check_images(task.train, skip_unreadable=skip_unreadable)),
-            test=tuple(check_images(task.test, skip_unreadable=skip_unreadable)),
-        )
-        if task.train
-        else task
+        replace(task, train=tuple(kept(task.train)), test=tuple(kept(task.test))) if task.train else task
         for task in tasks
     ]
 
 
-def check_images(items: Sequence[Item], workers: int = 4, skip_unreadable: bool = False) -> list[Item]:
+def check_images(
+    items: Sequence[Item], workers: int = 4, skip_unreadable: bool = False, read: Read = read_rgb
+) -> list[Item]:
     """Decode every image once.
 
     Args:
         items: the images to check.
         workers: threads that decode.
         skip_unreadable: leave out what cannot be read, with a warning for each, rather than stop.
+        read: decodes one image.
 
     Returns:
         The readable items, in their order.
@@ -62,7 +69,7 @@ def check_images(items: Sequence[Item], workers: int = 4, skip_unreadable: bool 
             the codes of the reasons.
     """
     with ThreadPoolExecutor(workers) as pool:
-        faults = list(pool.map(_fault, items))
+        faults = list(pool.map(partial(_fault, read), items))
     found = [fault for fault in faults if fault]
     if found and not skip_unreadable:
         counts = Counter(error.reason.value if isinstance(error, ImageRefused) else "unreadable" for error in found)
@@ -73,10 +80,10 @@ def check_images(items: Sequence[Item], workers: int = 4, skip_unreadable: bool 
     return [item for item, fault in zip(items, faults, strict=True) if not fault]
 
 
-def _fault(item: Item) -> UserError | None:
+def _fault(read: Read, item: Item) -> UserError | None:
     """Say what is wrong with an image; ``None`` where nothing is."""
     try:
-        read_rgb(item["image"])
+        read(item["image"])
     except UserError as error:
         return error
     return None

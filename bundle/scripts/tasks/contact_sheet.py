@@ -16,7 +16,7 @@ from scripts.errors import UserError
 from scripts.files import cannot_write, write_atomically
 from scripts.tasks.examine import TEST, TRAINING
 from scripts.tasks.task import Task
-from scripts.transforms.reader import read_rgb
+from scripts.transforms.reader import read_picture
 
 FOLDER = "contact_sheets"
 _PRIVATE = 0o700
@@ -119,8 +119,8 @@ def _shown(tasks: Sequence[Task], label: int, readable: Collection[str]) -> tupl
 
 
 def _tile(image: str, side: int) -> torch.Tensor:
-    """Return an image, [3, side, side] of uint8, its shape kept."""
-    fitted = ImageOps.pad(Image.fromarray(read_rgb(image)), (side, side), color=(_WHITE,) * 3)
+    """Return an image, or the middle slice of a volume, [3, side, side] of uint8, its shape kept."""
+    fitted = ImageOps.pad(Image.fromarray(read_picture(image)), (side, side), color=(_WHITE,) * 3)
     return torch.from_numpy(np.array(fitted)).permute(2, 0, 1)
 
 

@@ -17,7 +17,7 @@ from torch.utils.data import get_worker_info
 
 from scripts.errors import find_user_error
 from scripts.tasks.task import Item
-from scripts.transforms.rgb import NormalizeRGBd
+from scripts.transforms.pixels import NormalizePixelsd
 
 _OVERHEAD = 768  # bytes of Python's objects for an image, as measured
 
@@ -60,7 +60,7 @@ class ImageCache:
 
 
 class ImageDataset(Dataset):
-    """Gives ``{"image": tensor [3, H, W], "label": int, "index": position in data}``.
+    """Gives ``{"image": tensor [C, H, W] or [C, D, H, W], "label": int, "index": position in data}``.
 
     The leading part of ``transform``, up to the first random one (as `monai.data.CacheDataset` has it) or to the
     normalisation, which costs less than the room its result takes, is done once an image where a cache is given. The
@@ -77,7 +77,7 @@ class ImageDataset(Dataset):
         super().__init__(data, transform)
         self.cache = cache
         first_repeated = self.transform.get_index_of_first(
-            lambda t: isinstance(t, (RandomizableTrait, NormalizeRGBd)) or not isinstance(t, Transform)
+            lambda t: isinstance(t, (RandomizableTrait, NormalizePixelsd)) or not isinstance(t, Transform)
         )
         self._fixed = self.transform.transforms[:first_repeated]
         self._repeated = [] if first_repeated is None else self.transform.transforms[first_repeated:]

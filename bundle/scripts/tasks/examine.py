@@ -6,11 +6,13 @@ import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from tqdm import tqdm
 
 from scripts.errors import UserError
+from scripts.tasks.checks import Read
 from scripts.tasks.record import testable
 from scripts.tasks.task import Item, Task
 from scripts.transforms.reader import read_rgb, stored_mode
@@ -26,8 +28,7 @@ class Examined:
         task: number of its task, from 0.
         split: ``training`` or ``test``.
         item: the image.
-        width: pixels a row, as stored.
-        height: rows, as stored.
+        size: width and height as stored, of a volume depth, height and width.
         mode: as stored; see :func:`scripts.transforms.reader.stored_mode`.
         digest: see :func:`pixel_hash`.
         fault: why it cannot be read; all before it is then empty.
@@ -36,8 +37,7 @@ class Examined:
     task: int
     split: str
     item: Item
-    width: int = 0
-    height: int = 0
+    size: tuple[int, ...] = ()
     mode: str = ""
     digest: bytes = b""
     fault: str = ""
@@ -48,11 +48,12 @@ class Examined:
         return str(self.item["image"])
 
 
-def examine(tasks: Sequence[Task], workers: int = 4) -> list[Examined]:
+def examine(tasks: Sequence[Task], read: Read = read_rgb, workers: int = 4) -> list[Examined]:
     """Decode every image once; of a task learnt before, its test images if all of them are still there.
 
     Args:
         tasks: the tasks.
+        read: decodes one image, as training will.
         workers: threads that decode.
 
     Returns:
@@ -66,7 +67,7 @@ def examine(tasks: Sequence[Task], workers: int = 4) -> list[Examined]:
         for item in items
     ]
     with ThreadPoolExecutor(workers) as pool:
-        done = pool.map(_examine, waiting)
+        done = pool.map(partial(_examine, read), waiting)
         return list(tqdm(done, "reading images", len(waiting), leave=False, delay=1, disable=None, unit="image"))
 
 
@@ -74,16 +75,16 @@ def pixel_hash(pixels: np.ndarray) -> bytes:
     """Return the same 16 bytes for the same picture, in whatever file it is.
 
     Args:
-        pixels: uint8 ``[H, W, 3]``.
+        pixels: uint8 ``[H, W, 3]``, of a volume ``[D, H, W, 1]``.
     """
     return hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16).digest()
 
 
-def _examine(image: Examined) -> Examined:
+def _examine(read: Read, image: Examined) -> Examined:
     try:
-        pixels = read_rgb(image.image)
+        pixels = read(image.image)
     except UserError as error:
         return replace(image, fault=str(error))
-    height, width = pixels.shape[:2]
-    mode = stored_mode(image.image)
-    return replace(image, width=width, height=height, mode=mode, digest=pixel_hash(pixels))
+    sides = pixels.shape[:-1]
+    size = sides[::-1] if len(sides) == 2 else sides
+    return replace(image, size=size, mode=stored_mode(image.image), digest=pixel_hash(pixels))

@@ -1,4 +1,4 @@
-"""MedMNIST: the two-dimensional sets by name, and other npz files of the same layout."""
+"""MedMNIST: the sets of images and of volumes by name, and other npz files of the same layout."""
 
 from __future__ import annotations
 
@@ -28,13 +28,11 @@ class MedMnist:
     Args:
         root: the folder of the npz files.
         sets: the set, or several in task order.
-        size: height and width of the images of the sets given by name: 28, 64, 128 or 224.
+        size: of each side, in pixels, of the sets given by name: 28, 64, 128 or 224, of volumes 28 or 64.
         download: fetch a set given by name that is missing.
     """
 
     def __init__(self, root: str, sets: str | Sequence[str], size: int = 28, download: bool = False) -> None:
-        if size not in SIZES:
-            raise UserError(f"file_size is {size}: MedMNIST has images of {', '.join(map(str, SIZES))} px")
         self.root = os.path.abspath(root)
         self.sets = [sets] if isinstance(sets, str) else list(sets)
         self.size = size
@@ -54,7 +52,11 @@ class MedMnist:
         """Return the file of a set given by name, once it is there and whole."""
         if name not in _info():
             raise UserError(f"no MedMNIST set {name!r}: choose {', '.join(_info())}, or give an npz file (key 'sets')")
-        suffix = "" if self.size == 28 else f"_{self.size}"
+        published = {size: "" if size == 28 else f"_{size}" for size in SIZES}
+        sizes = [size for size, suffix in published.items() if f"MD5{suffix}" in _info()[name]]
+        if self.size not in sizes:
+            raise UserError(f"size is {self.size}: MedMNIST has {name} with {', '.join(map(str, sizes))} px a side")
+        suffix = published[self.size]
         url, md5 = (_info()[name][f"{key}{suffix}"] for key in ("url", "MD5"))
         file = os.path.join(self.root, f"{name}{suffix}.npz")
         if not os.path.isfile(file) and self.download:
@@ -67,10 +69,10 @@ class MedMnist:
 
 @cache
 def _info() -> dict[str, dict[str, Any]]:
-    """Return MedMNIST's own table of its two-dimensional sets."""
+    """Return MedMNIST's own table of its sets."""
     from medmnist.info import INFO  # imports pandas and scikit-learn: a second that other data sets need not wait
 
-    return {name: entry for name, entry in INFO.items() if not name.endswith("3d")}
+    return dict(INFO)
 
 
 def _classes(name: str) -> tuple[str, ...]:
@@ -83,5 +85,5 @@ def _stem(file: str) -> str:
 
 
 def _known(file: str) -> str | None:
-    found = re.match(r"[a-z]+mnist(?!3d)", _stem(file))
+    found = re.match(r"[a-z]+mnist(3d)?", _stem(file))
     return found.group() if found and found.group() in _info() else None

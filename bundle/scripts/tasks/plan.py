@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from scripts.tasks.checks import Read
 from scripts.tasks.examine import Examined, examine
 from scripts.tasks.plan_warnings import PlanWarning, warnings_of_counts, warnings_of_images, warnings_of_memory
 from scripts.tasks.task import Task
+from scripts.transforms.reader import read_rgb
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class TaskPlan:
         name: its name.
         learnt_before: by the run that this one goes on from.
         classes: its classes, in label order.
-        images: how many readable images there are of each kind, ``<width>x<height> <mode>`` as stored, most first.
+        images: how many readable images there are of each kind, ``<width>x<height> <mode>`` as stored (of volumes
+            ``<depth>x<height>x<width> L``), most first.
         memory_per_class: images of each class learnt so far that the memory may keep after the task.
     """
 
@@ -56,7 +59,12 @@ class Plan:
 
 
 def make_plan(
-    tasks: Sequence[Task], quota: Callable[[int], int], image_size: int, tiny_class: int, imbalance: float
+    tasks: Sequence[Task],
+    quota: Callable[[int], int],
+    image_size: int,
+    tiny_class: int,
+    imbalance: float,
+    read: Read = read_rgb,
 ) -> Plan:
     """Decode every image once, and say what would be trained. Groups (patients) are counted, never kept.
 
@@ -68,8 +76,9 @@ def make_plan(
         tiny_class: warn of a class with fewer training images.
         imbalance: warn of a task whose largest class has more than this many times the training images of its
             smallest.
+        read: decodes one image, as training will.
     """
-    images = examine(tasks)
+    images = examine(tasks, read)
     return Plan(
         tuple(_task_plan(number, task, images, quota) for number, task in enumerate(tasks)),
         (
@@ -84,7 +93,7 @@ def make_plan(
 def _task_plan(number: int, task: Task, images: Sequence[Examined], quota: Callable[[int], int]) -> TaskPlan:
     train, test = (Counter(item["label"] for item in items) for items in (task.train, task.test))
     kinds = Counter(
-        f"{image.width}x{image.height} {image.mode}" for image in images if image.task == number and not image.fault
+        f"{'x'.join(map(str, image.size))} {image.mode}" for image in images if image.task == number and not image.fault
     )
     return TaskPlan(
         task.name,

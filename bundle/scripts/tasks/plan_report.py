@@ -19,7 +19,7 @@ from scripts.tasks.task import Task
 _KINDS_SHOWN = 3
 _LEGEND = (
     "memory a class: how many images of each class learnt so far are kept for later tasks, at most.\n"
-    "images as stored: width x height, and kind (L: grey, RGB: colour, P: palette)."
+    "images as stored: width x height (volumes: depth x height x width), and kind (L: grey, RGB: colour, P: palette)."
 )
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def write_plan(plan: Plan, tasks: Sequence[Task], folder: str, data: str, image_
     title = (
         f"Plan for {data}: {_sum(plan, 'train')} training and {_sum(plan, 'test')} test images "
         f"(classes: {sum(len(task.classes) for task in plan.tasks)}, tasks: {len(plan.tasks)}), "
-        f"each resized to {image_size} x {image_size} pixels"
+        f"each resized to {image_size} pixels a side"
     )
     write_atomically(target / "plan.md", _markdown(title, plan, sheets))
     write_atomically(target / "plan.json", json.dumps(_content(plan, sheets, data, image_size), indent=4) + "\n")

@@ -169,14 +169,14 @@ def _group_on_both_sides(images: Sequence[Examined]) -> Iterator[PlanWarning]:
 
 
 def _enlarged(images: Sequence[Examined], image_size: int) -> Iterator[PlanWarning]:
-    small = [image for image in images if not image.fault and min(image.width, image.height) < image_size]
+    small = [image for image in images if not image.fault and min(image.size) < image_size]
     if small:
-        least = min(small, key=lambda image: min(image.width, image.height))
+        least = min(small, key=lambda image: min(image.size))
         yield PlanWarning(
             "enlarged",
             len(small),
-            f"images smaller than the {image_size} x {image_size} pixels they would be resized to",
-            f"the smallest is {least.image} with {least.width} x {least.height}",
+            f"images with a side below the {image_size} pixels they would be resized to",
+            f"the smallest is {least.image} with {' x '.join(map(str, least.size))}",
             "Enlarging costs time and adds no detail: a smaller image_size may do.",
         )
 

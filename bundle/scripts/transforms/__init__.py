@@ -10,29 +10,43 @@ from scripts.transforms.colour import (
     make_colour,
 )
 from scripts.transforms.npz import npz_array, npz_names
-from scripts.transforms.reader import RGBReader, read_rgb, stored_mode
-from scripts.transforms.rgb import LoadRGBd, NormalizeRGBd, ResizeRGBd
+from scripts.transforms.pixels import LoadPixelsd, NormalizePixelsd, ResizePixelsd
+from scripts.transforms.reader import (
+    ReferenceReader,
+    RGBReader,
+    VolumeReader,
+    is_volume,
+    read_picture,
+    read_rgb,
+    read_volume,
+    stored_mode,
+)
 from scripts.transforms.scans import ScanReader, file_of, is_scan, make_selection, read_scan
 
 __all__ = [
     "COLOURS",
     "Clahed",
-    "LoadRGBd",
-    "NormalizeRGBd",
+    "LoadPixelsd",
+    "NormalizePixelsd",
     "RGBReader",
     "RandStainJitterd",
-    "ResizeRGBd",
+    "ReferenceReader",
+    "ResizePixelsd",
     "ScanReader",
     "ShadesOfGreyd",
     "StainNormalisationd",
+    "VolumeReader",
     "describe_colour",
     "file_of",
     "is_scan",
+    "is_volume",
     "make_colour",
     "make_selection",
     "npz_array",
     "npz_names",
+    "read_picture",
     "read_rgb",
     "read_scan",
+    "read_volume",
     "stored_mode",
 ]

@@ -66,18 +66,24 @@ def npz_names(path: str) -> list[str]:
 
 
 def npz_images(path: str, split: str) -> np.ndarray:
-    """Return the images of a split, uint8 ``[N, H, W]`` (grey) or ``[N, H, W, 3]``, as `npz_array` does.
+    """Return the images of a split as `npz_array` does: uint8 ``[N, H, W]`` (grey), ``[N, H, W, 3]`` or volumes.
 
     Raises:
         UserError: as `npz_array`, and where the array holds something else.
     """
     images = npz_array(path, f"{split}_images")
-    if images.dtype != np.uint8 or images.shape[3:] not in ((), (3,)) or images.ndim < 3 or 0 in images.shape[1:]:
+    known = images.ndim == 3 or images.shape[3:] == (3,) or holds_volumes(images)
+    if images.dtype != np.uint8 or not known or 0 in images.shape[1:]:
         raise UserError(
             f"{split}_images of {path} is {images.dtype} {list(images.shape)}: "
-            "it must be uint8 [N, H, W] or [N, H, W, 3]"
+            "it must be uint8 [N, H, W], [N, H, W, 3] or, for volumes, [N, D, H, W]"
         )
     return images
+
+
+def holds_volumes(images: np.ndarray) -> bool:
+    """Say whether an array holds volumes, ``[N, D, H, W]``: a last axis of up to 4 would be colour."""
+    return images.ndim == 4 and images.shape[3] > 4
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
-"""How a picture on disk becomes red, green and blue: the one place that says which kinds of image are taken.
+"""How an image on disk becomes an array: the one place that says which kinds of image are taken.
 
 Taken as they are: 8-bit RGB. Converted: grey, black-and-white and palette images (grey is repeated to three channels);
 an alpha channel that is opaque everywhere is dropped. Refused by name: real transparency, CMYK and other colour models,
 16- and 32-bit samples, several frames, and pictures beyond Pillow's decompression-bomb limit. A broken or truncated
 file is never filled up with grey. Pixels are taken as stored: an EXIF orientation is not applied. DICOM and NIfTI files
 are recognised by their content and become 8 bits once windowed (`scripts.transforms.scans`).
+
+Volumes (8-bit, one channel) come from npz, npy and NIfTI files; see `read_volume`.
 """
 
 from __future__ import annotations
@@ -18,19 +20,32 @@ from PIL import Image, ImageFile
 
 from scripts.decoding.reasons import ImageRefused, Reason
 from scripts.errors import UserError
-from scripts.transforms.npz import npz_images
-from scripts.transforms.scans import is_scan, read_scan, read_scan_rgb
+from scripts.transforms.npz import holds_volumes, npz_images
+from scripts.transforms.scans import is_scan, is_whole_volume, read_scan, read_scan_rgb
 
+NPY = ".npy"
+AXIAL = (2, 1, 0)  # of [X, Y, Z]: slice by slice, rows first
 _PLAIN_MODES = ("1", "L", "P", "RGB")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 
 
-class RGBReader(ImageReader):
-    """Reads an image file or an npz reference to uint8 ``[H, W, 3]``: rows first, nothing transposed.
+class ReferenceReader(ImageReader):
+    """Reads one image at a time by the function of its kind, `pixels`, to an array with the channels last.
 
-    To be used as ``LoadImaged(keys="image", reader=RGBReader(), image_only=True)`` followed by
+    To be used as ``LoadImaged(keys="image", reader=..., image_only=True)`` followed by
     ``EnsureChannelFirstd(channel_dim=-1)``.
     """
+
+    suffixes: tuple[str, ...] = ()
+    """How the names of the files of this kind end, for who searches a folder."""
+
+    def pixels(self, reference: str) -> np.ndarray:
+        """Decode one image completely; to be defined by each kind.
+
+        Raises:
+            UserError: for an image that is missing, broken or of a kind that is not taken; it names the image.
+        """
+        raise NotImplementedError
 
     def verify_suffix(self, filename: Sequence[Any] | Any) -> bool:
         """Accept every name: a name says little about a file, and what cannot be read is refused when decoding."""
@@ -45,9 +60,29 @@ class RGBReader(ImageReader):
         return str(data[0] if isinstance(data, (list, tuple)) else data)
 
     def get_data(self, img: str) -> tuple[np.ndarray, dict[str, Any]]:
-        """Return the pixels, uint8 ``[H, W, 3]``, and what MONAI asks to be told about them."""
-        pixels = read_rgb(img)
-        return pixels, {"original_channel_dim": -1, "spatial_shape": np.asarray(pixels.shape[:2])}
+        """Return the pixels, and what MONAI asks to be told about them."""
+        pixels = self.pixels(img)
+        return pixels, {"original_channel_dim": -1, "spatial_shape": np.asarray(pixels.shape[:-1])}
+
+
+class RGBReader(ReferenceReader):
+    """Reads an image file or an npz reference to uint8 ``[H, W, 3]``: rows first, nothing transposed."""
+
+    suffixes = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+
+    def pixels(self, reference: str) -> np.ndarray:
+        """Return what `read_rgb` reads."""
+        return read_rgb(reference)
+
+
+class VolumeReader(ReferenceReader):
+    """Reads an npz reference, an npy file or a NIfTI file to uint8 ``[D, H, W, 1]``; see `read_volume`."""
+
+    suffixes = (NPY,)
+
+    def pixels(self, reference: str) -> np.ndarray:
+        """Return what `read_volume` reads, with an axis for its one channel."""
+        return read_volume(reference)[..., None]
 
 
 def read_rgb(reference: str) -> np.ndarray:
@@ -64,9 +99,12 @@ def read_rgb(reference: str) -> np.ndarray:
         ImageRefused: for an image that is missing, broken or of a kind that is not taken; it names the image and
             carries the code of the reason.
     """
-    path, mark, member = reference.rpartition(".npz#")
-    if mark:
-        return _npz_image(reference, f"{path}.npz", member)
+    if _is_array_of_volume(reference):
+        message = f"image {reference} is a volume: use a backbone for volumes (configs/networks/resnet18_3d.json)"
+        raise ImageRefused(message, Reason.MANY_PICTURES)
+    if ".npz#" in reference:
+        pixels = _npz_image(reference)
+        return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
     if is_scan(reference):
         return read_scan_rgb(reference)
     try:
@@ -81,15 +119,67 @@ def read_rgb(reference: str) -> np.ndarray:
         raise ImageRefused(f"image {reference} cannot be read ({error}): replace it, or remove it") from error
 
 
+def read_volume(reference: str) -> np.ndarray:
+    """Read one volume.
+
+    Args:
+        reference: ``<path>.npz#<split>/<index>`` of an array ``[N, D, H, W]``, an npy file of one ``[D, H, W]``, or a
+            NIfTI file, no slice named (:func:`scripts.decoding.presentation.make_reference`).
+
+    Returns:
+        uint8 array ``[D, H, W]``; of a NIfTI file, ``[k]`` is its slice ``#2/k``.
+
+    Raises:
+        UserError: for a volume that is missing, broken or of a kind that is not taken; it names the volume.
+    """
+    if not is_volume(reference):
+        raise UserError(
+            f"image {reference} is no volume: use a backbone for images, or give NIfTI, npz or npy files of volumes"
+        )
+    if is_scan(reference):
+        volume = np.ascontiguousarray(read_scan(reference).transpose(AXIAL))
+    else:
+        volume = _npz_image(reference) if ".npz#" in reference else _npy_array(reference)
+    if volume.dtype != np.uint8 or volume.ndim != 3 or not volume.size:
+        raise UserError(f"volume {reference} is {volume.dtype} {list(volume.shape)}: it must be uint8 [D, H, W]")
+    return volume
+
+
+def is_volume(reference: str) -> bool:
+    """Say whether a reference is to a volume rather than to a picture."""
+    return _is_array_of_volume(reference) or (".npz#" not in reference and is_whole_volume(reference))
+
+
+def _is_array_of_volume(reference: str) -> bool:
+    path, mark, member = reference.rpartition(".npz#")
+    if not mark:
+        return reference.lower().endswith(NPY)
+    return holds_volumes(npz_images(f"{path}.npz", member.partition("/")[0]))
+
+
+def read_picture(reference: str) -> np.ndarray:
+    """Read what people look at, uint8 ``[H, W, 3]``: an image, or the middle slice of a volume.
+
+    Raises:
+        UserError: as `read_rgb` and `read_volume`.
+    """
+    if not is_volume(reference):
+        return read_rgb(reference)
+    volume = read_volume(reference)
+    return np.repeat(volume[len(volume) // 2, ..., None], 3, axis=2)
+
+
 def stored_mode(reference: str) -> str:
     """Say how a readable image keeps its pixels, before they become RGB; only DICOM and NIfTI are decoded for it.
 
     Args:
-        reference: an image file, or ``<path>.npz#<split>/<index>``.
+        reference: an image file, a volume, or ``<path>.npz#<split>/<index>``.
 
     Returns:
-        Pillow's mode: ``L`` (grey), ``RGB``, ``P`` (palette), ...; of an npz entry ``L`` or ``RGB``.
+        Pillow's mode: ``L`` (grey), ``RGB``, ``P`` (palette), ...; of an npz entry ``L`` or ``RGB``, of a volume ``L``.
     """
+    if is_volume(reference):
+        return "L"
     path, mark, member = reference.rpartition(".npz#")
     if mark:
         return "L" if npz_images(f"{path}.npz", member.partition("/")[0]).ndim == 3 else "RGB"
@@ -99,14 +189,25 @@ def stored_mode(reference: str) -> str:
         return image.mode
 
 
-def _npz_image(reference: str, path: str, member: str) -> np.ndarray:
+def _npz_image(reference: str) -> np.ndarray:
+    """Return one image of an npz file as it is stored: a copy, which may be changed."""
+    path, _, member = reference.rpartition("#")
     split, _, number = member.partition("/")
     images = npz_images(path, split)
     if not number.isdecimal() or int(number) >= len(images):
         message = f"image {reference} is missing: {path} has {len(images)} images in {split}_images"
         raise ImageRefused(message, Reason.NO_SUCH_PICTURE)
-    pixels = images[int(number)]
-    return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else np.array(pixels)
+    return np.array(images[int(number)])
+
+
+def _npy_array(path: str) -> np.ndarray:
+    try:
+        return np.asarray(np.load(path, allow_pickle=False))
+    except FileNotFoundError:
+        message = f"volume {path} is missing: put it back, or take it out of the data"
+        raise ImageRefused(message, Reason.MISSING) from None
+    except Exception as error:  # header, pickle, memory: all mean that the array is not to be had
+        raise ImageRefused(f"volume {path} cannot be read ({error}): it must be a plain array") from error
 
 
 def _to_rgb(file: ImageFile.ImageFile, name: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""From a reference to a normalised tensor, without what MONAI's general transforms do for volumes and metadata."""
+"""From a reference to a normalised tensor, without what MONAI's general transforms do for metadata."""
 
 from __future__ import annotations
 
@@ -13,18 +13,22 @@ from monai.transforms.transform import MapTransform
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from scripts.transforms.reader import read_rgb
+from scripts.transforms.reader import ReferenceReader
 
 
-class LoadRGBd(MapTransform):
-    """Replace references by images: float32 ``[3, H, W]``, values 0..255; see :func:`scripts.transforms.read_rgb`.
+class LoadPixelsd(MapTransform):
+    """Replace references by images: float32 ``[3, H, W]`` or volumes ``[1, D, H, W]``, values 0..255.
 
-    The result is that of ``LoadImaged(reader=RGBReader())`` and ``EnsureChannelFirstd(channel_dim=-1)``, without
-    metadata.
+    The result is that of ``LoadImaged(reader=reader)`` and ``EnsureChannelFirstd(channel_dim=-1)``, without metadata.
 
     Args:
         keys: of the references.
+        reader: decodes one image.
     """
+
+    def __init__(self, keys: KeysCollection, reader: ReferenceReader) -> None:
+        super().__init__(keys)
+        self.reader = reader
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Read.
@@ -34,25 +38,27 @@ class LoadRGBd(MapTransform):
         """
         loaded = dict(data)
         for key in self.key_iterator(loaded):
-            pixels = torch.from_numpy(read_rgb(loaded[key])).permute(2, 0, 1)
+            pixels = torch.from_numpy(self.reader.pixels(loaded[key])).movedim(-1, 0)
             loaded[key] = pixels.to(torch.float32, memory_format=torch.contiguous_format)
         return loaded
 
 
-class ResizeRGBd(MapTransform):
-    """Resize images by (bi)linear interpolation, smoothed before along the axes that shrink.
+class ResizePixelsd(MapTransform):
+    """Resize images and volumes by (bi-, tri-)linear interpolation, smoothed before along the axes that shrink.
 
-    The result is that of MONAI's ``Resized(mode="bilinear", anti_aliasing=True)``, whose Gaussian filter (as of
-    ``skimage.transform.resize``; zeros beyond the border) is a convolution that takes up to ten times as long.
+    The result is that of MONAI's ``Resized(anti_aliasing=True)`` with ``mode="bilinear"`` or ``"trilinear"``, whose
+    Gaussian filter (as of ``skimage.transform.resize``; zeros beyond the border) is a convolution that takes up to ten
+    times as long.
 
     Args:
-        keys: of the images, float32 ``[C, H, W]``.
-        spatial_size: height and width.
+        keys: of the images, float32 ``[C, H, W]`` or ``[C, D, H, W]``.
+        spatial_size: height and width, or depth, height and width.
     """
 
     def __init__(self, keys: KeysCollection, spatial_size: Sequence[int]) -> None:
         super().__init__(keys)
         self.spatial_size = tuple(spatial_size)
+        self.mode = "bilinear" if len(self.spatial_size) == 2 else "trilinear"
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Resize; an image of that size is passed on as it is."""
@@ -62,7 +68,7 @@ class ResizeRGBd(MapTransform):
             if image.shape[1:] != self.spatial_size:
                 for axis, side in enumerate(self.spatial_size, start=1):
                     image = _smoothed(image, axis, _taps(image.shape[axis], side))
-                resized[key] = interpolate(image[None], self.spatial_size, mode="bilinear")[0]
+                resized[key] = interpolate(image[None], self.spatial_size, mode=self.mode)[0]
         return resized
 
 
@@ -89,26 +95,28 @@ def _smoothed(image: Tensor, axis: int, taps: Sequence[float]) -> Tensor:
     return smooth
 
 
-class NormalizeRGBd(MapTransform):
+class NormalizePixelsd(MapTransform):
     """Scale images from 0..255 to 0..1, subtract ``mean`` and divide by ``std``, in place.
 
     The result is, to the last bit, that of ``ScaleIntensityRanged(a_min=0, a_max=255, b_min=0, b_max=1)`` and
     ``NormalizeIntensityd(subtrahend=mean, divisor=std, channel_wise=True)``.
 
     Args:
-        keys: of the images, float32 ``[3, H, W]``.
+        keys: of the images, float32 ``[C, H, W]`` or ``[C, D, H, W]``.
         mean: of each channel, of values 0..1.
         std: of each channel.
     """
 
     def __init__(self, keys: KeysCollection, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__(keys)
-        self.mean = torch.tensor(mean)[:, None, None]
-        self.std = torch.tensor(std)[:, None, None]
+        self.mean = torch.tensor(mean)
+        self.std = torch.tensor(std)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Normalise."""
         normalised = dict(data)
         for key in self.key_iterator(normalised):
-            normalised[key] = normalised[key].div_(255).sub_(self.mean).div_(self.std)
+            image = normalised[key]
+            each = (-1, *[1] * (image.ndim - 1))  # of the channels, for every pixel
+            normalised[key] = image.div_(255).sub_(self.mean.view(each)).div_(self.std.view(each))
         return normalised

@@ -1,0 +1,137 @@
+"""Volumes from end to end: learnt over three tasks, evaluated, packaged, and classified by the unpacked bundle."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from monai.data import load_net_with_metadata
+
+from scripts.commands.package import main as package
+from scripts.inference import load_classifier
+from scripts.tasks.generated_volumes import SHAPES, draw_volume
+
+BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
+CONFIGS = ("configs/train.json", "configs/networks/resnet18_3d.json", "configs/datasets/generated_volumes.json")
+# the smaller backbone, adapters at two sites, volumes of less than half their side: about 20 seconds
+TINY: dict[str, Any] = {
+    "backbone": "resnet10_3d",
+    "sites": ["layer2", "layer3"],
+    "image_size": 12,
+    "source#train_per_class": 32,
+    "source#test_per_class": 16,
+    "backbone_epochs": 6,
+    "adapter_epochs": 2,
+    "finetune_epochs": 8,
+    "optimizer#lr": 0.02,
+    "finetune_optimizer#lr": 0.02,
+    "memory_size": 60,
+    "batch_size": 8,
+    "device": "cpu",
+}
+# Run in the folder that holds the unpacked bundle: all of it with the code and the configs that were packed.
+USE = """
+import sys
+import monai.bundle as bundle
+folder, volumes = sys.argv[1:]
+sys.path.insert(0, folder)
+inference, metadata = f"{folder}/configs/inference.json", f"{folder}/configs/metadata.json"
+bundle.run(config_file=inference, dataset_dir=volumes, device="cpu")
+bundle.verify_net_in_out("network_def", meta_file=metadata, config_file=inference, device="cpu")
+bundle.ckpt_export("network_def", filepath=f"{folder}/models/model.ts", config_file=inference, bundle_root=folder)
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, finish_run: Callable[..., None]) -> Path:
+    """The folder of a finished run on generated volumes."""
+    folder = tmp_path_factory.mktemp("volumes")
+    paths = {"dataset_dir": folder / "data", "output_dir": folder / "run", "models_dir": "$None"}
+    finish_run({**TINY, **paths}, CONFIGS)
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a volume of each class, and a file that is none."""
+    folder = tmp_path_factory.mktemp("folder")
+    for shape in SHAPES:
+        np.save(folder / f"{shape}.npy", draw_volume(shape, 1, 1, 0))
+    np.save(folder / "flat.npy", np.zeros((28, 28), np.uint8))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unpacked(
+    run: Path, volumes: Path, tmp_path_factory: pytest.TempPathFactory, bundle_environment: dict[str, str]
+) -> Path:
+    """The packaged run, unpacked elsewhere and used there."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    assert package([str(run), str(folder / "solids.zip")]) == 0
+    with zipfile.ZipFile(folder / "solids.zip") as archive:
+        archive.extractall(folder)
+    used = subprocess.run(
+        [sys.executable, "-c", USE, str(folder / "solids"), str(volumes)],
+        cwd=folder,
+        env=bundle_environment,
+        capture_output=True,
+        text=True,
+    )
+    assert used.returncode == 0, used.stdout + used.stderr
+    return folder / "solids"
+
+
+def test_old_tasks_are_known_better_than_by_chance(run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert [name for task in metrics["tasks"] for name in task["classes"]] == list(SHAPES)
+    old = metrics["accuracy_matrix"][2][:2]
+    assert sum(old) / 2 > 2 / 6
+    assert metrics["memory_bytes"] > 60 * 28**3
+
+
+def test_a_run_of_volumes_is_evaluated(run: Path, finish_run: Callable[..., None]) -> None:
+    finish_run({"output_dir": run, "device": "cpu"}, (*CONFIGS[:2], "configs/evaluate.json"))
+    with open(run / "evaluation" / "task_2" / "confusion_matrix.csv", newline="") as file:
+        counts = np.array([[int(cell) for cell in row[1:]] for row in list(csv.reader(file))[1:]])
+    accuracy = json.loads((run / "metrics.json").read_text())["final_accuracy"]
+    assert np.trace(counts) / counts.sum() == pytest.approx(accuracy)
+
+
+def test_a_folder_of_volumes_is_classified_as_the_network_does(unpacked: Path, volumes: Path) -> None:
+    with open(unpacked / "eval" / "predictions.csv", newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    with open(unpacked / "eval" / "refused.csv", newline="") as file:
+        assert [row[0] for row in csv.reader(file)] == ["image", "flat.npy"]
+    assert [row[0] for row in rows] == sorted(f"{shape}.npy" for shape in SHAPES)
+    description = json.loads((unpacked / "models" / "network.json").read_text())
+    parser = ConfigParser()
+    parser.read_config([str(BUNDLE / path) for path in CONFIGS])
+    parser.update({key: description[key] for key in ("image_size", "mean", "std")})
+    prepare = parser.get_parsed_content("validate#preprocessing")  # as in training
+    batch = torch.stack([torch.as_tensor(prepare({"image": str(volumes / row[0])})["image"]) for row in rows])
+    with torch.no_grad():
+        expected = load_classifier(unpacked / "models")(batch).softmax(1)
+    assert torch.tensor([[float(cell) for cell in row[2:]] for row in rows]).allclose(expected, atol=2e-6)
+
+
+def test_torchscript_of_volumes_is_used_without_the_bundle(unpacked: Path, volumes: Path) -> None:
+    exported, _, extra = load_net_with_metadata(
+        str(unpacked / "models" / "model.ts"), more_extra_files=["inference.json"]
+    )
+    config = json.loads(extra["inference.json"])
+    parts = {key: config[key] for key in ("image_size", "mean", "std", "preprocessing")}
+    assert "scripts." not in json.dumps(parts)
+    volume = ConfigParser(parts).get_parsed_content("preprocessing")({"image": str(volumes / "cube.npy")})["image"]
+    batch = torch.as_tensor(volume)[None]
+    with torch.no_grad():
+        assert exported.eval()(batch).allclose(load_classifier(unpacked / "models")(batch), atol=1e-4)
