@@ -162,3 +162,18 @@ def test_nifti_is_learnt_slice_by_slice(run_here: Callable[..., None], scans: An
     assert len(metrics["accuracy_matrix"]) == 1
     tests = json.loads((tmp_path / "run" / "tasks.json").read_text())[0]["test"]
     assert [item["image"].rpartition("#")[2] for item in tests] == ["2/0", "2/1", "2/2"] * 4
+
+
+def test_nifti_volumes_are_learnt_whole(run_here: Callable[..., None], scans: Any, tmp_path: Path) -> None:
+    for label in range(2):
+        for number in range(3):
+            voxels = np.stack([picture(label, 3 * number + slice_) for slice_ in range(30)]).T
+            split = "test" if number == 2 else "train"
+            scans.nifti(tmp_path / "images" / split / f"class{label}" / f"{number}.nii.gz", voxels, "LPI")
+    volumes = ("configs/train.json", "configs/networks/resnet18_3d.json", "configs/datasets/nifti.json")
+    overrides = {**SETTINGS, "dataset_dir": tmp_path / "images", "presentation#pictures": "only", "split": 2}
+    overrides |= {"backbone": "resnet10_3d", "sites": ["layer2"], "image_size": 12, "exemplars": "copies"}
+    run_here({**overrides, "output_dir": tmp_path / "run", "models_dir": tmp_path / "models"}, volumes)
+    assert len(json.loads((tmp_path / "run" / "metrics.json").read_text())["accuracy_matrix"]) == 1
+    copies = list((tmp_path / "run" / "exemplars").iterdir())
+    assert {path.suffix for path in copies} == {".npy"}
