@@ -124,6 +124,8 @@ class ColourTransformd(MapTransform):
         result = dict(data)
         for key in self.key_iterator(result):
             image = convert_data_type(result[key], np.ndarray)[0]
+            if image.ndim != 3:
+                raise UserError("volumes have no colours to change: take away the keys 'colour' and 'stain_jitter'")
             result[key] = convert_to_dst_type(self.convert(image), result[key])[0]
         return result
 

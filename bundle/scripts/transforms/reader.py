@@ -178,11 +178,11 @@ def stored_mode(reference: str) -> str:
     Returns:
         Pillow's mode: ``L`` (grey), ``RGB``, ``P`` (palette), ...; of an npz entry ``L`` or ``RGB``, of a volume ``L``.
     """
-    if is_volume(reference):
-        return "L"
     path, mark, member = reference.rpartition(".npz#")
     if mark:
-        return "L" if npz_images(f"{path}.npz", member.partition("/")[0]).ndim == 3 else "RGB"
+        return "RGB" if npz_images(f"{path}.npz", member.partition("/")[0]).shape[3:] == (3,) else "L"
+    if is_volume(reference):
+        return "L"
     if is_scan(reference):
         return "L" if read_scan(reference).ndim == 2 else "RGB"
     with Image.open(reference) as image:
