@@ -12,13 +12,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import nibabel
 import numpy as np
+import pydicom
 import pytest
 import torch
 from monai.data import DataLoader
 from monai.engines import SupervisedEvaluator
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, RandFlipd, ScaleIntensityRanged
 from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, generate_uid
 from torch import Tensor, nn
 
 from scripts.engines import ContinualEvents, ContinualTrainer, Stage, cosine, fractional_milestones
@@ -322,3 +326,84 @@ def finished_acl(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     run.events = record_events(run.trainer)
     run.trainer.run()
     return run
+
+
+PLAIN_DICOM = {
+    "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4",  # MR
+    "PatientName": "Doe^Jane",
+    "PatientID": "4711",
+    "AccessionNumber": "A-0815",
+    "ImageType": ["ORIGINAL", "PRIMARY"],
+    "PhotometricInterpretation": "MONOCHROME2",
+}
+
+
+def make_dicom(pixels: np.ndarray, syntax: str = ExplicitVRLittleEndian, **attributes: Any) -> Dataset:
+    """Make a DICOM image of integers ``[H, W]``, ``[frames, H, W]`` or, with a colour space for it, ``[H, W, 3]``.
+
+    Args:
+        pixels: stored values; the sign is that of their type.
+        syntax: transfer syntax; encapsulated ones are lossless.
+        attributes: by keyword; ``None`` leaves one out. ``BitsStored`` is that of the type where it is not given.
+    """
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    identifiers = {name: generate_uid() for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")}
+    given = {**PLAIN_DICOM, **identifiers, **attributes}
+    colour = given["PhotometricInterpretation"] in ("RGB", "YBR_FULL")
+    frames = pixels.shape[0] if pixels.ndim == 3 + colour else None
+    bits = 8 * pixels.itemsize
+    described = {
+        "Rows": pixels.shape[-2 - colour],
+        "Columns": pixels.shape[-1 - colour],
+        "NumberOfFrames": frames,
+        "SamplesPerPixel": 3 if colour else 1,
+        "PlanarConfiguration": 0 if colour else None,
+        "BitsAllocated": bits,
+        "BitsStored": bits,
+        "PixelRepresentation": int(pixels.dtype.kind == "i"),
+    }
+    for name, value in {**described, **given}.items():
+        if value is not None:
+            setattr(dataset, name, value)
+    dataset.HighBit = attributes.get("HighBit", dataset.BitsStored - 1)
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.get("SOPClassUID", "1.2")
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.get("SOPInstanceUID", "1.2")
+    order = ">" if syntax == ExplicitVRBigEndian else "<"
+    content = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
+    dataset.PixelData = content + b"\0" * (len(content) % 2)
+    dataset["PixelData"].VR = "OW" if bits > 8 else "OB"
+    if UID(syntax).is_encapsulated:
+        dataset.compress(UID(syntax), generate_instance_uid=False)
+    else:
+        dataset.file_meta.TransferSyntaxUID = UID(syntax)
+    return dataset
+
+
+def write_dicom(path: Path, pixels: np.ndarray, syntax: str = ExplicitVRLittleEndian, **attributes: Any) -> str:
+    """Write what `make_dicom` makes, and return the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pydicom.dcmwrite(path, make_dicom(pixels, syntax, **attributes), enforce_file_format=True)
+    return str(path)
+
+
+def write_nifti(path: Path, voxels: np.ndarray, axcodes: str = "LPI", **header: Any) -> str:
+    """Write a NIfTI file whose axes lead to ``axcodes``, with header fields by name, and return the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    axes = nibabel.orientations.axcodes2ornt(axcodes)
+    affine = np.zeros((4, 4))
+    affine[axes[:, 0].astype(int), range(3)] = axes[:, 1]
+    affine[3, 3] = 1
+    image = nibabel.Nifti1Image(voxels, affine)
+    image.header["sform_code"] = 1
+    for name, value in header.items():
+        image.header[name] = value
+    nibabel.save(image, path)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def scans() -> SimpleNamespace:
+    """Writers of DICOM and NIfTI files."""
+    return SimpleNamespace(make_dicom=make_dicom, dicom=write_dicom, nifti=write_nifti)

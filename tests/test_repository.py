@@ -25,8 +25,9 @@ MEGABYTE = 1_000_000
 # directly in `scripts` (docs/DESIGN.md). `transforms` stands above `tasks`: how one image is read (npz entries, RGB) is
 # written once, there. Nothing imports `commands`.
 MAY_IMPORT: dict[str, set[str]] = {
-    "transforms": set(),
-    "tasks": {"transforms"},
+    "decoding": set(),
+    "transforms": {"decoding"},
+    "tasks": {"decoding", "transforms"},
     "memory": {"transforms", "tasks"},
     "networks": set(),
     "losses": {"networks"},
@@ -34,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engines": {"tasks", "memory", "networks", "losses", "metrics"},
     "handlers": {"transforms", "tasks", "memory", "networks", "losses", "metrics", "engines"},
     "versions": {"metrics"},
-    "inference": {"transforms", "networks", "metrics", "versions"},
+    "inference": {"decoding", "transforms", "networks", "metrics", "versions"},
 }
 MAY_IMPORT["commands"] = set(MAY_IMPORT)
 

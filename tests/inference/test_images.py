@@ -34,7 +34,7 @@ def test_images_are_found_in_all_folders_and_sorted_by_name(tmp_path: Path) -> N
 def test_only_files_of_the_kind_that_is_asked_for_are_found(tmp_path: Path) -> None:
     for name in ("a.NPY", "b.nii.gz", "c.png"):
         (tmp_path / name).touch()
-    assert [item["name"] for item in find_images(str(tmp_path), (".npy", ".nii.gz"))] == ["a.NPY", "b.nii.gz"]
+    assert [item["name"] for item in find_images(str(tmp_path), suffixes=(".npy", ".nii.gz"))] == ["a.NPY", "b.nii.gz"]
     with pytest.raises(UserError, match=r"has no images: put some there \(.npy\)"):
         require_images([], str(tmp_path), (".npy",))
 
@@ -76,9 +76,10 @@ def test_refused_images_are_left_out_and_written_down(tmp_path: Path, caplog: py
     assert engine.seen == ["good0.png", "good1.png", "good2.png"]
     with open(output / "refused.csv", newline="") as file:
         header, *rows = csv.reader(file)
-    assert header == ["image", "reason"]
-    assert [name for name, _ in rows] == ["broken.png", "deep.png", "glass.png", "print.jpg"]
-    for (name, reason), word in zip(rows, ("cannot be read", "16", "transparent", "CMYK"), strict=True):
+    assert header == ["image", "code", "reason"]
+    assert [name for name, _, _ in rows] == ["broken.png", "deep.png", "glass.png", "print.jpg"]
+    assert [code for _, code, _ in rows] == ["unreadable", "unsupported_kind", "transparent", "unsupported_kind"]
+    for (name, _, reason), word in zip(rows, ("cannot be read", "16", "transparent", "CMYK"), strict=True):
         assert word in reason
         assert sum(name in record.message for record in caplog.records) == 1
 
@@ -87,7 +88,7 @@ def test_an_old_list_of_refusals_does_not_stay(tmp_path: Path) -> None:
     save(tmp_path / "images" / "good.png")
     (tmp_path / "refused.csv").write_text("image,reason\nold.png,of an earlier run\n")
     screened(tmp_path / "images", tmp_path).run()
-    assert (tmp_path / "refused.csv").read_text() == "image,reason\n"
+    assert (tmp_path / "refused.csv").read_text() == "image,code,reason\n"
 
 
 def test_a_folder_of_refused_images_only_is_an_error(tmp_path: Path) -> None:

@@ -34,7 +34,9 @@ def test_readable_images_come_back_as_they_are(items: list[Item]) -> None:
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_the_first_unreadable_image_is_named_with_their_number(items: list[Item], workers: int) -> None:
-    with pytest.raises(UserError, match="2 of 6 images cannot be used, the first: image .*/2.png cannot be read"):
+    with pytest.raises(
+        UserError, match="2 of 6 images cannot be used \\(unreadable 2\\), the first: image .*/2.png cannot be read"
+    ):
         check_images(items, workers)
 
 

@@ -23,6 +23,7 @@ KEYS = {
     *("data", "dataset_dir", "source", "csv_source", "list_source", "challenge_source", "split", "class_order"),
     *("backbone", "memory_size", "image_size", "batch_size", "adapter_epochs", "finetune_epochs"),
     *("finetune_scheduler#fractions", "random_transforms", "mean", "std", "check_images"),
+    *("presentation", "datalist_source"),
 }
 SKIN8 = [("BKL", "MEL"), ("DF", "NV"), ("SCC", "BCC"), ("AK", "VASC")]
 # memory, classes a task, epochs of balanced fine-tuning (METHODS: protocols); None: a task for each data set

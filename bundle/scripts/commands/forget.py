@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,6 +15,7 @@ from scripts.errors import UserError
 from scripts.files import write_atomically
 from scripts.handlers.checkpoint import CHECKPOINT, EPOCH, EXEMPLARS, read_checkpoint
 from scripts.memory.exemplars import ExemplarMemory, image_file
+from scripts.transforms import is_scan, make_selection
 
 EPILOG = (
     "An exemplar is an image of an old task that later training sees again. Each is compared by content, so a renamed "
@@ -47,7 +49,8 @@ def forget(run: Path, images: Sequence[str]) -> str:
     content = read_checkpoint(run / CHECKPOINT)
     memory = ExemplarMemory(0, exemplars=content["settings"]["exemplars"], folder=str(run / EXEMPLARS))
     memory.load_state_dict(content["memory"], run / EXEMPLARS)
-    count = memory.forget(images)
+    shown = content["settings"].get("presentation")
+    count = memory.forget([name for image in images for name in _as_trained(image, shown)])
     if not count:
         return f"No exemplar of the run in {run} has the content of what was given: nothing is changed."
     content["memory"] = memory.state_dict()
@@ -61,6 +64,13 @@ def forget(run: Path, images: Sequence[str]) -> str:
         + (f"None are left of {', '.join(bare)}. " if bare else "")
         + "The trained weights are not changed by it: what the network has learnt from them it still knows."
     )
+
+
+def _as_trained(image: str, presentation: Mapping[str, Any] | None) -> list[str]:
+    """Name the pictures of a DICOM or NIfTI file as the run did; any other image stays."""
+    if presentation is None or not Path(image).is_file() or not is_scan(image):
+        return [image]
+    return make_selection(presentation).references(image)[0]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,33 +13,52 @@ import numpy as np
 from ignite.engine import Engine, Events
 from monai.data import Dataset
 
+from scripts.decoding.presentation import split_reference
+from scripts.decoding.reasons import ImageRefused, Reason
 from scripts.errors import UserError
 from scripts.files import write_csv
 from scripts.transforms.reader import RGBReader, read_rgb
+from scripts.transforms.scans import is_scan, make_selection
 
 IMAGE_SUFFIXES = RGBReader.suffixes
 REFUSED = "refused.csv"
 WORKERS = 4
 
 
-def find_images(folder: str, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[dict[str, str]]:
+def find_images(
+    folder: str, presentation: Mapping[str, Any] | None = None, suffixes: Sequence[str] = IMAGE_SUFFIXES
+) -> list[dict[str, str]]:
     """List the images in a folder and the folders within, sorted by name; hidden files are left out.
 
     Args:
         folder: may be missing, which :func:`require_images` complains of.
-        suffixes: how the names of images end, in lower case.
+        presentation: of DICOM and NIfTI files, which are recognised by their content; ``None``: they are left out.
+        suffixes: how the names of other images end, in lower case.
 
     Returns:
-        ``{"image": path, "name": path from the folder on, with slashes}`` for each.
+        ``{"image": reference, "name": path from the folder on, with slashes}`` for each; of a file with several
+        pictures, the name goes on with ``#`` and which one it is.
     """
+    selection = None if presentation is None else make_selection(presentation)
     root = Path(folder)
     found: list[Path] = []
     for parent, folders, files in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(parent, name) for name in files if not name.startswith(".")]
-    images = [path for path in found if path.name.lower().endswith(tuple(suffixes))]
-    named = [{"image": str(path), "name": path.relative_to(root).as_posix()} for path in images]
-    return sorted(named, key=lambda item: item["name"])
+    named: list[dict[str, str]] = []
+    for path in sorted(found, key=lambda path: path.relative_to(root).as_posix()):
+        name = path.relative_to(root).as_posix()
+        if selection is not None and is_scan(str(path)):
+            references, _ = selection.references(str(path))
+            named += [{"image": image, "name": name + _picture(image)} for image in references]
+        elif path.name.lower().endswith(tuple(suffixes)):
+            named.append({"image": str(path), "name": name})
+    return named
+
+
+def _picture(reference: str) -> str:
+    picture = split_reference(reference)[1]
+    return f"#{picture}" if picture else ""
 
 
 def require_images(items: Sequence[Any], folder: str, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> None:
@@ -58,15 +77,15 @@ def require_images(items: Sequence[Any], folder: str, suffixes: Sequence[str] = 
     if not items:
         raise UserError(
             f"image folder {folder} has no images: put some there ({', '.join(suffixes)}), "
-            "or give another one (key 'dataset_dir')"
+            "or give another one (key 'dataset_dir'); DICOM and NIfTI are found with configs/scans.json"
         )
 
 
 class ScreeningHandler:
     """Decode every image before the first is classified; what cannot be taken is left out and written down.
 
-    The rules are those of training. ``refused.csv`` (image, reason) is written each time, so that one of an earlier run
-    cannot mislead.
+    The rules are those of training. ``refused.csv`` (image, code, reason) is written each time, so that one of an
+    earlier run cannot mislead.
 
     Args:
         dataset: its ``data`` are items with ``image`` and ``name``; refused ones are taken out.
@@ -93,19 +112,21 @@ class ScreeningHandler:
         items = list(self.dataset.data)
         with ThreadPoolExecutor(WORKERS) as pool:
             faults = list(pool.map(self._fault, items))
-        refused = [(item["name"], fault) for item, fault in zip(items, faults, strict=True) if fault]
-        write_csv(self.output_dir / REFUSED, [("image", "reason"), *refused])
-        for _, fault in refused:
+        refused = [(item["name"], *fault) for item, fault in zip(items, faults, strict=True) if fault]
+        write_csv(self.output_dir / REFUSED, [("image", "code", "reason"), *refused])
+        for _, _, fault in refused:
             self.logger.warning("Refused: %s", fault)
         self.dataset.data = [item for item, fault in zip(items, faults, strict=True) if not fault]
         if not self.dataset.data:
             raise UserError(f"all {len(items)} images are refused: {self.output_dir / REFUSED} says why")
         engine.state.epoch_length = len(engine.data_loader)  # type: ignore[attr-defined]
 
-    def _fault(self, item: dict[str, str]) -> str:
-        """Say what is wrong with an image; empty where nothing is."""
+    def _fault(self, item: dict[str, str]) -> tuple[str, str] | None:
+        """Say what is wrong with an image, by code and in words; ``None`` where nothing is."""
         try:
             self.read(item["image"])
+        except ImageRefused as error:
+            return error.reason.value, str(error)
         except UserError as error:
-            return str(error)
-        return ""
+            return Reason.UNREADABLE.value, str(error)
+        return None

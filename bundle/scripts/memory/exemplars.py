@@ -18,13 +18,17 @@ from scripts.files import write_atomically
 from scripts.memory.selection import check_selection, select
 from scripts.tasks.task import Item
 from scripts.transforms.reader import is_volume, read_rgb, read_volume
+from scripts.transforms.scans import file_of, is_scan
 
 PRIVATE = 0o600
 
 
 def image_bytes(image: str) -> bytes:
-    """Return an image as a file's bytes: the file itself, or of an npz entry a PNG, of a volume an npy file."""
-    if ".npz#" not in image:
+    """Return an image as a file's bytes: the file itself, or a lossless PNG of what stands among other things.
+
+    That is an npz entry (a volume becomes an npy file), and DICOM and NIfTI files, whose headers may name the patient.
+    """
+    if not _is_part(image):
         return Path(image).read_bytes()
     buffer = io.BytesIO()
     if is_volume(image):
@@ -36,21 +40,25 @@ def image_bytes(image: str) -> bytes:
 
 def copy_suffix(image: str) -> str:
     """Return how the name of a file with the bytes of `image_bytes` ends."""
-    if ".npz#" not in image:
+    if not _is_part(image):
         return Path(image).suffix.lower()
     return ".npy" if is_volume(image) else ".png"
 
 
 def stored_bytes(image: str) -> int:
-    """Return the bytes that an image takes as it is stored: of its file, of an npz entry its pixels."""
-    if ".npz#" not in image:
+    """Return the bytes that an image takes as it is stored: of its file, of what is part of one its pixels."""
+    if not _is_part(image):
         return Path(image).stat().st_size
     return read_volume(image).nbytes if is_volume(image) else read_rgb(image).nbytes
 
 
+def _is_part(image: str) -> bool:
+    return ".npz#" in image or is_scan(image)
+
+
 def image_file(image: str) -> Path:
     """Return the file that holds an image (the npz for an npz entry)."""
-    return Path(image.split("#")[0] if ".npz#" in image else image)
+    return Path(file_of(image))
 
 
 def _found(image: str, copies: Path | None) -> str:
@@ -199,7 +207,7 @@ class ExemplarMemory:
         return [item for label in sorted(self.classes) for item in self.classes[label]]
 
     def bytes(self) -> int:
-        """Return the bytes of the exemplars as they are stored (an entry of an npz: of its pixels)."""
+        """Return the bytes of the exemplars as they are stored (an npz entry, DICOM or NIfTI: of its pixels)."""
         return sum(stored_bytes(item["image"]) for item in self.items())
 
     def state_dict(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from scripts.tasks.mednist import ensure_mednist
 from scripts.tasks.plan import Plan, make_plan
 from scripts.tasks.plan_report import write_plan
 from scripts.tasks.record import read_tasks, run_folder, write_tasks
+from scripts.tasks.scans import ScanFolders, Scans
 from scripts.tasks.split import make_tasks
 from scripts.tasks.task import Group, Item, Source, Task
 from scripts.tasks.tiny_imagenet import TinyImageNet
@@ -37,6 +38,8 @@ __all__ = [
     "MedMnist",
     "PathologyFolders",
     "Plan",
+    "ScanFolders",
+    "Scans",
     "Source",
     "Task",
     "TinyImageNet",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -10,6 +11,7 @@ from functools import partial
 
 import numpy as np
 
+from scripts.decoding.reasons import ImageRefused
 from scripts.errors import UserError
 from scripts.tasks.task import Item, Task
 from scripts.transforms.reader import read_rgb
@@ -63,22 +65,25 @@ def check_images(
         The readable items, in their order.
 
     Raises:
-        UserError: where images cannot be read and are not to be skipped; it names the first and says how many.
+        UserError: where images cannot be read and are not to be skipped; it names the first and says how many, with
+            the codes of the reasons.
     """
     with ThreadPoolExecutor(workers) as pool:
         faults = list(pool.map(partial(_fault, read), items))
     found = [fault for fault in faults if fault]
     if found and not skip_unreadable:
-        raise UserError(f"{len(found)} of {len(items)} images cannot be used, the first: {found[0]}")
+        counts = Counter(error.reason.value if isinstance(error, ImageRefused) else "unreadable" for error in found)
+        codes = ", ".join(f"{code} {count}" for code, count in counts.most_common())
+        raise UserError(f"{len(found)} of {len(items)} images cannot be used ({codes}), the first: {found[0]}")
     for fault in found:
         logger.warning("Left out: %s", fault)
     return [item for item, fault in zip(items, faults, strict=True) if not fault]
 
 
-def _fault(read: Read, item: Item) -> str:
-    """Say what is wrong with an image; empty where nothing is."""
+def _fault(read: Read, item: Item) -> UserError | None:
+    """Say what is wrong with an image; ``None`` where nothing is."""
     try:
         read(item["image"])
     except UserError as error:
-        return str(error)
-    return ""
+        return error
+    return None

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from scripts.errors import UserError
 from scripts.tasks.task import Group, Item
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+SPLITS = ("train", "test")
 PATHOLOGY_FOLDER = "Pathology16"
 PATHOLOGY_LAYOUT = f"<dataset_dir>/{PATHOLOGY_FOLDER}/<set>/<train and test>/<class>/<image>"
+
+Images = Callable[[str], list[Item]]
 
 
 class PathologyFolders:
@@ -36,7 +39,7 @@ class PathologyFolders:
         return [self._group(name) for name in self.sets or found]
 
     def _group(self, name: str) -> Group:
-        train, test = _train_and_test(os.path.join(self.folder, name), PATHOLOGY_LAYOUT)
+        train, test = _train_and_test(os.path.join(self.folder, name), PATHOLOGY_LAYOUT, list_images, SPLITS)
         return Group(
             name,
             tuple(f"{name}/{member}" for member in train),
@@ -71,30 +74,47 @@ class ImageFolder:
 
     def groups(self) -> list[Group]:
         """Return the one group."""
-        found = class_folders(self.root, self.layout)
-        test: dict[str, list[Item]] = {}
-        if set(self.splits) & set(found):
-            train, test = _train_and_test(self.root, self.layout, self.splits)
-        else:
-            train = _classes(self.root, self.layout)
+        train, test = read_classes(self.root, self.layout, list_images, self.splits)
         if self.classes not in (None, len(train)):
             raise UserError(f"{self.root} has {len(train)} class folders, not {self.classes}: {self.layout}")
         return [Group(os.path.basename(self.root), tuple(train), train, test)]
 
 
+def read_classes(
+    root: str, layout: str, images: Images, splits: tuple[str, str] = SPLITS
+) -> tuple[dict[str, list[Item]], dict[str, list[Item]]]:
+    """Read one folder a class, below the two folders of a split or, where neither is there, below ``root``.
+
+    Args:
+        root: the folder that holds the split's folders, or the class folders.
+        layout: what an error says of how it should be.
+        images: finds the images in the folder of a class.
+        splits: names of the split's folders.
+
+    Returns:
+        Items to learn from and items to test with, by class name; the second is empty without a split.
+
+    Raises:
+        UserError: where a folder is missing or empty, or the two sides have other classes.
+    """
+    if set(splits) & set(class_folders(root, layout)):
+        return _train_and_test(root, layout, images, splits)
+    return _classes(root, layout, images), {}
+
+
 def _train_and_test(
-    folder: str, layout: str, splits: tuple[str, str] = ("train", "test")
+    folder: str, layout: str, images: Images, splits: tuple[str, str]
 ) -> tuple[dict[str, list[Item]], dict[str, list[Item]]]:
     """Read the two splits of one set, by class name; both must have the same classes."""
-    train, test = (_classes(os.path.join(folder, split), layout) for split in splits)
+    train, test = (_classes(os.path.join(folder, split), layout, images) for split in splits)
     for name in sorted(train.keys() ^ test.keys()):
         missing = os.path.join(folder, splits[name in train], name)
         raise UserError(f"class folder {missing} is missing: training and test need the same classes ({layout})")
     return train, test
 
 
-def _classes(folder: str, layout: str) -> dict[str, list[Item]]:
-    return {name: list_images(os.path.join(folder, name)) for name in class_folders(folder, layout)}
+def _classes(folder: str, layout: str, images: Images) -> dict[str, list[Item]]:
+    return {name: images(os.path.join(folder, name)) for name in class_folders(folder, layout)}
 
 
 def class_folders(folder: str, layout: str) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 from scripts.errors import UserError
 from scripts.files import write_atomically
 from scripts.tasks.task import Item, Task
+from scripts.transforms.scans import file_of
 
 FILE = "tasks.json"
 
@@ -61,4 +62,4 @@ def testable(task: Task) -> bool:
 
 def image_exists(item: Item) -> bool:
     """Say whether the file that holds an image is there."""
-    return Path(item["image"].split(".npz#")[0] + ".npz" if ".npz#" in item["image"] else item["image"]).is_file()
+    return Path(file_of(item["image"])).is_file()

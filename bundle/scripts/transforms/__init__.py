@@ -21,6 +21,7 @@ from scripts.transforms.reader import (
     read_volume,
     stored_mode,
 )
+from scripts.transforms.scans import ScanReader, file_of, is_scan, make_selection, read_scan
 
 __all__ = [
     "COLOURS",
@@ -31,16 +32,21 @@ __all__ = [
     "RandStainJitterd",
     "ReferenceReader",
     "ResizePixelsd",
+    "ScanReader",
     "ShadesOfGreyd",
     "StainNormalisationd",
     "VolumeReader",
     "describe_colour",
+    "file_of",
+    "is_scan",
     "is_volume",
     "make_colour",
+    "make_selection",
     "npz_array",
     "npz_names",
     "read_picture",
     "read_rgb",
+    "read_scan",
     "read_volume",
     "stored_mode",
 ]

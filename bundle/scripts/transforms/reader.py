@@ -3,7 +3,8 @@
 Taken as they are: 8-bit RGB. Converted: grey, black-and-white and palette images (grey is repeated to three channels);
 an alpha channel that is opaque everywhere is dropped. Refused by name: real transparency, CMYK and other colour models,
 16- and 32-bit samples, several frames, and pictures beyond Pillow's decompression-bomb limit. A broken or truncated
-file is never filled up with grey. Pixels are taken as stored: an EXIF orientation is not applied.
+file is never filled up with grey. Pixels are taken as stored: an EXIF orientation is not applied. DICOM and NIfTI files
+are recognised by their content and become 8 bits once windowed (`scripts.transforms.scans`).
 
 Volumes (8-bit, one channel) come from npz and npy files; see `read_volume`.
 """
@@ -17,8 +18,10 @@ import numpy as np
 from monai.data.image_reader import ImageReader
 from PIL import Image, ImageFile
 
+from scripts.decoding.reasons import ImageRefused, Reason
 from scripts.errors import UserError
 from scripts.transforms.npz import holds_volumes, npz_images
+from scripts.transforms.scans import is_scan, read_scan, read_scan_rgb
 
 _PLAIN_MODES = ("1", "L", "P", "RGB")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
@@ -84,30 +87,34 @@ def read_rgb(reference: str) -> np.ndarray:
     """Decode one image completely.
 
     Args:
-        reference: an image file, or ``<path>.npz#<split>/<index>``.
+        reference: an image file, ``<path>.npz#<split>/<index>``, or a picture of a DICOM or NIfTI file
+            (:func:`scripts.decoding.presentation.make_reference`).
 
     Returns:
         uint8 array ``[H, W, 3]``.
 
     Raises:
-        UserError: for an image that is missing, broken or of a kind that is not taken; it names the image.
+        ImageRefused: for an image that is missing, broken or of a kind that is not taken; it names the image and
+            carries the code of the reason.
     """
     if is_volume(reference):
-        raise UserError(
-            f"image {reference} is a volume: use a backbone for volumes (configs/networks/resnet18_3d.json)"
-        )
+        message = f"image {reference} is a volume: use a backbone for volumes (configs/networks/resnet18_3d.json)"
+        raise ImageRefused(message, Reason.UNSUPPORTED_KIND)
     if ".npz#" in reference:
         pixels = _npz_image(reference)
         return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
+    if is_scan(reference):
+        return read_scan_rgb(reference)
     try:
         with Image.open(reference) as image:
             return _to_rgb(image, reference)
     except UserError:
         raise
     except FileNotFoundError:
-        raise UserError(f"image {reference} is missing: put it back, or take it out of the data") from None
+        message = f"image {reference} is missing: put it back, or take it out of the data"
+        raise ImageRefused(message, Reason.MISSING) from None
     except Exception as error:  # Pillow's decoders raise nearly every kind of exception on a broken file
-        raise UserError(f"image {reference} cannot be read ({error}): replace it, or remove it") from error
+        raise ImageRefused(f"image {reference} cannot be read ({error}): replace it, or remove it") from error
 
 
 def read_volume(reference: str) -> np.ndarray:
@@ -120,15 +127,15 @@ def read_volume(reference: str) -> np.ndarray:
         uint8 array ``[D, H, W]``.
 
     Raises:
-        UserError: for a volume that is missing, broken or of a kind that is not taken; it names the volume.
+        ImageRefused: for a volume that is missing, broken or of a kind that is not taken; it names the volume.
     """
     if not is_volume(reference):
-        raise UserError(
-            f"image {reference} is no volume: use a backbone for images, or give npz or npy files of volumes"
-        )
+        message = f"image {reference} is no volume: use a backbone for images, or give npz or npy files of volumes"
+        raise ImageRefused(message, Reason.UNSUPPORTED_KIND)
     volume = _npz_image(reference) if ".npz#" in reference else _npy_array(reference)
     if volume.dtype != np.uint8 or volume.ndim != 3 or not volume.size:
-        raise UserError(f"volume {reference} is {volume.dtype} {list(volume.shape)}: it must be uint8 [D, H, W]")
+        message = f"volume {reference} is {volume.dtype} {list(volume.shape)}: it must be uint8 [D, H, W]"
+        raise ImageRefused(message, Reason.UNSUPPORTED_KIND)
     return volume
 
 
@@ -153,7 +160,7 @@ def read_picture(reference: str) -> np.ndarray:
 
 
 def stored_mode(reference: str) -> str:
-    """Say how a readable image keeps its pixels, before they become RGB; nothing is decoded.
+    """Say how a readable image keeps its pixels, before they become RGB; only DICOM and NIfTI are decoded for it.
 
     Args:
         reference: an image file, a volume, or ``<path>.npz#<split>/<index>``.
@@ -166,6 +173,8 @@ def stored_mode(reference: str) -> str:
         return "RGB" if npz_images(f"{path}.npz", member.partition("/")[0]).shape[3:] == (3,) else "L"
     if is_volume(reference):
         return "L"
+    if is_scan(reference):
+        return "L" if read_scan(reference).ndim == 2 else "RGB"
     with Image.open(reference) as image:
         return image.mode
 
@@ -176,7 +185,8 @@ def _npz_image(reference: str) -> np.ndarray:
     split, _, number = member.partition("/")
     images = npz_images(path, split)
     if not number.isdecimal() or int(number) >= len(images):
-        raise UserError(f"image {reference} is missing: {path} has {len(images)} images in {split}_images")
+        message = f"image {reference} is missing: {path} has {len(images)} images in {split}_images"
+        raise ImageRefused(message, Reason.NO_SUCH_PICTURE)
     return np.array(images[int(number)])
 
 
@@ -184,21 +194,26 @@ def _npy_array(path: str) -> np.ndarray:
     try:
         return np.asarray(np.load(path, allow_pickle=False))
     except FileNotFoundError:
-        raise UserError(f"volume {path} is missing: put it back, or take it out of the data") from None
+        message = f"volume {path} is missing: put it back, or take it out of the data"
+        raise ImageRefused(message, Reason.MISSING) from None
     except Exception as error:  # header, pickle, memory: all mean that the array is not to be had
-        raise UserError(f"volume {path} cannot be read ({error}): it must be a plain array") from error
+        raise ImageRefused(f"volume {path} cannot be read ({error}): it must be a plain array") from error
 
 
 def _to_rgb(file: ImageFile.ImageFile, name: str) -> np.ndarray:
     image: Image.Image = file
     if image.mode not in _PLAIN_MODES + _ALPHA_MODES:
-        raise UserError(f"image {name} is of the kind {image.mode}: convert it to 8-bit RGB or grey")
+        message = f"image {name} is of the kind {image.mode}: convert it to 8-bit RGB or grey"
+        raise ImageRefused(message, Reason.UNSUPPORTED_KIND)
     if any(";16" in str(tile[3]) for tile in file.tile):  # Pillow opens 16-bit colour as "RGB" and drops 8 bits
-        raise UserError(f"image {name} has 16-bit samples: convert it to 8-bit RGB or grey")
+        message = f"image {name} has 16-bit samples: convert it to 8-bit RGB or grey"
+        raise ImageRefused(message, Reason.UNSUPPORTED_KIND)
     if file.format != "MPO" and getattr(file, "n_frames", 1) > 1:  # the second of an MPO is a camera's preview
-        raise UserError(f"image {name} has {getattr(image, 'n_frames', 1)} frames: save the one that counts")
+        message = f"image {name} has {getattr(image, 'n_frames', 1)} frames: save the one that counts"
+        raise ImageRefused(message, Reason.MANY_PICTURES)
     if image.mode in _ALPHA_MODES or "transparency" in image.info:
         image = image.convert("RGBA")
         if image.getchannel("A").getextrema()[0] != 255:
-            raise UserError(f"image {name} is transparent in parts: save it without an alpha channel")
+            message = f"image {name} is transparent in parts: save it without an alpha channel"
+            raise ImageRefused(message, Reason.TRANSPARENT)
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))

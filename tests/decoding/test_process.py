@@ -1,0 +1,140 @@
+"""The child process: whatever happens to it, there is a picture or a reason, and the next picture comes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scripts.decoding.presentation import Presentation
+from scripts.decoding.process import Decoder, decoder
+from scripts.decoding.reasons import Reason, Refusal
+
+PIXELS = np.arange(48, dtype=np.uint8).reshape(6, 8)
+PLAIN = Presentation()
+
+
+@pytest.fixture
+def path(tmp_path: Path, scans: Any) -> str:
+    return str(scans.dicom(tmp_path / "image", PIXELS))
+
+
+def reason_of(reader: Decoder, path: str, presentation: Presentation = PLAIN) -> Reason:
+    with pytest.raises(Refusal) as refusal:
+        reader.read(path, "", presentation)
+    return refusal.value.reason
+
+
+def child_of(reader: Decoder) -> subprocess.Popen[bytes]:
+    assert reader._child is not None
+    return reader._child
+
+
+def test_pictures_come_as_bytes_or_as_fractions(path: str) -> None:
+    reader = decoder()
+    np.testing.assert_array_equal(reader.read(path, "", PLAIN), PIXELS)
+    np.testing.assert_allclose(reader.read(path, "", PLAIN, bits=32), PIXELS / 255, rtol=1e-6)
+    assert reader.read(path, "", PLAIN, bits=32).dtype == np.float32
+
+
+def test_one_process_serves_one_picture_after_the_other(path: str) -> None:
+    reader = decoder()
+    reader.read(path, "", PLAIN)
+    child = child_of(reader).pid
+    assert reason_of(reader, "/nowhere/image") == Reason.MISSING
+    assert reason_of(reader, __file__) == Reason.UNREADABLE
+    reader.read(path, "", PLAIN)
+    assert child_of(reader).pid == child
+
+
+def test_a_process_that_died_is_replaced(path: str) -> None:
+    reader = decoder()
+    reader.read(path, "", PLAIN)
+    child_of(reader).kill()
+    child_of(reader).wait()
+    np.testing.assert_array_equal(reader.read(path, "", PLAIN), PIXELS)
+
+
+def test_a_process_that_dies_while_it_decodes_is_a_reason(path: str) -> None:
+    reader = decoder()
+    reader.read(path, "", PLAIN)
+    os.kill(child_of(reader).pid, signal.SIGSTOP)  # it gets the request, and dies before it answers
+    death = threading.Timer(0.3, child_of(reader).kill)
+    death.start()
+    assert reason_of(reader, path) == Reason.DECODER_DIED
+    death.join()
+    np.testing.assert_array_equal(reader.read(path, "", PLAIN), PIXELS)
+
+
+def test_a_process_that_hangs_is_a_reason(path: str) -> None:
+    reader = decoder()
+    reader.read(path, "", PLAIN)
+    child = child_of(reader)
+    os.kill(child.pid, signal.SIGSTOP)
+    assert reason_of(reader, path, Presentation(seconds=0.05)) == Reason.TOO_SLOW
+    assert child.poll() is not None
+    np.testing.assert_array_equal(reader.read(path, "", PLAIN), PIXELS)
+
+
+def test_more_memory_than_allowed_is_a_reason(tmp_path: Path) -> None:
+    """A file that says to hold 4 GB, nearly all of it a hole, and limits that let it through."""
+    header = bytearray(352)
+    header[:4] = (348).to_bytes(4, "little")
+    header[40:56] = np.array([3, 2000, 2000, 1000, 1, 1, 1, 1], "<i2").tobytes()
+    header[70:74] = np.array([2, 8], "<i2").tobytes()  # uint8
+    header[108:112] = np.float32(352).tobytes()
+    header[254:256] = np.int16(1).tobytes()
+    header[280:328] = np.eye(4, dtype="<f4")[:3].tobytes()
+    header[344:348] = b"n+1\0"
+    path = tmp_path / "large.nii"
+    path.write_bytes(header)
+    os.truncate(path, 352 + 4 * 10**9)
+    with pytest.raises(Refusal) as refusal:
+        decoder().read(str(path), "2/0", Presentation(max_bytes=2**40, seconds=60))
+    assert refusal.value.reason == Reason.TOO_LARGE
+
+
+def test_threads_do_not_share_a_process(path: str) -> None:
+    def read(_: int) -> int:
+        for _ in range(5):
+            np.testing.assert_array_equal(decoder().read(path, "", PLAIN), PIXELS)
+        return child_of(decoder()).pid
+
+    own = read(0)
+    with ThreadPoolExecutor(3) as pool:
+        assert own not in set(pool.map(read, range(6)))
+
+
+def test_a_forked_process_reads_with_a_child_of_its_own(path: str) -> None:
+    decoder().read(path, "", PLAIN)
+    child = child_of(decoder()).pid
+    pid = os.fork()
+    if pid == 0:
+        done = np.array_equal(decoder().read(path, "", PLAIN), PIXELS) and child_of(decoder()).pid != child
+        decoder().close()
+        os._exit(0 if done else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    np.testing.assert_array_equal(decoder().read(path, "", PLAIN), PIXELS)
+    assert child_of(decoder()).pid == child
+
+
+def test_a_dropped_decoder_ends_its_process(path: str) -> None:
+    reader = Decoder()
+    reader.read(path, "", PLAIN)
+    child = child_of(reader)
+    del reader
+    assert child.poll() == -signal.SIGKILL
+
+
+def test_the_process_starts_without_torch_and_monai() -> None:
+    program = "import sys, scripts.decoding.worker; sys.exit(bool({'torch', 'monai'} & sys.modules.keys()))"
+    root = Path(sys.modules["scripts.decoding"].__file__ or "").parents[2]
+    assert subprocess.run([sys.executable, "-c", program], cwd=root).returncode == 0
