@@ -62,5 +62,6 @@ def test_a_folder_in_the_place_of_a_key_is_refused(capsys: pytest.CaptureFixture
 def test_the_config_of_the_plan_replaces_the_training_alone() -> None:
     train, own = (json.loads((CONFIGS / f"{name}.json").read_text()) for name in ("train", "plan"))
     assert set(own) & set(train) == {"run"}
-    assert [entry["_target_"] for entry in own["run"][:2]] == [entry["_target_"] for entry in train["run"][:2]]
+    first, second = ([step["_target_"] for step in config["run"][:2]] for config in (own, train))
+    assert first == second
     assert "network" not in json.dumps(own)

@@ -74,7 +74,7 @@ def test_volumes_are_a_task_a_file_with_the_published_names(tmp_path: Path) -> N
     assert [list(task.classes) for task in tasks] == split
     assert np.array_equal(read_volume(tasks[0].train[1]["image"]), volumes[2])
     assert check_images(tasks[1].test, read=read_volume) == list(tasks[1].test)
-    with pytest.raises(UserError, match=r"4 of 4 images .* \(unsupported_kind 4\), the first: .* is a volume"):
+    with pytest.raises(UserError, match="4 of 4 images cannot be used .many_pictures 4., the first: .* is a volume"):
         check_images(tasks[1].test)
 
 

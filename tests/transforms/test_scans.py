@@ -15,7 +15,17 @@ from pydicom.uid import ExplicitVRBigEndian, JPEG2000Lossless, RLELossless
 
 from scripts.decoding.reasons import ImageRefused, Reason
 from scripts.errors import UserError
-from scripts.transforms import RGBReader, ScanReader, file_of, is_scan, make_selection, read_rgb
+from scripts.transforms import (
+    RGBReader,
+    ScanReader,
+    VolumeReader,
+    file_of,
+    is_scan,
+    is_volume,
+    make_selection,
+    read_rgb,
+    read_volume,
+)
 
 ROWS, COLUMNS = 40, 60  # neither square nor symmetric: the picture is brighter to the right and, less so, to the bottom
 GREY = (2 * np.arange(ROWS)[:, None] + 2.9 * np.arange(COLUMNS)).astype(np.uint8)
@@ -165,3 +175,19 @@ def test_the_file_of_an_image(tmp_path: Path, scans: Any) -> None:
     assert file_of("/a/b.npz#train/3") == "/a/b.npz"
     assert is_scan(f"{path}#middle?window=1,2")
     assert not is_scan("/a/b.png")
+
+
+def test_a_volume_is_its_axial_slices_one_after_the_other(scans: Any, tmp_path: Path) -> None:
+    voxels = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5)
+    path = scans.nifti(tmp_path / "a.nii.gz", voxels, "RAS")
+    volume = read_volume(path)
+    assert volume.shape == (5, 4, 3)
+    for number, slice_ in enumerate(volume):
+        assert np.array_equal(slice_, read_rgb(f"{path}#2/{number}")[..., 0])
+    assert VolumeReader().pixels(path).shape == (5, 4, 3, 1)
+    assert is_volume(path) and not is_volume(f"{path}#2/0")
+    with pytest.raises(ImageRefused) as caught:
+        read_rgb(path)
+    assert caught.value.reason is Reason.MANY_PICTURES
+    with pytest.raises(UserError, match="is no volume"):
+        read_volume(f"{path}#2/0")

@@ -26,14 +26,14 @@ WORKERS = 4
 
 
 def find_images(
-    folder: str, presentation: Mapping[str, Any] | None = None, suffixes: Sequence[str] = IMAGE_SUFFIXES
+    folder: str, suffixes: Sequence[str] = IMAGE_SUFFIXES, presentation: Mapping[str, Any] | None = None
 ) -> list[dict[str, str]]:
     """List the images in a folder and the folders within, sorted by name; hidden files are left out.
 
     Args:
         folder: may be missing, which :func:`require_images` complains of.
+        suffixes: how the names of images end, in lower case.
         presentation: of DICOM and NIfTI files, which are recognised by their content; ``None``: they are left out.
-        suffixes: how the names of other images end, in lower case.
 
     Returns:
         ``{"image": reference, "name": path from the folder on, with slashes}`` for each; of a file with several
@@ -51,7 +51,7 @@ def find_images(
         if selection is not None and is_scan(str(path)):
             references, _ = selection.references(str(path))
             named += [{"image": image, "name": name + _picture(image)} for image in references]
-        elif path.name.lower().endswith(tuple(suffixes)):
+        elif name.lower().endswith(tuple(suffixes)):
             named.append({"image": str(path), "name": name})
     return named
 

@@ -24,9 +24,9 @@ PRIVATE = 0o600
 
 
 def image_bytes(image: str) -> bytes:
-    """Return an image as a file's bytes: the file itself, or a lossless PNG of what stands among other things.
+    """Return an image as a file's bytes: the file itself, or a lossless copy of what stands among other things.
 
-    That is an npz entry (a volume becomes an npy file), and DICOM and NIfTI files, whose headers may name the patient.
+    That is an npz entry, and DICOM and NIfTI files, whose headers may name the patient: a PNG, of a volume an npy file.
     """
     if not _is_part(image):
         return Path(image).read_bytes()
@@ -38,6 +38,10 @@ def image_bytes(image: str) -> bytes:
     return buffer.getvalue()
 
 
+def _is_part(image: str) -> bool:
+    return ".npz#" in image or is_scan(image)
+
+
 def copy_suffix(image: str) -> str:
     """Return how the name of a file with the bytes of `image_bytes` ends."""
     if not _is_part(image):
@@ -46,14 +50,10 @@ def copy_suffix(image: str) -> str:
 
 
 def stored_bytes(image: str) -> int:
-    """Return the bytes that an image takes as it is stored: of its file, of what is part of one its pixels."""
+    """Return the bytes that an image takes as it is stored: of its file, of a part of one its pixels."""
     if not _is_part(image):
         return Path(image).stat().st_size
     return read_volume(image).nbytes if is_volume(image) else read_rgb(image).nbytes
-
-
-def _is_part(image: str) -> bool:
-    return ".npz#" in image or is_scan(image)
 
 
 def image_file(image: str) -> Path:

@@ -6,7 +6,7 @@ an alpha channel that is opaque everywhere is dropped. Refused by name: real tra
 file is never filled up with grey. Pixels are taken as stored: an EXIF orientation is not applied. DICOM and NIfTI files
 are recognised by their content and become 8 bits once windowed (`scripts.transforms.scans`).
 
-Volumes (8-bit, one channel) come from npz and npy files; see `read_volume`.
+Volumes (8-bit, one channel) come from npz, npy and NIfTI files; see `read_volume`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from PIL import Image, ImageFile
 from scripts.decoding.reasons import ImageRefused, Reason
 from scripts.errors import UserError
 from scripts.transforms.npz import holds_volumes, npz_images
-from scripts.transforms.scans import is_scan, read_scan, read_scan_rgb
+from scripts.transforms.scans import is_scan, is_whole_volume, read_scan, read_scan_rgb
 
+NPY = ".npy"
+AXIAL = (2, 1, 0)  # of [X, Y, Z]: slice by slice, rows first
 _PLAIN_MODES = ("1", "L", "P", "RGB")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 
@@ -74,9 +76,9 @@ class RGBReader(ReferenceReader):
 
 
 class VolumeReader(ReferenceReader):
-    """Reads an npz reference or an npy file to uint8 ``[D, H, W, 1]``: axes as stored, nothing transposed."""
+    """Reads an npz reference, an npy file or a NIfTI file to uint8 ``[D, H, W, 1]``; see `read_volume`."""
 
-    suffixes = (".npy",)
+    suffixes = (NPY,)
 
     def pixels(self, reference: str) -> np.ndarray:
         """Return what `read_volume` reads, with an axis for its one channel."""
@@ -97,9 +99,9 @@ def read_rgb(reference: str) -> np.ndarray:
         ImageRefused: for an image that is missing, broken or of a kind that is not taken; it names the image and
             carries the code of the reason.
     """
-    if is_volume(reference):
+    if _is_array_of_volume(reference):
         message = f"image {reference} is a volume: use a backbone for volumes (configs/networks/resnet18_3d.json)"
-        raise ImageRefused(message, Reason.UNSUPPORTED_KIND)
+        raise ImageRefused(message, Reason.MANY_PICTURES)
     if ".npz#" in reference:
         pixels = _npz_image(reference)
         return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
@@ -121,18 +123,24 @@ def read_volume(reference: str) -> np.ndarray:
     """Read one volume.
 
     Args:
-        reference: ``<path>.npz#<split>/<index>`` of an array ``[N, D, H, W]``, or an npy file of one ``[D, H, W]``.
+        reference: ``<path>.npz#<split>/<index>`` of an array ``[N, D, H, W]``, an npy file of one ``[D, H, W]``, or a
+            NIfTI file, no slice named (:func:`scripts.decoding.presentation.make_reference`).
 
     Returns:
-        uint8 array ``[D, H, W]``.
+        uint8 array ``[D, H, W]``; of a NIfTI file, ``[k]`` is its slice ``#2/k``.
 
     Raises:
         ImageRefused: for a volume that is missing, broken or of a kind that is not taken; it names the volume.
     """
     if not is_volume(reference):
-        message = f"image {reference} is no volume: use a backbone for images, or give npz or npy files of volumes"
+        message = (
+            f"image {reference} is no volume: use a backbone for images, or give NIfTI, npz or npy files of volumes"
+        )
         raise ImageRefused(message, Reason.UNSUPPORTED_KIND)
-    volume = _npz_image(reference) if ".npz#" in reference else _npy_array(reference)
+    if is_scan(reference):
+        volume = np.ascontiguousarray(read_scan(reference).transpose(AXIAL))
+    else:
+        volume = _npz_image(reference) if ".npz#" in reference else _npy_array(reference)
     if volume.dtype != np.uint8 or volume.ndim != 3 or not volume.size:
         message = f"volume {reference} is {volume.dtype} {list(volume.shape)}: it must be uint8 [D, H, W]"
         raise ImageRefused(message, Reason.UNSUPPORTED_KIND)
@@ -141,9 +149,13 @@ def read_volume(reference: str) -> np.ndarray:
 
 def is_volume(reference: str) -> bool:
     """Say whether a reference is to a volume rather than to a picture."""
+    return _is_array_of_volume(reference) or (".npz#" not in reference and is_whole_volume(reference))
+
+
+def _is_array_of_volume(reference: str) -> bool:
     path, mark, member = reference.rpartition(".npz#")
     if not mark:
-        return reference.lower().endswith(VolumeReader.suffixes)
+        return reference.lower().endswith(NPY)
     return holds_volumes(npz_images(f"{path}.npz", member.partition("/")[0]))
 
 

@@ -51,12 +51,13 @@ def read_scan_rgb(reference: str) -> np.ndarray:
         ImageRefused: with the reason; ``many_pictures`` for a NIfTI file whose slice is not named.
     """
     pixels = read_scan(reference)
-    if _is_volume(reference):
+    if is_whole_volume(reference):
         raise refused(reference, Reason.MANY_PICTURES)
     return np.array(pixels) if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
 
 
-def _is_volume(reference: str) -> bool:
+def is_whole_volume(reference: str) -> bool:
+    """Say whether a reference names a NIfTI file and no slice of it."""
     path, picture, _ = split_reference(reference)
     return not picture and kind_of(path) == "nifti"
 
@@ -91,7 +92,7 @@ class ScanReader(ImageReader):
     def get_data(self, img: str) -> tuple[np.ndarray, dict[str, Any]]:
         """Return the pixels and what MONAI asks to be told about them."""
         pixels = np.array(read_scan(img, self.bits))
-        colour = pixels.ndim == (4 if _is_volume(img) else 3)
+        colour = pixels.ndim == (4 if is_whole_volume(img) else 3)
         shape = np.asarray(pixels.shape[:-1] if colour else pixels.shape)
         return pixels, {"original_channel_dim": -1 if colour else "no_channel", "spatial_shape": shape}
 
