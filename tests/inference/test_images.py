@@ -34,7 +34,7 @@ def test_images_are_found_in_all_folders_and_sorted_by_name(tmp_path: Path) -> N
 def test_only_files_of_the_kind_that_is_asked_for_are_found(tmp_path: Path) -> None:
     for name in ("a.NPY", "b.nii.gz", "c.png"):
         (tmp_path / name).touch()
-    assert [item["name"] for item in find_images(str(tmp_path), (".npy", ".nii.gz"))] == ["a.NPY", "b.nii.gz"]
+    assert [item["name"] for item in find_images(str(tmp_path), suffixes=(".npy", ".nii.gz"))] == ["a.NPY", "b.nii.gz"]
     with pytest.raises(UserError, match=r"has no images: put some there \(.npy\)"):
         require_images([], str(tmp_path), (".npy",))
 

@@ -119,6 +119,12 @@ def test_type_dtype_and_metadata_stay(transform: Any, kind: type[torch.Tensor]) 
         assert changed["image"].meta["origin"] == "here"
 
 
+@pytest.mark.parametrize("transform", transforms(), ids=lambda transform: type(transform).__name__)
+def test_a_volume_has_no_colours(transform: Any) -> None:
+    with pytest.raises(UserError, match="volumes have no colours to change: take away the keys 'colour'"):
+        transform({"image": torch.zeros(1, 4, 4, 4)})
+
+
 @pytest.mark.parametrize("name", COLOURS)
 def test_equal_settings_have_equal_pickles_and_others_have_not(name: str) -> None:
     description = {"name": name, **SETTINGS[name]}

@@ -130,18 +130,20 @@ def read_volume(reference: str) -> np.ndarray:
         uint8 array ``[D, H, W]``; of a NIfTI file, ``[k]`` is its slice ``#2/k``.
 
     Raises:
-        UserError: for a volume that is missing, broken or of a kind that is not taken; it names the volume.
+        ImageRefused: for a volume that is missing, broken or of a kind that is not taken; it names the volume.
     """
     if not is_volume(reference):
-        raise UserError(
+        message = (
             f"image {reference} is no volume: use a backbone for images, or give NIfTI, npz or npy files of volumes"
         )
+        raise ImageRefused(message, Reason.UNSUPPORTED_KIND)
     if is_scan(reference):
         volume = np.ascontiguousarray(read_scan(reference).transpose(AXIAL))
     else:
         volume = _npz_image(reference) if ".npz#" in reference else _npy_array(reference)
     if volume.dtype != np.uint8 or volume.ndim != 3 or not volume.size:
-        raise UserError(f"volume {reference} is {volume.dtype} {list(volume.shape)}: it must be uint8 [D, H, W]")
+        message = f"volume {reference} is {volume.dtype} {list(volume.shape)}: it must be uint8 [D, H, W]"
+        raise ImageRefused(message, Reason.UNSUPPORTED_KIND)
     return volume
 
 
