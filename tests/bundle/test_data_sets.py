@@ -57,7 +57,7 @@ def test_a_folder_is_divided_once_whatever_is_added(uninterrupted: Any, run_here
         ("cub200", {}, "classes.txt is missing: get the data set from https://"),
         ("skin7", {}, "ISIC2018_Task3_Training_Input is missing: get the images"),
         ("skin40", {}, "main_classes_split is missing: it needs train_1.txt"),
-        ("medmnist", {"source#size": 32}, "file_size is 32"),
+        ("medmnist", {"source#size": 32}, "size is 32: MedMNIST has bloodmnist with 28, 64, 128, 224 px"),
         ("image_folder", {"test_fraction": 2}, "test_fraction is 2"),
     ],
 )
