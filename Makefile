@@ -12,7 +12,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed
 VENV_PYTHON := $(CURDIR)/$(VENV)/bin/python
 
-.PHONY: help env plan train test test-slow lint bench bundle clean
+.PHONY: help env plan train compare test test-slow lint bench bundle clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -34,6 +34,9 @@ plan: env  ## say what would be trained, and train nothing (DATA=skin8, ARGS='--
 
 train: env  ## run the main job: DynaMMo on generated images (ARGS='--seed 2' overrides)
 	cd bundle && $(VENV_PYTHON) -m monai.bundle run --config_file configs/train.json $(ARGS)
+
+compare: env  ## compare methods over seeds (ARGS='--data generated --methods dynammo acl --seeds 1 2 3')
+	cd bundle && $(VENV_PYTHON) -m scripts.commands.compare $(ARGS)
 
 test: env  ## run the tests, without the slow ones
 	$(VENV_PYTHON) -m pytest -m 'not slow' $(ARGS)

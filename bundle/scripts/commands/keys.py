@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fire.parser import DefaultParseValue
-from monai.bundle import ConfigParser
-from monai.utils import ensure_tuple
 
 # what `monai.bundle run` itself takes
 OWN = (
@@ -30,10 +28,14 @@ OWN = (
 )
 
 
+def top_level_keys(arguments: Sequence[str]) -> list[str]:
+    """Return the top-level keys of ``--key``, ``--key#part``, ``--key::part`` and ``--key=value``."""
+    return [re.split(r"#|::|=", argument[2:])[0] for argument in arguments if argument.startswith("--")]
+
+
 def given_keys(arguments: Sequence[str]) -> list[str]:
-    """Return the top-level keys of ``--key``, ``--key#part``, ``--key::part``, ``--key=value``; none of MONAI's own."""
-    names = [re.split(r"#|::|=", argument[2:])[0] for argument in arguments if argument.startswith("--")]
-    return [name for name in names if name not in OWN]
+    """Return the top-level keys of a command line that are none of MONAI's own."""
+    return [name for name in top_level_keys(arguments) if name not in OWN]
 
 
 def unknown_keys(keys: Sequence[str], config: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -45,6 +47,8 @@ def unknown_keys(keys: Sequence[str], config: Mapping[str, Any]) -> dict[str, li
 
 def warn_of_unknown_keys() -> None:
     """Warn of each key of this process's command line that changes nothing."""
+    from monai.bundle import ConfigParser  # takes seconds, which a command that only starts others can spare
+
     files = [argument for name, argument in zip(sys.argv, sys.argv[1:], strict=False) if name == "--config_file"]
     if not files:
         return
@@ -56,4 +60,5 @@ def warn_of_unknown_keys() -> None:
 
 def _as_list(value: str) -> list[str]:
     """Read ``file`` or ``['file', 'file']`` as MONAI's command line does."""
-    return list(ensure_tuple(DefaultParseValue(value)))
+    parsed = DefaultParseValue(value)
+    return [parsed] if isinstance(parsed, str) else list(parsed)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 import runpy
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts import bundle_root
+from scripts.commands.configs import CONFIGS, TRAIN, data_files, run_arguments
 from scripts.commands.terminal import end
 from scripts.errors import UserError, find_user_error
 
-CONFIGS = Path(bundle_root()) / "configs"
-GENERATED = "generated"
 EPILOG = (
     "The images are counted, read once and checked: tiny classes, broken images, images or patients in training and "
     "test, one image with two labels. The tables and a contact sheet of each class go to plan/ in the output folder. "
@@ -39,7 +36,7 @@ def plan(data: str, overrides: Sequence[str]) -> str:
     files = config_files(data)
     if overrides and not overrides[0].startswith("--"):
         raise UserError(f"'{overrides[0]}' is no key: give a folder of images as --dataset_dir {overrides[0]}")
-    sys.argv = ["monai.bundle", *_run(files, overrides)]
+    sys.argv = ["monai.bundle", *run_arguments(files, overrides)]
     try:
         runpy.run_module("monai.bundle", run_name="__main__")
     except Exception as error:  # MONAI wraps what a constructor raises
@@ -47,7 +44,7 @@ def plan(data: str, overrides: Sequence[str]) -> str:
         if mistake is None:
             raise
         raise mistake from error
-    training = shlex.join(["python", "-m", "monai.bundle", *_run(files[:-1], overrides)])
+    training = shlex.join(["python", "-m", "monai.bundle", *run_arguments(files[:-1], overrides)])
     return f"Nothing was trained. To train: {training}"
 
 
@@ -60,26 +57,7 @@ def config_files(data: str) -> list[Path]:
     Raises:
         UserError: where there is no such data set, or the JSON file cannot be used.
     """
-    known = {path.stem: [path] for path in sorted((CONFIGS / "datasets").glob("*.json"))} | {GENERATED: []}
-    if data not in known:
-        if not data.endswith(".json"):
-            raise UserError(f"unknown data set '{data}': choose one of {', '.join(known)}, or give a JSON file")
-        _check_config(Path(data))
-    return [CONFIGS / "train.json", *known.get(data, [Path(data).absolute()]), CONFIGS / "plan.json"]
-
-
-def _run(files: Sequence[Path], overrides: Sequence[str]) -> list[str]:
-    # double quotes inside, so that a shell's single quotes go around them unescaped
-    return ["run", "--config_file", json.dumps([str(file) for file in files], ensure_ascii=False), *overrides]
-
-
-def _check_config(path: Path) -> None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path} ({error}): give a JSON file like those in configs/datasets") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no keys: give a JSON file like those in configs/datasets")
+    return [TRAIN, *data_files(data), CONFIGS / "plan.json"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -32,8 +32,8 @@ def accuracy_matrix_figure(rows: Sequence[Sequence[float | None]], names: Sequen
     Returns:
         The picture.
     """
-    values = _numbers(rows) * 100
-    figure, axes = _canvas(1.4 + 0.75 * len(names) + _margin(names), 0.9 + 0.6 * len(names) + _margin(names) / 2)
+    values = numbers(rows) * 100
+    figure, axes = canvas(1.4 + 0.75 * len(names) + margin(names), 0.9 + 0.6 * len(names) + margin(names) / 2)
     text = [["" if np.isnan(cell) else f"{cell:.0f}" for cell in row] for row in values]
     for row in range(len(names)):
         for column in range(row + 1):
@@ -57,21 +57,17 @@ def accuracy_figure(
     Returns:
         The picture.
     """
-    figure, axes = _canvas(2.4 + 0.8 * len(names), 3.2 + _margin(names) / 2)
-    first, second = _numbers([accuracies, recalls]) * 100
+    figure, axes = canvas(2.4 + 0.8 * len(names), 3.2 + margin(names) / 2)
+    first, second = numbers([accuracies, recalls]) * 100
     places = np.arange(len(names))
     axes.plot(places, first, color=COLOURS[0], marker="o", linewidth=2, label="accuracy")
     axes.plot(places, second, color=COLOURS[1], marker="s", mfc="white", ls="--", lw=2, label="mean class recall")
     if len(names) <= _TASKS_WITH_TEXT:
         for place, (one, other) in enumerate(zip(first, second, strict=True)):
             _label_points(axes, place, one, other)
-    axes.set(ylim=(0, 108), xlim=(-0.5, len(names) - 0.5), title="All classes learnt so far", xlabel="after learning")
-    axes.set_yticks(range(0, 101, 20))
-    axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
-    _ticks(axes, "x", names)
-    axes.grid(axis="y", color=GREY, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set(xlim=(-0.5, len(names) - 0.5), title="All classes learnt so far", xlabel="after learning")
+    write_ticks(axes, "x", names)
+    per_cent_axis(axes)
     axes.legend(loc="lower left", frameon=False)
     return figure
 
@@ -89,7 +85,7 @@ def confusion_figure(counts: NDArray[np.int64], classes: Sequence[str]) -> Figur
     images = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts * 100.0, images, out=np.full(counts.shape, np.nan), where=images > 0)
     side = min(0.55 * len(classes), 14.0)
-    figure, axes = _canvas(1.8 + side + _margin(classes), 1.3 + side + _margin(classes) / 2)
+    figure, axes = canvas(1.8 + side + margin(classes), 1.3 + side + margin(classes) / 2)
     _heat_map(axes, shares, counts.tolist() if len(classes) <= _CLASSES_WITH_TEXT else None, "share of the class (%)")
     _name_ticks(axes, classes, classes)
     axes.set(title="Confusion matrix", xlabel="predicted", ylabel="true class")
@@ -111,12 +107,14 @@ def save_figure(path: str | os.PathLike[str], figure: Figure) -> None:
     write_atomically(path, content.getvalue())
 
 
-def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
+def canvas(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return an empty picture of at least 4 x 3.2 inches, and its axes."""
     figure = Figure(figsize=(max(width, 4.0), max(height, 3.2)), dpi=DPI, layout="constrained")
     return figure, figure.add_subplot()
 
 
-def _numbers(rows: Sequence[Sequence[float | None]]) -> NDArray[np.float64]:
+def numbers(rows: Sequence[Sequence[float | None]]) -> NDArray[np.float64]:
+    """Return rows of one length as an array; None becomes nan."""
     return np.array([[math.nan if cell is None else cell for cell in row] for row in rows], dtype=np.float64)
 
 
@@ -137,11 +135,21 @@ def _heat_map(axes: Axes, values: NDArray[np.float64], text: Sequence[Sequence[o
 
 
 def _name_ticks(axes: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
-    _ticks(axes, "x", columns)
-    _ticks(axes, "y", rows)
+    write_ticks(axes, "x", columns)
+    write_ticks(axes, "y", rows)
 
 
-def _ticks(axes: Axes, side: str, names: Sequence[str]) -> None:
+def per_cent_axis(axes: Axes) -> None:
+    """Let the y axis go from 0 to 100 %, with lines across."""
+    axes.set_ylim(0, 108)
+    axes.set_yticks(range(0, 101, 20))
+    axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
+    axes.grid(axis="y", color=GREY, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def write_ticks(axes: Axes, side: str, names: Sequence[str]) -> None:
     """Write names at the ticks: slanted where they would touch, every n-th where there are too many."""
     step = math.ceil(len(names) / _MOST_TICKS)
     places, shown = np.arange(0, len(names), step), [_shortened(name) for name in names[::step]]
@@ -159,7 +167,7 @@ def _shortened(name: str) -> str:
     return name if len(name) <= _NAME_LENGTH else f"{name[: _NAME_LENGTH // 2]}…{name[1 - _NAME_LENGTH // 2 :]}"
 
 
-def _margin(names: Sequence[str]) -> float:
+def margin(names: Sequence[str]) -> float:
     """Inches that the longest name takes."""
     return 0.07 * max(len(_shortened(name)) for name in names)
 

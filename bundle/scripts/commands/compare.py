@@ -1,0 +1,371 @@
+"""Train methods on one data set, several seeds each, and set the results side by side.
+
+python -m scripts.commands.compare --data DATA --methods METHOD ... --seeds SEED ... [--key value ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scripts import bundle_root
+from scripts.commands.configs import TRAIN, data_files, find_config, read_config, run_arguments
+from scripts.commands.keys import top_level_keys, unknown_keys
+from scripts.commands.terminal import end
+from scripts.errors import UserError
+from scripts.files import cannot_write, write_atomically, write_csv
+from scripts.metrics.comparison import csv_rows, markdown
+from scripts.metrics.comparison_plots import accuracies_figure, cost_figure, forgetting_figure
+from scripts.metrics.plots import save_figure
+
+REFERENCE = "dynammo"
+RECORD = "comparison.json"
+CHECKPOINT = "checkpoint.pt"
+# keys that the comparison sets itself, or that would make its runs unlike each other
+SET_HERE = ("config_file", "seed", "output_dir", "models_dir", "previous", "restart")
+# glibc otherwise gives the memory of each step back to the system: a third of the time of a step, on the same results
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
+EPILOG = (
+    "A finished run is not trained again, one that was interrupted goes on, one that fails does not stop the others. "
+    "The output folder gets comparison.md, comparison.csv, three pictures, and a folder and a log for each run."
+)
+_SECONDS_TO_STOP = 30
+_SECONDS_BETWEEN_LOOKS = 0.2
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of the comparison.
+
+    Attributes:
+        method: its name.
+        seed: of all its randomness.
+        folder: its output folder; its log lies beside it.
+        files: its configs after ``train.json``: those of the data, then the method's.
+        overrides: ``--key value`` pairs over them.
+    """
+
+    method: str
+    seed: int
+    folder: Path
+    files: tuple[Path, ...]
+    overrides: tuple[str, ...]
+
+    @property
+    def log(self) -> Path:
+        """What the run prints, of each of its starts."""
+        return self.folder.with_name(f"{self.folder.name}.log")
+
+    def arguments(self) -> list[str]:
+        """Return the arguments of ``python -m monai.bundle``."""
+        own = ["--seed", str(self.seed), "--output_dir", str(self.folder), "--models_dir", "$None"]
+        return run_arguments([TRAIN, *self.files], [*self.overrides, *own])
+
+    def settings(self) -> dict[str, Any]:
+        """Return all that was given beside ``train.json``: each key of each config, and the overrides."""
+        listed = {
+            f"{file.name} ({number}): {key}": value
+            for number, file in enumerate(self.files, start=1)
+            for key, value in read_config(file).items()
+        }
+        return {**listed, "command line": list(self.overrides)}
+
+
+def plan_runs(
+    data: str, methods: Sequence[str], seeds: Sequence[int], overrides: Sequence[str], output: Path
+) -> list[Run]:
+    """Return the runs of a comparison: the first seed of every method, then the next.
+
+    Args:
+        data: configs of the data, as in :func:`scripts.commands.configs.data_files`, separated by commas.
+        methods: names in ``configs/methods``, or JSON files.
+        seeds: at least one.
+        overrides: ``--key value`` pairs for each run.
+        output: holds the folders of the runs.
+
+    Raises:
+        UserError: where a config is missing, two methods have one name, or a key is not to be set.
+    """
+    for key in top_level_keys(overrides):
+        if key in SET_HERE:
+            raise UserError(f"--{key} cannot be set for a comparison, whose runs have folders and seeds of their own")
+    shared = [file for name in data.split(",") for file in data_files(name)]
+    files = {file.stem: file for file in (find_config("methods", method) for method in methods)}
+    if len(files) < len(set(methods)):
+        raise UserError(f"two of the methods {', '.join(methods)} have one name: rename one of the files")
+    _check_keys(overrides, [*shared, *files.values()])
+    return [
+        Run(method, seed, output / f"{data_name(data)}-{method}-s{seed}", (*shared, file), tuple(overrides))
+        for seed in dict.fromkeys(seeds)
+        for method, file in files.items()
+    ]
+
+
+def _check_keys(overrides: Sequence[str], files: Sequence[Path]) -> None:
+    """Refuse a key that is in no config: it would change nothing, and its warning would be lost in the logs."""
+    config: dict[str, Any] = {}
+    for file in (TRAIN, *files):
+        config[str(file)] = content = read_config(file)
+        config.update(content)  # whole configs stay beside: expressions that a later one replaces name keys, too
+    for key, alike in unknown_keys(top_level_keys(overrides), config).items():
+        hint = f": did you mean --{alike[0]}?" if alike else ": see the keys in docs/README.md"
+        raise UserError(f"--{key} is no key of the config{hint}")
+
+
+def data_name(data: str) -> str:
+    """Return the name of what is learnt: that of the last config of the data, which says most."""
+    return Path(data.split(",")[-1]).stem
+
+
+def is_finished(run: Run) -> bool:
+    """Whether a run has ended well, with the settings that it has now.
+
+    Raises:
+        UserError: the run has learnt with other settings; names them.
+    """
+    record = read_record(run)
+    before, now = record["settings"], run.settings()
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    if before and changed and (run.folder / CHECKPOINT).is_file():
+        raise UserError(
+            f"{run.folder} has learnt with other settings ({'; '.join(changed)}): give another --output, or move that "
+            "folder away"
+        )
+    return record["finished"] and not changed and (run.folder / "metrics.json").is_file()
+
+
+def read_record(run: Run) -> dict[str, Any]:
+    """Return what the comparison has noted of a run: its settings, {} before its start, and whether it finished.
+
+    Raises:
+        UserError: the note cannot be read.
+    """
+    path = run.folder / RECORD
+    return _read(path) if path.is_file() else {"settings": {}, "finished": False}
+
+
+def write_record(run: Run, finished: bool) -> None:
+    """Note the settings of a run, and whether it finished."""
+    content = {"finished": finished, "settings": run.settings()}
+    write_atomically(run.folder / RECORD, json.dumps(content, indent=4) + "\n")
+
+
+def train(runs: Sequence[Run], jobs: int, threads: int, ended: Callable[[Run, int], None]) -> None:
+    """Train, each run in a process of its own, which is stopped in order when this one is interrupted.
+
+    Args:
+        runs: what to train or to go on with.
+        jobs: processes at a time.
+        threads: of each process.
+        ended: told of each run and its exit status.
+    """
+    waiting, running = list(runs), dict[subprocess.Popen[bytes], Run]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                run = waiting.pop(0)
+                running[_start(run, threads)] = run
+            for process in [process for process in running if process.poll() is not None]:
+                ended(running.pop(process), process.returncode)
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+    finally:
+        _stop(list(running))
+
+
+def _start(run: Run, threads: int) -> subprocess.Popen[bytes]:
+    write_record(run, finished=False)
+    path = os.pathsep.join([bundle_root(), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**ALLOCATOR, **os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path}
+    command = [sys.executable, "-m", "monai.bundle", *run.arguments()]
+    with run.log.open("ab") as log:
+        # a session of its own: Ctrl-C reaches this process alone, which then stops the others once
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+        )
+
+
+def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Ask processes to end; those that do not are killed, and lose at most an epoch."""
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + _SECONDS_TO_STOP
+    for process in processes:
+        try:
+            process.wait(max(deadline - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def last_line(log: Path) -> str:
+    """Return the last line with text in a log."""
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else "it printed nothing"
+
+
+def read_results(runs: Sequence[Run]) -> dict[str, dict[int, Mapping[str, Any]]]:
+    """Return what the finished ones among the runs wrote, by method and seed; a method without any has {}.
+
+    Raises:
+        UserError: a file of a finished run cannot be read.
+    """
+    results: dict[str, dict[int, Mapping[str, Any]]] = {run.method: {} for run in runs}
+    for run in runs:
+        try:
+            finished = is_finished(run)
+        except UserError:  # learnt with other settings: no result of this comparison
+            continue
+        if finished:
+            seconds = _read(run.folder / "timing.json")["seconds"]
+            results[run.method][run.seed] = {**_read(run.folder / "metrics.json"), "seconds": seconds}
+    return results
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read what a run or the comparison has written."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path} ({error}): move its folder away and run again") from error
+
+
+def write_comparison(title: str, runs: Sequence[Run], output: Path) -> str:
+    """Write the tables and the pictures of the runs that are finished.
+
+    Returns:
+        The table for readers.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    results = read_results(runs)
+    text = markdown(title, results, list(dict.fromkeys(run.seed for run in runs)), REFERENCE)
+    save_figure(output / "accuracy_over_tasks.png", accuracies_figure(results))
+    save_figure(output / "accuracy_and_cost.png", cost_figure(results))
+    save_figure(output / "forgetting.png", forgetting_figure(results))
+    write_csv(output / "comparison.csv", csv_rows(results))
+    write_atomically(output / "comparison.md", text)
+    return text
+
+
+def compare(runs: Sequence[Run], title: str, output: Path, jobs: int, threads: int) -> str:
+    """Train what is not finished, and write the comparison after each run.
+
+    Args:
+        runs: see :func:`plan_runs`.
+        title: what is learnt.
+        output: gets the tables and the pictures.
+        jobs: processes at a time.
+        threads: of each process.
+
+    Returns:
+        The table for readers, and where it is.
+
+    Raises:
+        UserError: where runs failed; the others are finished, and the table is printed.
+    """
+    failed, wanted = list[Run](), list[Run]()
+
+    def tell(run: Run, what: str) -> None:
+        print(f"{run.folder.name}: {what}", file=sys.stderr, flush=True)
+
+    def ended(run: Run, status: int) -> None:
+        if status == 0:
+            write_record(run, finished=True)
+            tell(run, "finished")
+            write_comparison(title, runs, output)
+        else:
+            failed.append(run)
+            tell(run, f"failed with {status}: {last_line(run.log)}")
+
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(output, error) from error
+    for run in runs:
+        try:
+            if is_finished(run):
+                tell(run, "finished before")
+            else:
+                wanted.append(run)
+        except UserError as error:
+            failed.append(run)
+            tell(run, f"left out: {error}")
+    train(wanted, jobs, threads, ended)
+    text = write_comparison(title, runs, output)
+    if failed:
+        print(text)
+        names = ", ".join(run.folder.name for run in failed)
+        raise UserError(f"{len(failed)} of {len(runs)} runs failed ({names}): see {output}/*.log, then run this again")
+    return f"{text}\nThe comparison and its pictures are in {output}."
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let SIGTERM and a closed terminal interrupt as Ctrl-C does, unless they are to be ignored (nohup)."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.commands.compare",
+        usage="%(prog)s --data DATA --methods METHOD ... [--seeds SEED ...] [options] [--key value ...]",
+        description="Train methods on one data set, several seeds each, and set the results side by side.",
+        epilog=EPILOG,
+        allow_abbrev=False,
+    )
+    cores = os.cpu_count() or 1
+    parser.add_argument(
+        "--data", required=True, help="generated, a name in configs/datasets, or a JSON file; further ones after commas"
+    )
+    parser.add_argument("--methods", required=True, nargs="+", help="names in configs/methods, or JSON files")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="default: 1 2 3")
+    parser.add_argument("--jobs", type=_positive, default=1, help="runs at a time; default: 1")
+    parser.add_argument("--threads", type=_positive, help="threads a run; default: the cores divided by the jobs")
+    parser.add_argument("--output", type=Path, help="default: runs/comparisons/DATA in the bundle")
+    given, overrides = parser.parse_known_args(arguments)
+    if overrides and not overrides[0].startswith("--"):
+        parser.error(f"'{overrides[0]}' is no key")
+    title = data_name(given.data)
+    output = (given.output or Path(bundle_root()) / "runs" / "comparisons" / title).absolute()
+    threads = given.threads or max(cores // given.jobs, 1)
+
+    def work() -> str:
+        runs = plan_runs(given.data, given.methods, given.seeds, overrides, output)
+        return compare(runs, title, output, given.jobs, threads)
+
+    try:
+        with _interruptible():
+            return end(work)
+    except KeyboardInterrupt:
+        print("Stopped. What was learnt is saved: run the same command again to go on.", file=sys.stderr)
+        return 130
+
+
+def _positive(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError("give at least 1")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""Which runs a comparison is made of, what is refused before the first starts, and when a run counts as finished."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from scripts.commands.compare import (
+    CHECKPOINT,
+    Run,
+    is_finished,
+    last_line,
+    main,
+    plan_runs,
+    read_results,
+    write_record,
+)
+from scripts.commands.configs import CONFIGS, TRAIN
+from scripts.errors import UserError
+
+
+def finish(run: Run, accuracy: float = 0.5) -> None:
+    """Leave what a run leaves that has ended well."""
+    write_record(run, finished=True)
+    for name, content in (("metrics", {"final_accuracy": accuracy}), ("timing", {"seconds": 2.0})):
+        (run.folder / f"{name}.json").write_text(json.dumps(content))
+    (run.folder / CHECKPOINT).touch()
+
+
+def planned(folder: Path, overrides: tuple[str, ...] = (), seeds: tuple[int, ...] = (1,)) -> list[Run]:
+    return plan_runs("skin8", ["acl", "joint"], seeds, overrides, folder)
+
+
+def test_the_first_seed_of_every_method_comes_first(tmp_path: Path) -> None:
+    runs = planned(tmp_path, seeds=(3, 1, 3))
+    assert [run.folder.name for run in runs] == [
+        "skin8-acl-s3",
+        "skin8-joint-s3",
+        "skin8-acl-s1",
+        "skin8-joint-s1",
+    ]
+
+
+def test_a_run_is_the_training_with_data_then_method_then_what_is_the_runs_own(tmp_path: Path) -> None:
+    own = tmp_path / "small.json"
+    own.write_text('{"limit": 20}')
+    (run,) = plan_runs(f"skin8,{own}", ["acl"], [2], ["--memory_size", "16"], tmp_path)
+    files = [TRAIN, CONFIGS / "datasets" / "skin8.json", own, CONFIGS / "methods" / "acl.json"]
+    assert run.arguments() == [
+        "run",
+        "--config_file",
+        json.dumps([str(file) for file in files]),
+        "--memory_size",
+        "16",
+        "--seed",
+        "2",
+        "--output_dir",
+        str(tmp_path / "small-acl-s2"),
+        "--models_dir",
+        "$None",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--methods", "aci"], "unknown method 'aci': choose one of acl, "),
+        (["--methods", "nowhere/own.json"], "cannot read nowhere/own.json"),
+        (["--data", "skin9"], "unknown data set 'skin9'"),
+        (["--data", "generated,nowhere.json"], "cannot read nowhere.json"),
+        (["--seed", "3"], "--seed cannot be set for a comparison"),
+        (["--output_dir=x"], "--output_dir cannot be set"),
+        (["--memory_sise", "3"], "--memory_sise is no key of the config: did you mean --memory_size?"),
+    ],
+)
+def test_a_mistake_ends_with_one_line_before_anything_runs(
+    arguments: list[str], part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--data", "generated", "--methods", "acl", "--output", str(tmp_path / "out"), *arguments]
+    assert main(given) == 1
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err.count("\n")) == ("", 1)
+    assert part in printed.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_methods_of_one_name_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "acl.json").write_text("{}")
+    with pytest.raises(UserError, match="have one name"):
+        plan_runs("generated", ["acl", str(tmp_path / "acl.json")], [1], [], tmp_path)
+
+
+def test_a_key_that_only_a_config_of_ones_own_names_is_known(tmp_path: Path) -> None:
+    (tmp_path / "own.json").write_text("""{"weights": "$@my_folder + '/weights.pth'"}""")
+    assert plan_runs(str(tmp_path / "own.json"), ["acl"], [1], ["--my_folder", "x"], tmp_path)
+
+
+def test_a_run_is_finished_once_it_has_ended_well(tmp_path: Path) -> None:
+    run, _ = planned(tmp_path)
+    assert not is_finished(run)
+    write_record(run, finished=False)
+    (run.folder / "metrics.json").write_text("{}")  # of its first task
+    assert not is_finished(run)
+    finish(run)
+    assert is_finished(run)
+
+
+def test_a_run_that_learnt_with_other_settings_is_refused_and_they_are_named(tmp_path: Path) -> None:
+    run, _ = planned(tmp_path)
+    finish(run)
+    other, _ = planned(tmp_path, ("--memory_size", "16"))
+    with pytest.raises(UserError, match=r"skin8-acl-s1 has learnt with other settings \(command line\)"):
+        is_finished(other)
+
+
+def test_a_changed_config_is_named_with_its_key(tmp_path: Path) -> None:
+    own = tmp_path / "own.json"
+    own.write_text('{"limit": 20, "split": 2}')
+    (run,) = plan_runs(str(own), ["acl"], [1], [], tmp_path)
+    finish(run)
+    own.write_text('{"limit": 30, "split": 2}')
+    with pytest.raises(UserError, match=r"\(own\.json \(1\): limit\)"):
+        is_finished(run)
+
+
+def test_a_run_that_failed_before_it_learnt_starts_again_with_a_mended_config(tmp_path: Path) -> None:
+    before, _ = planned(tmp_path, ("--split", "wrong"))
+    write_record(before, finished=False)
+    mended, _ = planned(tmp_path, ("--split", "2"))
+    assert not is_finished(mended)
+
+
+def test_only_finished_runs_with_these_settings_are_results(tmp_path: Path) -> None:
+    acl, joint = planned(tmp_path)
+    other, _ = planned(tmp_path, ("--memory_size", "16"), seeds=(2,))
+    finish(acl, 0.75)
+    finish(other)
+    write_record(joint, finished=False)
+    (joint.folder / "metrics.json").write_text('{"final_accuracy": 0.9}')
+    assert read_results(planned(tmp_path, seeds=(1, 2))) == {
+        "acl": {1: {"final_accuracy": 0.75, "seconds": 2.0}},
+        "joint": {},
+    }
+
+
+def test_the_last_line_of_a_log_is_what_progress_bars_left(tmp_path: Path) -> None:
+    log = tmp_path / "run.log"
+    log.write_bytes(b"start\n 10%\r 20%\rError: \xff no images\n\n")
+    assert last_line(log) == "Error: � no images"
+    log.write_bytes(b"\n")
+    assert last_line(log) == "it printed nothing"
