@@ -24,14 +24,14 @@ class BiasCorrectionHandler:
     Args:
         network: the growing network, with one head over all classes.
         features: computes the features of the held-out images.
-        ridge: weight of (alpha - 1)^2 + beta^2; a few images that are all classified right would otherwise ask for an
-            infinite alpha.
+        deviation: standard deviation that alpha around 1 and beta around 0 are expected to have. It weighs with one
+            image or so: a few held-out images, all classified right, would otherwise ask for an infinite alpha.
     """
 
-    def __init__(self, network: ContinualNet, features: FeatureExtractor, ridge: float) -> None:
+    def __init__(self, network: ContinualNet, features: FeatureExtractor, deviation: float) -> None:
         self.network = network
         self.features = features
-        self.ridge = ridge
+        self.deviation = deviation
 
     def attach(self, engine: ContinualTrainer) -> None:
         """Act once a task is trained.
@@ -58,22 +58,23 @@ class BiasCorrectionHandler:
         linear = self.network.linear_layer()
         logits = self.features(items).to(linear.weight) @ linear.weight.T + linear.bias
         labels = torch.tensor([item["label"] for item in items])
-        alpha, beta = fit_bias(logits.cpu(), labels, first, self.ridge)
+        alpha, beta = fit_bias(logits.cpu(), labels, first, self.deviation)
         linear.weight[first:] *= alpha
         linear.bias[first:] = alpha * linear.bias[first:] + beta
 
 
 @torch.enable_grad()
-def fit_bias(logits: Tensor, labels: Tensor, first: int, ridge: float) -> tuple[float, float]:
-    """Return the alpha and beta with the least cross-entropy plus ``ridge`` * ((alpha - 1)^2 + beta^2).
+def fit_bias(logits: Tensor, labels: Tensor, first: int, deviation: float) -> tuple[float, float]:
+    """Return the most probable alpha and beta, whose prior is normal around 1 and 0.
 
-    The problem is convex; it is solved, where the paper takes steps of stochastic gradient descent.
+    The problem is convex: it is solved, where the paper takes steps of gradient descent from there. With many images
+    the prior does not count.
 
     Args:
         logits: [N, C].
         labels: class numbers, [N].
         first: the first of the newest classes, whose logits are corrected.
-        ridge: above 0.
+        deviation: of the prior, above 0.
     """
     old, new = logits.detach().double().split([first, logits.shape[1] - first], 1)
     start = torch.tensor([1.0, 0.0], dtype=torch.double)
@@ -83,7 +84,8 @@ def fit_bias(logits: Tensor, labels: Tensor, first: int, ridge: float) -> tuple[
     def loss() -> Tensor:
         solver.zero_grad()
         corrected = torch.cat([old, bias[0] * new + bias[1]], 1)
-        value = cross_entropy(corrected, labels) + ridge * (bias - start).square().sum()
+        prior = ((bias - start) / deviation).square().sum() / 2
+        value = cross_entropy(corrected, labels) + prior / len(labels)
         value.backward()
         return value
 
