@@ -49,6 +49,9 @@ def test_nothing_can_be_said_on_the_command_line() -> None:
         ("skin8", "dynammo", 0.01),
         ("path16", "finetune", 1e-4),
         ("skin8", "joint", 1e-3),
+        ("medmnist", "icarl", 1e-2),
+        ("path16", "wa", 1e-2),
+        ("skin8", "bic", 1e-3),
     ],
 )
 def test_the_published_rate_follows_from_data_and_method(data: str, method: str, rate: float) -> None:

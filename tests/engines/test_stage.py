@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from scripts.engines import ContinualEvents
-from scripts.engines.stage import DATA
+from scripts.engines.stage import DATA, held_out_items
 from scripts.errors import UserError
 from scripts.memory import ExemplarMemory
 from scripts.tasks import Task
@@ -20,7 +20,7 @@ from scripts.tasks import Task
     [
         ({"epochs": 0}, "stage training has 0 epochs: use at least 1"),
         ({"epochs": -3}, "stage training has -3 epochs"),
-        ({"data": "held"}, "unknown data 'held': choose one of task, task_and_memory, balanced, all"),
+        ({"data": "held"}, "unknown data 'held': choose one of task, task_and_memory, without_held_out, balanced, all"),
         ({"tasks": "second"}, "unknown tasks 'second': choose one of every, first, later, last"),
         ({"name": "resting"}, "unknown stage 'resting': no event RESTING_STARTED"),
     ],
@@ -68,6 +68,12 @@ def test_each_kind_of_data_is_what_it_says(tasks: list[Task]) -> None:
     assert counts("task_and_memory", 2) == {0: 2, 1: 2, 2: 9, 3: 9}
     assert counts("all", 2) == {0: 5, 1: 5, 2: 9, 3: 9}
     assert counts("all", 3) == {0: 5, 1: 5, 2: 9, 3: 9, 4: 7}
+    assert counts("without_held_out", 2) == {0: 1, 1: 1, 2: 8, 3: 8}
+    held = held_out_items(tasks, 2, memory)
+    assert Counter(item["label"] for item in held) == {0: 1, 1: 1, 2: 1, 3: 1}
+    assert not any(item in DATA["without_held_out"](tasks, 2, memory) for item in held)
+    assert DATA["without_held_out"](tasks, 1, ExemplarMemory(8)) == list(tasks[0].train)
+    assert held_out_items(tasks, 1, ExemplarMemory(8)) == []
     memory.add(tasks[1].train, torch.randn(18, 3), 2)
     assert counts("balanced", 2) == {0: 2, 1: 2, 2: 2, 3: 2}
 

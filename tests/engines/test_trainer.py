@@ -81,7 +81,7 @@ def test_events_come_in_order(finished: SimpleNamespace) -> None:
     # fired by the handler of the stage's completion, which came before the listener
     tuning.insert(tuning.index("adapter_tuning_completed"), "adapters_averaged")
     first, later = ["backbone_training"], ["balanced_finetuning"]
-    end = ["task_evaluated", "task_completed", "progressed"]
+    end = ["memory_updated", "task_evaluated", "task_completed", "progressed"]
     assert finished.events == [
         "run_started",
         *["task_started", *stage_events(*first), *tuning, "progressed", *end],
@@ -131,6 +131,17 @@ def test_balanced_fine_tuning_needs_a_memory(tasks: list[Task], tiny: SimpleName
         tiny.trainer(tiny.network(), tasks, stages)
     tiny.trainer(tiny.network(), tasks[:1], stages)  # a single task has no such stage
     tiny.trainer(tiny.network(), tasks, stages[:1])
+
+
+def test_a_stage_is_given_the_exemplars_it_needs_or_refused(tasks: list[Task], tiny: SimpleNamespace) -> None:
+    stages = [tiny.stage(data="task_and_memory", exemplars=2)]
+    with pytest.raises(UserError, match="stage training needs a memory, but memory_size is 0: use at least 8"):
+        tiny.trainer(tiny.network(), tasks, stages)
+    for memory in (ExemplarMemory(7), ExemplarMemory(0, per_class=1)):
+        with pytest.raises(UserError, match="training needs 2 exemplars of each of 4 classes, but .* keeps 1: .* 8"):
+            tiny.trainer(tiny.network(), tasks, stages, memory=memory)
+    tiny.trainer(tiny.network(), tasks, stages, memory=ExemplarMemory(8))
+    tiny.trainer(tiny.network(), tasks[:1], stages)  # the first task needs none
 
 
 def test_a_memory_smaller_than_the_number_of_classes_is_refused(tasks: list[Task], tiny: SimpleNamespace) -> None:

@@ -60,7 +60,7 @@ def test_the_selection_reads_the_space_it_is_told(
 
 def test_exemplars_of_a_task_are_chosen_once(tmp_path: Path, tiny: SimpleNamespace) -> None:
     network, memory = tiny.network(sizes=[2]), ExemplarMemory(8)
-    engine: Any = SimpleNamespace(current_task=tiny.tasks(tmp_path)[0])
+    engine: Any = SimpleNamespace(current_task=tiny.tasks(tmp_path)[0], fire_event=lambda event: None)
     handler = make_handler(tiny, network, memory, "inference")
     handler.select(engine)
     first = dict(memory.classes)
@@ -72,7 +72,8 @@ def test_exemplars_of_a_task_are_chosen_once(tmp_path: Path, tiny: SimpleNamespa
 def test_an_empty_memory_keeps_nothing(tmp_path: Path, tiny: SimpleNamespace) -> None:
     network, memory = tiny.network(sizes=[2]), ExemplarMemory(0)
     handler = make_handler(tiny, network, memory, "inference")
-    handler.complete(SimpleNamespace(current_task=tiny.tasks(tmp_path)[0]))  # type: ignore[arg-type]
+    engine: Any = SimpleNamespace(current_task=tiny.tasks(tmp_path)[0], fire_event=lambda event: None)
+    handler.complete(engine)
     assert memory.items() == []
 
 

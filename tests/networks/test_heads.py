@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scripts.errors import UserError
-from scripts.networks import OthersHead, UnifiedHead, make_head
+from scripts.networks import NearestMeanHead, OthersHead, UnifiedHead, make_head
 
 WIDTH = 12
 
@@ -124,3 +124,19 @@ def test_a_unified_head_takes_the_known_rows_of_the_auxiliary_head() -> None:
 def test_an_unknown_head_is_refused_with_the_choice() -> None:
     with pytest.raises(UserError, match="unknown head 'cosine': choose one of unified, others"):
         make_head("cosine", WIDTH)
+
+
+def test_a_nearest_mean_head_learns_linearly_and_keeps_rows_and_means_when_it_grows() -> None:
+    torch.manual_seed(0)
+    head, features = NearestMeanHead(WIDTH, (2, 1)), torch.randn(5, 1, WIDTH)
+    assert torch.equal(head(features), head.linear(features[:, 0]))
+    with torch.no_grad():
+        head.means.copy_(torch.nn.functional.normalize(torch.randn(3, WIDTH)))
+    weight, means = head.linear.weight.clone(), head.means.clone()
+    head.grow(2)
+    assert torch.equal(head.linear.weight[:3], weight)
+    assert torch.equal(head.means[:3], means)
+    assert not head.means[3:].any()
+    at_the_means = head.eval()(3 * means[:, None])  # the length of a feature does not count
+    assert torch.allclose(at_the_means[:, :3].diagonal(), torch.zeros(3), atol=1e-5)
+    assert at_the_means.argmax(1).tolist() == [0, 1, 2]

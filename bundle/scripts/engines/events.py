@@ -27,6 +27,7 @@ class ContinualEvents(EventEnum):
     TRAINING_COMPLETED = "training_completed"
     STAGE_PREPARED = "stage_prepared"
     STAGE_COMPLETED = "stage_completed"
+    MEMORY_UPDATED = "memory_updated"
     TASK_COMPLETED = "task_completed"
     TASK_EVALUATED = "task_evaluated"
     PROGRESSED = "progressed"

@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from scripts.engines.events import ContinualEvents
 from scripts.errors import UserError
 from scripts.memory.exemplars import ExemplarMemory
+from scripts.memory.held_out import divide
 from scripts.networks.outputs import Outputs
 from scripts.tasks.task import Item, Task
 
@@ -24,6 +25,18 @@ def task_items(tasks: Sequence[Task], number: int, memory: ExemplarMemory) -> li
 def task_and_memory_items(tasks: Sequence[Task], number: int, memory: ExemplarMemory) -> list[Item]:
     """Return the training images of task ``number`` and the exemplars of the tasks before."""
     return task_items(tasks, number, memory) + memory.items()
+
+
+def held_out_items(tasks: Sequence[Task], number: int, memory: ExemplarMemory) -> list[Item]:
+    """Return a few images of every class that ``without_held_out`` leaves out; the first task has none."""
+    items, first = task_and_memory_items(tasks, number, memory), tasks[number - 1].first
+    return divide(items, memory.quota(first))[1] if first else []
+
+
+def without_held_out_items(tasks: Sequence[Task], number: int, memory: ExemplarMemory) -> list[Item]:
+    """Return the images of task ``number`` and the exemplars of the tasks before, but for those held out."""
+    items, first = task_and_memory_items(tasks, number, memory), tasks[number - 1].first
+    return divide(items, memory.quota(first))[0] if first else items
 
 
 def balanced_items(tasks: Sequence[Task], number: int, memory: ExemplarMemory) -> list[Item]:
@@ -39,6 +52,7 @@ def all_items(tasks: Sequence[Task], number: int, memory: ExemplarMemory) -> lis
 DATA: dict[str, Callable[[Sequence[Task], int, ExemplarMemory], list[Item]]] = {
     "task": task_items,
     "task_and_memory": task_and_memory_items,
+    "without_held_out": without_held_out_items,
     "balanced": balanced_items,
     "all": all_items,
 }
@@ -64,6 +78,7 @@ class Stage:
         optimizer: from the parameters to an optimizer.
         scheduler: from the optimizer and ``epochs=`` to a schedule that steps once an epoch; ``None``: a constant rate.
         tasks: which tasks have this stage, a key of :data:`TASKS`.
+        exemplars: how many of each old class it cannot do without; balanced data need one.
 
     Raises:
         UserError: for fewer than one epoch, an unknown name, data or choice of tasks.
@@ -77,6 +92,7 @@ class Stage:
     optimizer: Callable[..., Optimizer]
     scheduler: Callable[..., LRScheduler] | None = None
     tasks: str = "every"
+    exemplars: int = 0
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -101,6 +117,11 @@ class Stage:
     def completed(self) -> ContinualEvents:
         """The event after the stage."""
         return ContinualEvents[f"{self.name.upper()}_COMPLETED"]
+
+    @property
+    def least_exemplars(self) -> int:
+        """The exemplars of each old class that the stage needs."""
+        return max(self.exemplars, int(self.data == "balanced"))
 
     def belongs_to(self, number: int, total: int) -> bool:
         """Say whether task ``number`` (from 1) of ``total`` has this stage."""

@@ -95,9 +95,9 @@ class ContinualTrainer(SupervisedTrainer):
     def _check(self) -> None:
         classes = sum(len(task.classes) for task in self.tasks)
         self.memory.check(classes)
-        needing = [stage.name for stage in self.stages if stage.data == "balanced"]
-        if self.memory.empty and needing and len(self.tasks) > 1:
-            raise UserError(f"stage {needing[0]} needs a memory, but memory_size is 0: use at least {classes}")
+        if len(self.tasks) > 1:
+            for stage in self.stages:
+                self.memory.check_stage(stage.name, stage.least_exemplars, classes)
 
     @property
     def current_task(self) -> Task:

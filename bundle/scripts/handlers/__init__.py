@@ -3,25 +3,33 @@
 from scripts.handlers.adapter_averaging import AdapterAveragingHandler
 from scripts.handlers.adapter_tuning import AdapterTuningHandler
 from scripts.handlers.backbone_training import BackboneTrainingHandler
+from scripts.handlers.bias_correction import BiasCorrectionHandler
 from scripts.handlers.checkpoint import CheckpointHandler
 from scripts.handlers.evaluation import EvaluationHandler
 from scripts.handlers.export import ExportHandler
 from scripts.handlers.finite_loss import FiniteLossHandler
 from scripts.handlers.memory import MemoryHandler
+from scripts.handlers.nearest_mean import NearestMeanHandler
 from scripts.handlers.progress import ProgressHandler
 from scripts.handlers.report import ReportHandler
 from scripts.handlers.separate_adapters import SeparateAdaptersHandler
+from scripts.handlers.teacher import TeacherHandler
+from scripts.handlers.weight_alignment import WeightAlignmentHandler
 
 __all__ = [
     "AdapterAveragingHandler",
     "AdapterTuningHandler",
     "BackboneTrainingHandler",
+    "BiasCorrectionHandler",
     "CheckpointHandler",
     "EvaluationHandler",
     "ExportHandler",
     "FiniteLossHandler",
     "MemoryHandler",
+    "NearestMeanHandler",
     "ProgressHandler",
     "ReportHandler",
     "SeparateAdaptersHandler",
+    "TeacherHandler",
+    "WeightAlignmentHandler",
 ]

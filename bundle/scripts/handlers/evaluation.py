@@ -13,6 +13,7 @@ from torch import Tensor
 
 from scripts.engines.events import ContinualEvents
 from scripts.engines.trainer import ContinualTrainer
+from scripts.metrics.accuracy_matrix import accuracy, mean_class_recall
 from scripts.metrics.open_set import mean_open_set, open_set_figures, task_identification_accuracy
 from scripts.metrics.record import RunRecord
 from scripts.networks.continual import ContinualNet
@@ -24,11 +25,15 @@ from scripts.tasks.task import Item, Task
 
 @dataclass
 class Predictions:
-    """What the network said of N test images: class numbers and, for a head a task, P(others) [N, T]."""
+    """What the network said of N test images.
+
+    Class numbers and, for a head a task, P(others) [N, T]; beside nearest means, the class numbers of the softmax.
+    """
 
     labels: list[Tensor] = field(default_factory=list)
     classes: list[Tensor] = field(default_factory=list)
     others: list[Tensor] = field(default_factory=list)
+    softmax: list[Tensor] = field(default_factory=list)
 
     def add(self, engine: Engine) -> None:
         """Take a batch from an evaluator."""
@@ -38,6 +43,8 @@ class Predictions:
         self.classes.append(outputs.logits.argmax(1).cpu())
         if outputs.others is not None:
             self.others.append(outputs.others.cpu())
+        if outputs.softmax is not None:
+            self.softmax.append(outputs.softmax.argmax(1).cpu())
 
 
 class EvaluationHandler:
@@ -75,6 +82,10 @@ class EvaluationHandler:
         self.record.matrix.update(_joined(found.labels).numpy(), _joined(found.classes).numpy(), sizes)
         if found.others:
             self._record_tasks(found, sizes, _test_items(engine.tasks[engine.state.task :]))
+        if found.softmax:
+            labels, classes = torch.cat(found.labels).numpy(), torch.cat(found.softmax).numpy()
+            self.record.figures["softmax_accuracy"] = accuracy(labels, classes)
+            self.record.figures["softmax_mean_class_recall"] = mean_class_recall(labels, classes)
         self._record_cost(engine, learnt)
         engine.fire_event(ContinualEvents.TASK_EVALUATED)
 

@@ -59,6 +59,7 @@ class MemoryHandler:
         """Leave every class its share of the memory."""
         self.select(engine)
         self.memory.reduce(self.memory.quota(sum(self.network.classes)))
+        engine.fire_event(ContinualEvents.MEMORY_UPDATED)
 
     def _space(self) -> Any:
         adapters = self.network.adapter_branches()

@@ -37,6 +37,8 @@ _PER_CENT = {
     "final_mean_class_recall": "final mean class recall (MCR)",
     "forgetting": "forgetting",
     "backward_transfer": "backward transfer",
+    "softmax_accuracy": "final accuracy of the softmax",
+    "softmax_mean_class_recall": "final MCR of the softmax",
     "task_identification_accuracy": "task identification accuracy",
     "open_set_auroc": "open-set AUROC",
     "open_set_fpr95": "open-set FPR at 95 % TPR",

@@ -6,5 +6,14 @@ from scripts.losses.cross_entropy import (
     others_targets,
     seen_cross_entropy,
 )
+from scripts.losses.distillation import equal_distillation, knowledge_distillation, proportional_distillation
 
-__all__ = ["auxiliary_cross_entropy", "others_cross_entropy", "others_targets", "seen_cross_entropy"]
+__all__ = [
+    "auxiliary_cross_entropy",
+    "equal_distillation",
+    "knowledge_distillation",
+    "others_cross_entropy",
+    "others_targets",
+    "proportional_distillation",
+    "seen_cross_entropy",
+]

@@ -2,6 +2,7 @@
 
 from scripts.memory.exemplars import CopyStore, ExemplarMemory, PathStore
 from scripts.memory.features import FeatureExtractor
+from scripts.memory.held_out import divide
 from scripts.memory.selection import SELECTIONS, select
 
-__all__ = ["SELECTIONS", "CopyStore", "ExemplarMemory", "FeatureExtractor", "PathStore", "select"]
+__all__ = ["SELECTIONS", "CopyStore", "ExemplarMemory", "FeatureExtractor", "PathStore", "divide", "select"]

@@ -163,6 +163,21 @@ class ExemplarMemory:
                 f"use 0 (no memory) or at least {seen}"
             )
 
+    def check_stage(self, name: str, least: int, seen: int) -> None:
+        """Refuse a memory that keeps fewer than the ``least`` images of each of ``seen`` classes that a stage needs.
+
+        Raises:
+            UserError: with the smallest size that works.
+        """
+        if self.quota(seen) >= least:
+            return
+        if self.empty:
+            raise UserError(f"stage {name} needs a memory, but memory_size is 0: use at least {least * seen}")
+        raise UserError(
+            f"stage {name} needs {least} exemplars of each of {seen} classes, but the memory keeps {self.quota(seen)}: "
+            f"use a memory_size of at least {least * seen}"
+        )
+
     @property
     def empty(self) -> bool:
         """Whether this memory never keeps an image."""

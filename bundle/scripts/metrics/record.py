@@ -13,7 +13,8 @@ class RunRecord:
 
     Attributes:
         matrix: the evaluations after each task.
-        figures: cost of the network and, for ``others`` heads, task identification; as ``metrics.json`` has them.
+        figures: cost of the network and, for ``others`` heads, task identification, or what the softmax
+            reaches beside nearest means; as ``metrics.json`` has them.
         open_set: open-set figures after each task, for ``others`` heads.
         stages: task, stage and seconds of every stage run.
     """

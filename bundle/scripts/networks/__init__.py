@@ -11,7 +11,7 @@ from scripts.networks.classifier import (
     read_description,
 )
 from scripts.networks.continual import MERGED, ContinualNet
-from scripts.networks.heads import HEADS, OthersHead, UnifiedHead, make_head
+from scripts.networks.heads import HEADS, NearestMeanHead, OthersHead, UnifiedHead, make_head
 from scripts.networks.merging import STRATEGIES, check_strategy, merge
 from scripts.networks.outputs import Outputs
 
@@ -27,6 +27,7 @@ __all__ = [
     "Classifier",
     "ContinualNet",
     "ConvAdapter",
+    "NearestMeanHead",
     "OthersHead",
     "Outputs",
     "UnifiedHead",

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scripts.errors import UserError
 from scripts.networks.adapters import AdaptedBlock
 from scripts.networks.backbones import check_backbone, normalisation
 from scripts.networks.classifier import PLAIN, AdaptedBackbone, Classifier
-from scripts.networks.heads import OthersHead, make_head
+from scripts.networks.heads import NearestMeanHead, OthersHead, make_head
 from scripts.networks.merging import merge
 from scripts.networks.outputs import Outputs
 
@@ -89,6 +90,16 @@ class ContinualNet(nn.Module):
         assert self.auxiliary is not None
         self.head.start_from(self.auxiliary, self.classes[-1])
 
+    def linear_layer(self) -> nn.Linear:
+        """Return the linear layer over all classes; it is another one once the network has grown.
+
+        Raises:
+            UserError: when the network has a head a task.
+        """
+        if isinstance(self.head, OthersHead):
+            raise UserError(f"this method needs one head over all classes, not '{self.head_name}' (key 'head')")
+        return self.head.linear
+
     # -- adapters -----------------------------------------------------------------------------------------------
 
     def adapter_branches(self) -> list[str]:
@@ -162,6 +173,7 @@ class ContinualNet(nn.Module):
             task_logits=head.task_logits(features) if isinstance(head, OthersHead) else [],
             others=head.others_probability(features) if isinstance(head, OthersHead) else None,
             classes=self.classes,
+            softmax=head.linear(features.flatten(1)) if isinstance(head, NearestMeanHead) else None,
         )
 
     # -- in and out ---------------------------------------------------------------------------------------------

@@ -7,10 +7,14 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from scripts.errors import UserError
 
 MARGIN = 1e-4  # how far classes of other tasks stay behind the predicted one, in log-probability
+SCALE = (
+    10.0  # of squared distances (0..4) as logits: an image 0.2 nearer to one mean than to another is 7 times as likely
+)
 
 
 class UnifiedHead(nn.Module):
@@ -45,6 +49,36 @@ class UnifiedHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Map features [B, 1, d] to logits [B, C]."""
         return self.linear(features.flatten(1))
+
+
+class NearestMeanHead(UnifiedHead):
+    """A linear layer learns; in evaluation the nearest class mean decides, on L2-normalised features.
+
+    Source: Rebuffi et al., iCaRL (CVPR 2017), algorithm 1; the means are normalised too, as the paper has it.
+
+    Args:
+        width: features of one branch; the head reads one branch.
+        classes: number of classes of each task learnt so far.
+    """
+
+    def __init__(self, width: int, classes: Sequence[int] = ()) -> None:
+        super().__init__(width, classes)
+        self.scale = SCALE
+        self.means: Tensor
+        self.register_buffer("means", torch.zeros(sum(classes), width))
+
+    def grow(self, num_classes: int) -> None:
+        """Add rows and, still zero, means for ``num_classes`` new classes."""
+        super().grow(num_classes)
+        self.means = torch.cat([self.means, self.means.new_zeros(num_classes, self.means.shape[1])])
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features [B, 1, d] to logits [B, C]; in evaluation to minus the scaled squared distances."""
+        if self.training:
+            return self.linear(features.flatten(1))
+        # not as 2 - 2 ab, which is nothing but rounding errors where all features are alike
+        differences = normalize(features.flatten(1), dim=1).unsqueeze(1) - self.means
+        return -self.scale * differences.square().sum(2)
 
 
 class OthersHead(nn.Module):
@@ -103,7 +137,11 @@ class OthersHead(nn.Module):
         return torch.where(inside, score, torch.minimum(score, best - self.margin))
 
 
-HEADS: dict[str, type[UnifiedHead] | type[OthersHead]] = {"unified": UnifiedHead, "others": OthersHead}
+HEADS: dict[str, type[UnifiedHead] | type[OthersHead]] = {
+    "unified": UnifiedHead,
+    "others": OthersHead,
+    "nearest_mean": NearestMeanHead,
+}
 
 
 def make_head(name: str, width: int, classes: Sequence[int] = ()) -> UnifiedHead | OthersHead:

@@ -18,6 +18,9 @@ class Outputs:
         task_logits: logits a task, [B, n_t + 1] each, for a head a task; else empty.
         others: P(others) of each task's head, [B, T], for a head a task.
         classes: number of classes of each task.
+        softmax: logits of the linear layer, [B, C], where the class means decide (``nearest_mean``).
+        teacher: what the network as it was before this task says of the same images, over the old classes;
+            filled in by :class:`scripts.handlers.TeacherHandler`.
     """
 
     logits: Tensor
@@ -26,3 +29,5 @@ class Outputs:
     task_logits: list[Tensor]
     others: Tensor | None
     classes: tuple[int, ...]
+    softmax: Tensor | None = None
+    teacher: Outputs | None = None

@@ -1,0 +1,48 @@
+"""Take each class's mean from its exemplars."""
+
+from __future__ import annotations
+
+import torch
+from ignite.engine import Engine
+from torch.nn.functional import normalize
+
+from scripts.engines.events import ContinualEvents
+from scripts.errors import UserError
+from scripts.memory.exemplars import ExemplarMemory
+from scripts.memory.features import FeatureExtractor
+from scripts.networks.continual import ContinualNet
+from scripts.networks.heads import NearestMeanHead
+
+
+class NearestMeanHandler:
+    """Compute the means that the head ``nearest_mean`` decides by, anew for all classes once a task is learnt.
+
+    A class without exemplars keeps the mean it had. Source: Rebuffi et al., iCaRL (CVPR 2017), algorithm 1.
+
+    Args:
+        network: the growing network.
+        memory: the exemplar memory.
+        features: computes the features of exemplars.
+
+    Raises:
+        UserError: when the network has another head.
+    """
+
+    def __init__(self, network: ContinualNet, memory: ExemplarMemory, features: FeatureExtractor) -> None:
+        if not isinstance(network.head, NearestMeanHead):
+            raise UserError(f"class means need the head 'nearest_mean', not '{network.head_name}' (key 'head')")
+        self.head = network.head
+        self.memory = memory
+        self.features = features
+
+    def attach(self, engine: Engine) -> None:
+        """Act once the memory holds what it keeps of a task."""
+        engine.add_event_handler(ContinualEvents.MEMORY_UPDATED, self)
+
+    @torch.no_grad()
+    def __call__(self) -> None:
+        """Compute the means."""
+        for label, items in self.memory.classes.items():
+            if items:
+                mean = normalize(self.features(items), dim=1).mean(0)
+                self.head.means[label] = normalize(mean, dim=0)
