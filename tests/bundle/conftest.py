@@ -263,17 +263,17 @@ def weights_digest() -> Callable[[Path], str]:
 
 @pytest.fixture
 def run_here() -> Iterator[Callable[..., None]]:
-    """Run the command's workflow, whose trainer may be prepared, in this process, and undo what it changes of it."""
+    """Run the command's workflow, which may be prepared, in this process, and undo what it changes of it."""
 
     def run(
         overrides: Mapping[str, Any],
         configs: Sequence[str | Path] = ("configs/train.json",),
-        prepare: Callable[[Any], None] = lambda trainer: None,
+        prepare: Callable[[ConfigWorkflow], None] = lambda workflow: None,
     ) -> None:
         files = [str(BUNDLE / path) for path in configs]
         workflow = ConfigWorkflow(config_file=files, workflow_type="train", **plain(overrides))
         workflow.initialize()
-        prepare(workflow.trainer)
+        prepare(workflow)
         workflow.run()
 
     hook, handler, tracks = sys.excepthook, signal.getsignal(signal.SIGTERM), monai.data.get_track_meta()

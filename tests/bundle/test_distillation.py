@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from ignite.engine import Events
+from monai.bundle import ConfigWorkflow
 
 from scripts.inference.model import load_classifier
 
@@ -33,11 +34,11 @@ def configs(method: str) -> list[str]:
     return ["configs/train.json", f"configs/methods/{method}.json"]
 
 
-def stop_after_an_epoch(trainer: Any) -> None:
+def stop_after_an_epoch(workflow: ConfigWorkflow) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    trainer.add_event_handler(Events.EPOCH_COMPLETED, interrupt)
+    workflow.trainer.add_event_handler(Events.EPOCH_COMPLETED, interrupt)
 
 
 @pytest.fixture(scope="module")
