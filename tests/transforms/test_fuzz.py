@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -120,6 +121,7 @@ def check(parts: Parts, count: int, folder: Path) -> dict[str, int]:
     """Read damaged files, and count what came of it."""
     outcomes: dict[str, int] = {}
     slowest, memory = 0.0, 0
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # PNG and npz are decoded in this process
     for reference, path in mutants(parts, count, folder):
         started = time.monotonic()
         try:
@@ -138,6 +140,7 @@ def check(parts: Parts, count: int, folder: Path) -> dict[str, int]:
     print(f"{count} files: {outcomes}; slowest {slowest:.2f} s; at most {memory / 2**20:.0f} MiB in the child process")
     assert slowest < SECONDS + 2  # the limit of one decoding, and the time to end a process
     assert memory < MEMORY
+    assert 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) < MEMORY
     return outcomes
 
 

@@ -99,12 +99,15 @@ def read_rgb(reference: str) -> np.ndarray:
         ImageRefused: for an image that is missing, broken or of a kind that is not taken; it names the image and
             carries the code of the reason.
     """
-    if _is_array_of_volume(reference):
-        message = f"image {reference} is a volume: use a backbone for volumes (configs/networks/resnet18_3d.json)"
-        raise ImageRefused(message, Reason.MANY_PICTURES)
     if ".npz#" in reference:
         pixels = _npz_image(reference)
-        return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
+        if pixels.ndim == 2:
+            return np.repeat(pixels[..., None], 3, axis=2)
+        if pixels.shape[2] == 3:
+            return pixels
+    if ".npz#" in reference or reference.lower().endswith(NPY):
+        message = f"image {reference} is a volume: use a backbone for volumes (configs/networks/resnet18_3d.json)"
+        raise ImageRefused(message, Reason.MANY_PICTURES)
     if is_scan(reference):
         return read_scan_rgb(reference)
     try:
@@ -149,14 +152,10 @@ def read_volume(reference: str) -> np.ndarray:
 
 def is_volume(reference: str) -> bool:
     """Say whether a reference is to a volume rather than to a picture."""
-    return _is_array_of_volume(reference) or (".npz#" not in reference and is_whole_volume(reference))
-
-
-def _is_array_of_volume(reference: str) -> bool:
     path, mark, member = reference.rpartition(".npz#")
-    if not mark:
-        return reference.lower().endswith(NPY)
-    return holds_volumes(npz_images(f"{path}.npz", member.partition("/")[0]))
+    if mark:
+        return holds_volumes(npz_images(f"{path}.npz", member.partition("/")[0]))
+    return reference.lower().endswith(NPY) or is_whole_volume(reference)
 
 
 def read_picture(reference: str) -> np.ndarray:
@@ -204,7 +203,7 @@ def _npz_image(reference: str) -> np.ndarray:
 
 def _npy_array(path: str) -> np.ndarray:
     try:
-        return np.asarray(np.load(path, allow_pickle=False))
+        return np.array(np.load(path, mmap_mode="r", allow_pickle=False))  # mapped: a header that lies takes no memory
     except FileNotFoundError:
         message = f"volume {path} is missing: put it back, or take it out of the data"
         raise ImageRefused(message, Reason.MISSING) from None
