@@ -29,7 +29,7 @@ def test_one_failing_method_stops_no_other_and_a_finished_run_is_left_alone(
     uninterrupted: Any, bundle_environment: dict[str, str], tmp_path: Path
 ) -> None:
     broken = json.loads((BUNDLE / "configs" / "methods" / "finetune.json").read_text())
-    broken["stages"][0]["data"] = "yesterdays"
+    broken["training#data"] = "yesterdays"
     (tmp_path / "broken.json").write_text(json.dumps(broken))
     output = tmp_path / "out"
 

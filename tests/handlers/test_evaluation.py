@@ -49,7 +49,26 @@ def test_the_last_row_is_the_share_of_correct_images(finished: SimpleNamespace) 
     assert matrix.accuracy_matrix[1] == row
     assert matrix.accuracy_matrix[0][1] is None
     assert matrix.accuracies[1] == correct / total
-    assert finished.record.figures.keys() == {"flops_per_image", "parameters", "memory_bytes"}
+    figures = {name for name in finished.record.figures if not name.startswith("task_incremental_")}
+    assert figures == {"flops_per_image", "parameters", "memory_bytes"}
+
+
+def test_told_the_task_a_network_chooses_among_its_classes(
+    finished: SimpleNamespace, finished_acl: SimpleNamespace
+) -> None:
+    for run in (finished, finished_acl):
+        row = []
+        for number, task in enumerate(run.tasks):
+            labels, outputs = look_at(run.network, task)
+            end = task.first + len(task.classes)
+            heads = outputs.task_logits
+            scores = heads[number][:, :-1] if heads else outputs.logits[:, task.first : end]
+            row.append(float(np.mean(task.first + scores.argmax(1).numpy() == np.array(labels))))
+        figures, matrix = run.record.figures, run.record.matrix
+        assert figures["task_incremental_accuracy_matrix"][-1] == row
+        assert figures["task_incremental_final_accuracy"] >= matrix.final_accuracy
+        # after the first task there is no other to choose from
+        assert figures["task_incremental_accuracy_matrix"][0][0] == matrix.accuracy_matrix[0][0]
 
 
 def test_the_cost_is_that_of_what_is_handed_out(finished: SimpleNamespace, finished_acl: SimpleNamespace) -> None:

@@ -87,7 +87,7 @@ def test_without_adapters_the_features_are_torchvisions(name: str, tmp_path: Pat
     setattr(model, "fc" if hasattr(model, "fc") else "classifier", nn.Identity())
     images = torch.randn(2, 3, 65, 49, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        expected = model(images)
+        expected = model(images.contiguous(memory_format=torch.channels_last))
         assert torch.equal(backbone.eval()(images)[:, 0], expected)
     assert (backbone.width,) == expected.shape[1:]
 

@@ -22,16 +22,28 @@ from scripts.networks.outputs import Outputs
 from scripts.tasks.record import testable
 from scripts.tasks.task import Item, Task
 
+# what is said of the evaluation in which each image's task is given
+_TASK_GIVEN = (
+    "accuracy_matrix",
+    "average_accuracy",
+    "final_accuracy",
+    "average_mean_class_recall",
+    "final_mean_class_recall",
+    "forgetting",
+)
+
 
 @dataclass
 class Predictions:
     """What the network said of N test images.
 
-    Class numbers and, for a head a task, P(others) [N, T]; beside nearest means, the class numbers of the softmax.
+    Class numbers, those that the network gives when told the task, and, for a head a task, P(others) [N, T]; beside
+    nearest means, the class numbers of the softmax.
     """
 
     labels: list[Tensor] = field(default_factory=list)
     classes: list[Tensor] = field(default_factory=list)
+    within_tasks: list[Tensor] = field(default_factory=list)
     others: list[Tensor] = field(default_factory=list)
     softmax: list[Tensor] = field(default_factory=list)
 
@@ -41,6 +53,8 @@ class Predictions:
         outputs: Outputs = output["pred"]
         self.labels.append(output["label"].cpu())
         self.classes.append(outputs.logits.argmax(1).cpu())
+        known = output["label"].clamp(max=sum(outputs.classes) - 1)  # of classes not learnt yet no task can be given
+        self.within_tasks.append(outputs.classes_within_tasks(known).cpu())
         if outputs.others is not None:
             self.others.append(outputs.others.cpu())
         if outputs.softmax is not None:
@@ -79,11 +93,15 @@ class EvaluationHandler:
         learnt = engine.tasks[: engine.state.task]
         sizes = [len(task.classes) for task in learnt]
         found = self.predict(_test_items(learnt))
-        self.record.matrix.update(_joined(found.labels).numpy(), _joined(found.classes).numpy(), sizes)
+        labels = _joined(found.labels).numpy()
+        self.record.matrix.update(labels, _joined(found.classes).numpy(), sizes)
+        given = self.record.task_incremental
+        given.update(labels, _joined(found.within_tasks).numpy(), sizes)
+        self.record.figures |= {f"task_incremental_{name}": getattr(given, name) for name in _TASK_GIVEN}
         if found.others:
             self._record_tasks(found, sizes, _test_items(engine.tasks[engine.state.task :]))
         if found.softmax:
-            labels, classes = torch.cat(found.labels).numpy(), torch.cat(found.softmax).numpy()
+            classes = torch.cat(found.softmax).numpy()
             self.record.figures["softmax_accuracy"] = accuracy(labels, classes)
             self.record.figures["softmax_mean_class_recall"] = mean_class_recall(labels, classes)
         self._record_cost(engine, learnt)

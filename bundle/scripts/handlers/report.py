@@ -37,6 +37,8 @@ _PER_CENT = {
     "final_mean_class_recall": "final mean class recall (MCR)",
     "forgetting": "forgetting",
     "backward_transfer": "backward transfer",
+    "task_incremental_average_accuracy": "average accuracy, the task given",
+    "task_incremental_final_accuracy": "final accuracy, the task given",
     "softmax_accuracy": "final accuracy of the softmax",
     "softmax_mean_class_recall": "final MCR of the softmax",
     "task_identification_accuracy": "task identification accuracy",
@@ -162,7 +164,8 @@ def collect_metrics(matrix: AccuracyMatrix, tasks: Sequence[Task], figures: Mapp
     Args:
         matrix: the evaluations so far.
         tasks: at least the tasks learnt so far; later ones are left out.
-        figures: further figures: ``flops_per_image`` (2 x multiply-adds), ``parameters``, ``memory_bytes``; with
+        figures: further figures: ``flops_per_image`` (2 x multiply-adds), ``parameters``, ``memory_bytes``,
+            ``task_incremental_accuracy_matrix`` and what is read off it, where each image's task is given; with
             ``others`` heads also ``task_identification_accuracy`` and ``open_set``, a dict of ``auroc``, ``fpr95`` and
             ``average_precision`` or None, which is spread over the keys ``open_set_auroc`` and so on.
 

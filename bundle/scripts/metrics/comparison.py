@@ -18,8 +18,8 @@ Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
 
 CONFIDENCE = 0.95
 _NOTES = (
-    "*last*: after the last task, *average*: over the stages, MCR: mean class recall; all of these and forgetting in "
-    "per cent. FLOPs are 2 x multiply-adds, of inference after the last task. Kept: what is stored between tasks for "
+    "*last*: after the last task, *average*: over the stages, MCR: mean class recall, *task given*: each image's "
+    "task is told, and only its classes stand to choice; all of these and forgetting in per cent. FLOPs are 2 x multiply-adds, of inference after the last task. Kept: what is stored between tasks for "
     "learning, exemplars and adapters. Seconds are those of this machine under its load. A cell that was not measured "
     "is empty."
 )
@@ -57,6 +57,8 @@ ACCURACIES = (
 COMPARED = (*ACCURACIES, FORGETTING)
 MEASURES = (
     *COMPARED,
+    Measure("task_incremental_final_accuracy", "last accuracy, task given"),
+    Measure("task_incremental_average_accuracy", "average accuracy, task given"),
     Measure("flops_per_image", "GFLOPs an image", 1e9, 2),
     Measure("parameters", "parameters (M)", 1e6, 2),
     Measure("memory_bytes", "kept (MiB)", 2**20, 2),

@@ -12,7 +12,8 @@ class RunRecord:
     """What was measured.
 
     Attributes:
-        matrix: the evaluations after each task.
+        matrix: the evaluations after each task, among all classes learnt (class-incremental).
+        task_incremental: the same where the task of each image is given, among the classes of that task.
         figures: cost of the network and, for ``others`` heads, task identification, or what the softmax
             reaches beside nearest means; as ``metrics.json`` has them.
         open_set: open-set figures after each task, for ``others`` heads.
@@ -21,6 +22,7 @@ class RunRecord:
 
     def __init__(self) -> None:
         self.matrix = AccuracyMatrix()
+        self.task_incremental = AccuracyMatrix()
         self.figures: dict[str, Any] = {}
         self.open_set: list[dict[str, float | None] | None] = []
         self.stages: list[dict[str, Any]] = []
@@ -29,6 +31,7 @@ class RunRecord:
         """Return plain values, for a checkpoint that is loaded with ``weights_only``."""
         return {
             "matrix": self.matrix.state_dict(),
+            "task_incremental": self.task_incremental.state_dict(),
             "figures": dict(self.figures),
             "open_set": list(self.open_set),
             "stages": list(self.stages),
@@ -37,6 +40,7 @@ class RunRecord:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` returned."""
         self.matrix.load_state_dict(state["matrix"])
+        self.task_incremental.load_state_dict(state["task_incremental"])
         self.figures = dict(state["figures"])
         self.open_set = list(state["open_set"])
         self.stages = list(state["stages"])

@@ -98,6 +98,8 @@ class AdaptedBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images [B, 3, H, W], or volumes [B, 1, D, H, W], to the features of every branch, [B, R, d]."""
+        if self.spatial_dims == 2:  # a CPU convolves channels that lie together up to 1.6 times faster
+            images = images.contiguous(memory_format=torch.channels_last)
         stem = self.stem(images)
         features: list[Tensor] = []
         for branch in self.branches:

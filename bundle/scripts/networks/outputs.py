@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -31,3 +32,19 @@ class Outputs:
     classes: tuple[int, ...]
     softmax: Tensor | None = None
     teacher: Outputs | None = None
+
+    def classes_within_tasks(self, labels: Tensor) -> Tensor:
+        """Return the best class of each image's own task: the decision where the task is given (task-incremental).
+
+        Args:
+            labels: class numbers over all tasks seen, [B].
+
+        Returns:
+            Class numbers over all tasks, [B].
+        """
+        # a head a task has scores of its own; those of the joint decision are cut off in the tasks not chosen
+        scores = [logits[:, :-1] for logits in self.task_logits] or list(self.logits.split(self.classes, 1))
+        ends = torch.tensor(self.classes, device=labels.device).cumsum(0)
+        firsts = ends - torch.tensor(self.classes, device=labels.device)
+        best = torch.stack([part.argmax(1) for part in scores], 1) + firsts
+        return best.gather(1, torch.bucketize(labels, ends, right=True).unsqueeze(1)).squeeze(1)
