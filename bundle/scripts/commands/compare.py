@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts import bundle_root
-from scripts.commands.configs import TRAIN, data_files, find_config, read_config, run_arguments
+from scripts.commands.configs import TRAIN, data_files, find_config, known_configs, read_config, run_arguments
 from scripts.commands.keys import top_level_keys, unknown_keys
 from scripts.commands.terminal import end
 from scripts.errors import UserError
@@ -29,6 +29,7 @@ from scripts.metrics.comparison_plots import accuracies_figure, cost_figure, for
 from scripts.metrics.plots import save_figure
 
 REFERENCE = "dynammo"
+ALL = "all"
 RECORD = "comparison.json"
 CHECKPOINT = "checkpoint.pt"
 # keys that the comparison sets itself, or that would make its runs unlike each other
@@ -88,7 +89,7 @@ def plan_runs(
 
     Args:
         data: configs of the data, as in :func:`scripts.commands.configs.data_files`, separated by commas.
-        methods: names in ``configs/methods``, or JSON files.
+        methods: names in ``configs/methods``, JSON files, or :data:`ALL` alone for all that are there.
         seeds: at least one.
         overrides: ``--key value`` pairs for each run.
         output: holds the folders of the runs.
@@ -100,6 +101,7 @@ def plan_runs(
         if key in SET_HERE:
             raise UserError(f"--{key} cannot be set for a comparison, whose runs have folders and seeds of their own")
     shared = [file for name in data.split(",") for file in data_files(name)]
+    methods = known_configs("methods") if list(methods) == [ALL] else methods
     files = {file.stem: file for file in (find_config("methods", method) for method in methods)}
     if len(files) < len(set(methods)):
         raise UserError(f"two of the methods {', '.join(methods)} have one name: rename one of the files")
@@ -337,7 +339,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--data", required=True, help="generated, a name in configs/datasets, or a JSON file; further ones after commas"
     )
-    parser.add_argument("--methods", required=True, nargs="+", help="names in configs/methods, or JSON files")
+    parser.add_argument("--methods", required=True, nargs="+", help="names in configs/methods, JSON files, or: all")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="default: 1 2 3")
     parser.add_argument("--jobs", type=_positive, default=1, help="runs at a time; default: 1")
     parser.add_argument("--threads", type=_positive, help="threads a run; default: the cores divided by the jobs")

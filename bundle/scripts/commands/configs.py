@@ -29,6 +29,11 @@ def data_files(data: str) -> list[Path]:
     return [] if data == GENERATED else [find_config("datasets", data)]
 
 
+def known_configs(folder: str) -> dict[str, Path]:
+    """Return the configs in a folder of ``configs`` by their names, which are sorted."""
+    return {path.stem: path for path in sorted((CONFIGS / folder).glob("*.json"))}
+
+
 def find_config(folder: str, name: str) -> Path:
     """Return a config by the name that it has in a folder of ``configs``, or by its path.
 
@@ -39,7 +44,7 @@ def find_config(folder: str, name: str) -> Path:
     Raises:
         UserError: where there is no such name, or the JSON file cannot be used.
     """
-    known = {path.stem: path for path in sorted((CONFIGS / folder).glob("*.json"))}
+    known = known_configs(folder)
     if name in known:
         return known[name]
     if not name.endswith(".json"):

@@ -1,0 +1,102 @@
+"""Every method with every data set, backbone and division into tasks, and all of them in one comparison."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+from scripts.inference.model import load_classifier
+from scripts.memory import ExemplarMemory
+
+BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
+CONFIGS = BUNDLE / "configs"
+METHODS = sorted(path.stem for path in (CONFIGS / "methods").glob("*.json"))
+DATA_SETS = sorted(path.stem for path in (CONFIGS / "datasets").glob("*.json"))
+# the smallest image or volume that an adapter can stand in
+BACKBONES = {
+    "resnet18": 33,
+    "resnet34": 33,
+    "resnet50": 33,
+    "mobilenet_v2": 65,
+    "efficientnet_b0": 65,
+    "resnet10_3d": 17,
+    "resnet18_3d": 17,
+}
+# two tasks of unequal size, the first of a single class
+IMAGES = [["clusters/nests"], ["fibres/parallel", "cells/large"]]
+SMALL: dict[str, Any] = {
+    "source#root#train_per_class": 4,
+    "source#root#test_per_class": 2,
+    "split": IMAGES,
+    "backbone_epochs": 1,
+    "adapter_epochs": 1,
+    "finetune_epochs": 1,
+    "memory_size": 6,
+    "batch_size": 4,
+    "device": "cpu",
+    "models_dir": "$None",
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_can_be_read_over_every_data_set(method: str) -> None:
+    for data in DATA_SETS:
+        parser = ConfigParser()
+        parser.read_config([str(CONFIGS / name) for name in ("train.json", f"datasets/{data}.json")])
+        before = parser.get("data")
+        parser = ConfigParser()
+        overlays = ("train.json", f"datasets/{data}.json", f"methods/{method}.json")
+        parser.read_config([str(CONFIGS / name) for name in overlays])
+        assert (parser.get("data"), parser.get("method"), parser.get("configured_method")) == (before, method, method)
+        assert parser.get_parsed_content("optimizer#lr") > 0
+        stages = parser.get_parsed_content("stages")
+        assert all(callable(stage.loss) and callable(stage.optimizer) for stage in stages)
+        assert isinstance(parser.get_parsed_content("memory"), ExemplarMemory)
+        names = [handler["_target_"].removeprefix("scripts.handlers.") for handler in parser.get("train#handlers")]
+        assert len(names) == len(set(names))
+
+
+def learn(method: str, backbone: str, run_here: Callable[..., None], folder: Path, **own: Any) -> dict[str, Any]:
+    overlays = ["configs/train.json", f"configs/methods/{method}.json"]
+    settings = {**SMALL, "dataset_dir": folder / "images", "output_dir": folder / "run"}
+    settings |= {"backbone": backbone, "image_size": BACKBONES[backbone], **own}
+    if backbone.endswith("_3d"):
+        overlays[1:1] = ["configs/networks/resnet18_3d.json", "configs/datasets/generated_volumes.json"]
+        settings |= {"source#train_per_class": 4, "source#test_per_class": 2, "split": [1, 2, 3]}
+        settings = {key: value for key, value in settings.items() if not key.startswith("source#root")}
+    run_here(settings, overlays)
+    return json.loads((folder / "run" / "metrics.json").read_text())
+
+
+# each method on one backbone of images here, on all of them and on those of volumes below
+@pytest.mark.parametrize(
+    ("method", "backbone"), [(method, list(BACKBONES)[number % 5]) for number, method in enumerate(METHODS)]
+)
+def test_a_method_learns_unequal_tasks_on_a_backbone(
+    method: str, backbone: str, run_here: Callable[..., None], tmp_path: Path
+) -> None:
+    found = learn(method, backbone, run_here, tmp_path)
+    assert found["final_accuracy"] is not None
+    assert found["task_incremental_final_accuracy"] >= found["final_accuracy"]
+    classifier = load_classifier(tmp_path / "run")
+    side = BACKBONES[backbone]
+    shape = (2, 1, side, side, side) if backbone.endswith("_3d") else (2, 3, side, side)
+    assert classifier(torch.zeros(shape)).shape == (2, len(found["classes"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_learns_on_every_backbone(
+    method: str, backbone: str, run_here: Callable[..., None], tmp_path: Path
+) -> None:
+    assert learn(method, backbone, run_here, tmp_path)["final_accuracy"] is not None
