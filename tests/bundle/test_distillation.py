@@ -1,4 +1,4 @@
-"""iCaRL, WA, BiC, DER and DER++ as they are shipped: stopped and gone on, learnt in parts, refused, and the model they leave."""
+"""Methods with a memory as they are shipped: stopped and gone on, learnt in parts, refused, and the model they save."""
 
 from __future__ import annotations
 

@@ -62,13 +62,13 @@ class DarkExperienceHandler:
 
     def recall(self, engine: ContinualTrainer) -> None:
         """Lay what was said of the drawn images beside what is said now."""
-        outputs = engine.state.output["pred"]  # type: ignore[index, call-overload]
+        outputs = engine.state.output["pred"]
         outputs.stored = [stored_logits(draw).to(outputs.logits.device) for draw in self.drawn]
 
     def offer(self, engine: ContinualTrainer) -> None:
         """Offer the current images, of all processes, to the memory."""
-        logits = engine.state.output["pred"].logits.detach()  # type: ignore[index, call-overload]
-        index = engine.state.batch["index"].to(logits.device)  # type: ignore[index, call-overload]
+        logits = engine.state.output["pred"].logits.detach()
+        index = engine.state.batch["index"].to(logits.device)
         everywhere: Any = idist.all_gather(index)
         said: Any = idist.all_gather(logits[: len(index)])
         data = engine.dataset.data
