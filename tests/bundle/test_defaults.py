@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from monai.bundle import ConfigParser
 
 CONFIGS = Path(__file__).resolve().parents[2] / "bundle" / "configs"
@@ -52,11 +53,22 @@ def test_nothing_can_be_said_on_the_command_line() -> None:
         ("medmnist", "icarl", 1e-2),
         ("path16", "wa", 1e-2),
         ("skin8", "bic", 1e-3),
+        ("path16", "derpp", 0.03),
     ],
 )
 def test_the_published_rate_follows_from_data_and_method(data: str, method: str, rate: float) -> None:
     parser = parsed(f"methods/{method}.json", data=data)
     assert parser.get_parsed_content("optimizer#lr") == rate
+
+
+@pytest.mark.parametrize(("data", "alpha", "beta"), [("path16", 0.1, 0.5), ("skin8", 0.3, 0.7)])
+def test_dark_experience_replay_has_its_published_settings(data: str, alpha: float, beta: float) -> None:
+    (stage,) = parsed("methods/derpp.json", data=data).get_parsed_content("stages")
+    assert stage.loss.keywords == {"alpha": alpha, "beta": beta}
+    (group,) = stage.optimizer([torch.nn.Parameter(torch.zeros(1))]).param_groups
+    assert (group["lr"], group["momentum"], group["weight_decay"], stage.scheduler) == (0.03, 0, 0, None)
+    (stage,) = parsed("methods/der.json", data=data).get_parsed_content("stages")
+    assert stage.loss.keywords == {"alpha": 0.3}
 
 
 @pytest.mark.parametrize("weights", [None, "DEFAULT"])

@@ -22,6 +22,14 @@ SAVING = {
 }
 
 
+def run_on_two(command: list[str], folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run the command on two processes, to a good end."""
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle"]
+    done = subprocess.run([*start, *command], cwd=folder, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
 @pytest.mark.parametrize(
     ("methods", "batch_size"),
     [([], 6), (["configs/methods/dynammo_others.json"], 2)],
@@ -48,16 +56,7 @@ def test_two_processes_agree_and_one_writes(
         "models_dir": tmp_path / "models",
     }
     configs = ["configs/train.json", *methods, "configs/multi_gpu_train.json", tmp_path / "saving.json"]
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle"]
-    done = subprocess.run(
-        [*start, *bundle_command(overrides, configs)],
-        cwd=tmp_path,
-        env=bundle_environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = run_on_two(bundle_command(overrides, configs), tmp_path, bundle_environment)
 
     first, second = (torch.load(output / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     assert first.keys() == second.keys()
@@ -72,3 +71,31 @@ def test_two_processes_agree_and_one_writes(
     for line in ("Task 1/2 clusters, adapter tuning", "Task 2/2 fibres, balanced finetuning", "final accuracy"):
         assert printed.count(line) == 1, printed
     assert len(list((output / "exemplars").iterdir())) == 16  # all that the memory holds, and nothing half written
+
+
+def test_two_processes_keep_one_reservoir(
+    tmp_path: Path, small_run: Any, bundle_command: Callable[..., list[str]], bundle_environment: dict[str, str]
+) -> None:
+    own = "@output_dir + '/rank' + str(dist.get_rank()) + '.pt'"
+    saving = {"+run": [f"$torch.save([@memory.state_dict(), @network.linear_layer().weight], {own})"]}
+    (tmp_path / "saving.json").write_text(json.dumps(saving))
+    overrides = {
+        **small_run.overrides,
+        "dataset_dir": small_run.dataset,
+        "source#sets": ["clusters", "fibres"],
+        "batch_size": 6,
+        "backbone": "mobilenet_v2",
+        "image_size": 40,
+        "output_dir": tmp_path / "run",
+        "models_dir": tmp_path / "models",
+    }
+    methods = ["configs/methods/derpp.json", "configs/multi_gpu_train.json"]
+    configs = ["configs/train.json", *methods, tmp_path / "saving.json"]
+    run_on_two(bundle_command(overrides, configs), tmp_path, bundle_environment)
+
+    (memory, weight), (other, others) = (torch.load(tmp_path / f"run/rank{rank}.pt") for rank in (0, 1))
+    assert torch.equal(weight, others)
+    assert memory["seen"] == other["seen"] == 4 * 12, "every image of every process, once an epoch"
+    assert memory["classes"] == other["classes"]
+    for label, logits in memory["logits"].items():
+        assert all(torch.equal(a, b) for a, b in zip(logits, other["logits"][label], strict=True))

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from scripts.commands.forget import main
-from scripts.memory import ExemplarMemory
+from scripts.memory import ExemplarMemory, ReservoirMemory
 
 
 def save_images(folder: Path, count: int = 4) -> list[dict[str, Any]]:
@@ -28,7 +28,7 @@ def write_run(folder: Path, items: list[dict[str, Any]], exemplars: str) -> Path
     memory.add(items, torch.rand(len(items), 3), 2)
     folder.mkdir(exist_ok=True)
     content = {
-        "settings": {"exemplars": exemplars},
+        "settings": {"exemplars": exemplars, "selection": memory.selection},
         "tasks": [["set", "even", "odd"]],
         "weights": {"w": torch.arange(3.0)},
         "memory": memory.state_dict(),
@@ -85,6 +85,24 @@ def test_a_class_that_is_left_without_exemplars_is_named(tmp_path: Path, capsys:
     assert main([str(run), items[2]["image"], items[3]["image"]]) == 0
     assert "Removed 2 of 4 exemplars" in (said := capsys.readouterr().out)
     assert "None are left of odd." in said
+
+
+def test_a_reservoir_keeps_the_logits_of_what_is_not_forgotten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    items = save_images(tmp_path / "images")
+    run = write_run(tmp_path / "run", items, "copies")
+    memory = ReservoirMemory(4, exemplars="copies", folder=str(run / "exemplars"))
+    memory.offer(items, torch.arange(8.0).reshape(4, 2))
+    memory.settle()
+    content = torch.load(run / "checkpoint.pt", weights_only=True)
+    content |= {"settings": {"exemplars": "copies", "selection": "reservoir"}, "memory": memory.state_dict()}
+    torch.save(content, run / "checkpoint.pt")
+    assert main([str(run), items[1]["image"]]) == 0
+    assert "Removed 1 of 4 exemplars" in capsys.readouterr().out
+    memory.load_state_dict(torch.load(run / "checkpoint.pt", weights_only=True)["memory"])
+    assert [item["logits"].tolist() for item in memory.items()] == [[0.0, 1.0], [4.0, 5.0], [6.0, 7.0]]
+    assert {str(path) for path in (run / "exemplars").iterdir()} == {item["image"] for item in memory.items()}
 
 
 def test_an_image_that_is_no_exemplar_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from scripts.errors import UserError
 from scripts.files import write_atomically
 from scripts.handlers.checkpoint import CHECKPOINT, EPOCH, EXEMPLARS, read_checkpoint
 from scripts.memory.exemplars import ExemplarMemory, image_file
+from scripts.memory.reservoir import RESERVOIR, ReservoirMemory
 from scripts.transforms import is_scan, make_selection
 
 EPILOG = (
@@ -47,7 +48,8 @@ def forget(run: Path, images: Sequence[str]) -> str:
     if not (run / CHECKPOINT).is_file():
         raise UserError(f"no {CHECKPOINT} in {run}: give the output folder of a run")
     content = read_checkpoint(run / CHECKPOINT)
-    memory = ExemplarMemory(0, exemplars=content["settings"]["exemplars"], folder=str(run / EXEMPLARS))
+    make = ReservoirMemory if content["settings"]["selection"] == RESERVOIR else ExemplarMemory
+    memory = make(0, exemplars=content["settings"]["exemplars"], folder=str(run / EXEMPLARS))
     memory.load_state_dict(content["memory"], run / EXEMPLARS)
     shown = content["settings"].get("presentation")
     count = memory.forget([name for image in images for name in _as_trained(image, shown)])

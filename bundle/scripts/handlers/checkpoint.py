@@ -132,6 +132,7 @@ class CheckpointHandler:
             "epoch": engine.state.epoch,
             "iteration": engine.state.iteration,
             "weights": engine.continual_network.trained_state(),
+            "memory": engine.memory.state_dict(),
             "optimizer": engine.optimizer.state_dict(),
             "scheduler": None if engine.scheduler is None else engine.scheduler.state_dict(),
         }
@@ -146,6 +147,7 @@ class CheckpointHandler:
         if (content["tasks_completed"], content["stages_completed"]) != here:
             return
         engine.continual_network.load_state_dict(content["weights"], strict=False)
+        engine.memory.load_state_dict(content["memory"], self.folder / EXEMPLARS)
         engine.optimizer.load_state_dict(content["optimizer"])
         if engine.scheduler is not None:
             engine.scheduler.load_state_dict(content["scheduler"])

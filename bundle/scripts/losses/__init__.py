@@ -6,14 +6,18 @@ from scripts.losses.cross_entropy import (
     others_targets,
     seen_cross_entropy,
 )
+from scripts.losses.dark_experience import dark_experience, dark_experience_plus, stored_logits_error
 from scripts.losses.distillation import equal_distillation, knowledge_distillation, proportional_distillation
 
 __all__ = [
     "auxiliary_cross_entropy",
+    "dark_experience",
+    "dark_experience_plus",
     "equal_distillation",
     "knowledge_distillation",
     "others_cross_entropy",
     "others_targets",
     "proportional_distillation",
     "seen_cross_entropy",
+    "stored_logits_error",
 ]

@@ -3,6 +3,17 @@
 from scripts.memory.exemplars import CopyStore, ExemplarMemory, PathStore
 from scripts.memory.features import FeatureExtractor
 from scripts.memory.held_out import divide
+from scripts.memory.reservoir import RESERVOIR, ReservoirMemory
 from scripts.memory.selection import SELECTIONS, select
 
-__all__ = ["SELECTIONS", "CopyStore", "ExemplarMemory", "FeatureExtractor", "PathStore", "divide", "select"]
+__all__ = [
+    "RESERVOIR",
+    "SELECTIONS",
+    "CopyStore",
+    "ExemplarMemory",
+    "FeatureExtractor",
+    "PathStore",
+    "ReservoirMemory",
+    "divide",
+    "select",
+]

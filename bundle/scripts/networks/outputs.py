@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ class Outputs:
         softmax: logits of the linear layer, [B, C], where the class means decide (``nearest_mean``).
         teacher: what the network as it was before this task says of the same images, over the old classes;
             filled in by :class:`scripts.handlers.TeacherHandler`.
+        stored: logits kept with the images drawn from the memory, [n, K] a draw, NaN for classes that came after an
+            image; the draws are the batch's last rows; filled in by :class:`scripts.handlers.DarkExperienceHandler`.
     """
 
     logits: Tensor
@@ -32,6 +34,7 @@ class Outputs:
     classes: tuple[int, ...]
     softmax: Tensor | None = None
     teacher: Outputs | None = None
+    stored: list[Tensor] = field(default_factory=list)
 
     def classes_within_tasks(self, labels: Tensor) -> Tensor:
         """Return the best class of each image's own task: the decision where the task is given (task-incremental).
