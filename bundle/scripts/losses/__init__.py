@@ -2,18 +2,22 @@
 
 from scripts.losses.cross_entropy import (
     auxiliary_cross_entropy,
+    expansion_cross_entropy,
     others_cross_entropy,
     others_targets,
     seen_cross_entropy,
+    softened_cross_entropy,
 )
 from scripts.losses.distillation import equal_distillation, knowledge_distillation, proportional_distillation
 
 __all__ = [
     "auxiliary_cross_entropy",
     "equal_distillation",
+    "expansion_cross_entropy",
     "knowledge_distillation",
     "others_cross_entropy",
     "others_targets",
     "proportional_distillation",
     "seen_cross_entropy",
+    "softened_cross_entropy",
 ]
