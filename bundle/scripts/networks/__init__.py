@@ -10,6 +10,7 @@ from scripts.networks.classifier import (
     ExpandableBackbone,
     class_names,
     classifier_from,
+    make_backbone,
     read_description,
 )
 from scripts.networks.continual import MERGED, ContinualNet
@@ -40,6 +41,7 @@ __all__ = [
     "class_names",
     "classifier_from",
     "make_adapter",
+    "make_backbone",
     "make_head",
     "merge",
     "normalisation",
