@@ -174,7 +174,7 @@ class ExpandableBackbone(nn.Module):
         """Map images [B, 3, H, W], or volumes [B, 1, D, H, W], to the features of every backbone, [B, R, d]."""
         features: list[Tensor] = []
         for backbone in self.backbones.values():
-            features.append(backbone(images))  # noqa: PERF401  # TorchScript unrolls a loop, not a comprehension
+            features.append(backbone(images))  # a loop, not a comprehension: TorchScript unrolls it
         return torch.cat(features, 1)
 
 
