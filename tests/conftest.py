@@ -105,9 +105,12 @@ def make_tasks(folder: Path, sizes: Sequence[int] = (2, 2), train: int = 6, test
 def make_network(head: str = "unified", sizes: Iterable[int] = (), seed: int = 0, **arguments: Any) -> ContinualNet:
     """Make a small growing network; with ``sizes`` it has learnt tasks: randomised adapters, statistics included."""
     network = ContinualNet("mobilenet_v2", head, sites=SITES, image_size=SIDE, seed=seed, **arguments)
-    for size in sizes:
+    for number, size in enumerate(sizes):
         network.grow(size)
-        network.add_adapters()
+        if head != "concatenated":
+            network.add_adapters()
+        elif number:
+            network.add_backbone()
     if network.classes:
         randomise(network, seed)
     return network

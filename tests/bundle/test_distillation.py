@@ -14,7 +14,7 @@ from monai.bundle import ConfigWorkflow
 
 from scripts.inference.model import load_classifier
 
-METHODS = ("icarl", "wa", "bic", "der", "derpp")
+METHODS = ("icarl", "wa", "bic", "der", "derpp", "der_expandable")
 # unequal tasks, one of them of a single class
 SPLIT = [["clusters/nests", "clusters/rings"], ["fibres/parallel"], ["cells/large", "cells/small"]]
 SMALL: dict[str, Any] = {
@@ -22,6 +22,7 @@ SMALL: dict[str, Any] = {
     "source#root#test_per_class": 2,
     "backbone": "mobilenet_v2",
     "adapter_epochs": 2,
+    "finetune_epochs": 2,
     "memory_size": 10,
     "image_size": 33,
     "batch_size": 8,
@@ -34,11 +35,16 @@ def configs(method: str) -> list[str]:
     return ["configs/train.json", f"configs/methods/{method}.json"]
 
 
-def stop_after_an_epoch(workflow: ConfigWorkflow) -> None:
+STAGES = {"der_expandable": 2}  # of a later task, where there are several
+
+
+def stop_after_a_first_epoch(workflow: ConfigWorkflow) -> None:
+    """Stop once a stage has done its first epoch; gone on with, the run stops in the next stage."""
+
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    workflow.trainer.add_event_handler(Events.EPOCH_COMPLETED, interrupt)
+    workflow.trainer.add_event_handler(Events.EPOCH_COMPLETED(once=1), interrupt)
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +70,11 @@ def test_a_later_task_stopped_on_the_way_ends_with_the_weights_of_one_run(
     later = {"split": SPLIT[2:], "previous": tmp_path / "earlier"}
     train(method, tmp_path / "whole")
     train(method, tmp_path / "earlier", split=SPLIT[:2])
-    with pytest.raises(KeyboardInterrupt):
-        train(method, tmp_path / "later", stop_after_an_epoch, **later)
-    assert torch.load(tmp_path / "later/epoch.pt", weights_only=True)["epoch"] == 1
+    for stage in range(STAGES.get(method, 1)):
+        with pytest.raises(KeyboardInterrupt):
+            train(method, tmp_path / "later", stop_after_a_first_epoch, **later)
+        kept = torch.load(tmp_path / "later/epoch.pt", weights_only=True)
+        assert (kept["stages_completed"], kept["epoch"]) == (stage, 1)
     train(method, tmp_path / "later", **later)
     for name in ("model.pt", "checkpoint.pt"):
         assert weights_digest(tmp_path / "later" / name) == weights_digest(tmp_path / "whole" / name), name
@@ -76,16 +84,25 @@ def test_a_later_task_stopped_on_the_way_ends_with_the_weights_of_one_run(
     assert load_classifier(tmp_path / "whole")(torch.zeros(2, 3, 33, 33)).shape == (2, 5)
 
 
-@pytest.mark.parametrize(("method", "least"), [("icarl", 5), ("wa", 5), ("bic", 10), ("der", 5)])
+@pytest.mark.parametrize(
+    ("method", "stage", "least"),
+    [
+        ("icarl", "training", 5),
+        ("wa", "training", 5),
+        ("bic", "training", 10),
+        ("der", "training", 5),
+        ("der_expandable", "balanced_finetuning", 5),
+    ],
+)
 def test_without_a_memory_they_are_refused_before_training(
-    method: str, least: int, images: Path, refusal: Callable[..., str], tmp_path: Path
+    method: str, stage: str, least: int, images: Path, refusal: Callable[..., str], tmp_path: Path
 ) -> None:
     own = {"dataset_dir": images, "output_dir": tmp_path / "run", "split": SPLIT, "memory_size": 0}
     last = refusal({**SMALL, **own}, configs(method))
-    assert f"stage training needs a memory, but memory_size is 0: use at least {least}" in last
+    assert f"stage {stage} needs a memory, but memory_size is 0: use at least {least}" in last
 
 
-@pytest.mark.parametrize("method", ["icarl", "wa", "der", "derpp"])
+@pytest.mark.parametrize("method", ["icarl", "wa", "der", "derpp", "der_expandable"])
 def test_one_image_a_class_is_enough_for_all_but_bic(method: str, train: Callable[..., None], tmp_path: Path) -> None:
     train(method, tmp_path / "run", limit=1, memory_size=5, adapter_epochs=1, split=[SPLIT[0], SPLIT[2]])
     assert len(json.loads((tmp_path / "run/metrics.json").read_text())["accuracies"]) == 2

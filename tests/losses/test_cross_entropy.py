@@ -9,7 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from scripts.losses import auxiliary_cross_entropy, others_cross_entropy, others_targets, seen_cross_entropy
+from scripts.losses import (
+    auxiliary_cross_entropy,
+    expansion_cross_entropy,
+    others_cross_entropy,
+    others_targets,
+    seen_cross_entropy,
+    softened_cross_entropy,
+)
 from scripts.networks import Outputs
 
 CLASSES = (2, 3, 1)
@@ -58,6 +65,9 @@ def test_each_loss_equals_a_plain_loop(seed: int) -> None:
         for task, count in enumerate(CLASSES)
     ]
     assert seen_cross_entropy(outputs, labels).item() == pytest.approx(seen, rel=1e-5)
+    assert expansion_cross_entropy(outputs, labels).item() == pytest.approx(seen + newest, rel=1e-5)
+    softened = mean_surprise(outputs.logits / 5, labels, 0, 6)
+    assert softened_cross_entropy(outputs, labels, 5.0).item() == pytest.approx(softened, rel=1e-5)
     assert auxiliary_cross_entropy(outputs, labels).item() == pytest.approx(newest, rel=1e-5)
     assert others_cross_entropy(outputs, labels).item() == pytest.approx(sum(heads), rel=1e-5)
 

@@ -34,6 +34,15 @@ def test_features_equal_a_direct_pass(batch_size: int, tmp_path: Path, tiny: Sim
     assert not found.requires_grad
 
 
+def test_one_head_over_several_branches_has_them_all_read(tmp_path: Path, tiny: SimpleNamespace) -> None:
+    items, network = tiny.items(tmp_path, 0, 3), tiny.network("concatenated", sizes=[2, 2], adapter="backbone")
+    found = FeatureExtractor(network, partial(ImageDataset, transform=tiny.transform()), 3, "cpu")(items)
+    pixels = tiny.transform()(items)
+    with torch.no_grad():
+        direct = network.backbone(torch.stack([entry["image"] for entry in pixels]))
+    torch.testing.assert_close(found, torch.cat([direct[:, 0], direct[:, 1]], 1), rtol=1e-4, atol=1e-5)
+
+
 def test_the_newest_of_several_branches_is_read(tmp_path: Path, tiny: SimpleNamespace) -> None:
     items, network = tiny.items(tmp_path, 0, 3), tiny.network("others", sizes=[2, 2])
     network.unmerge()

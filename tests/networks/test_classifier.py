@@ -13,7 +13,16 @@ import torch
 from torch import Tensor
 
 from scripts.errors import UserError
-from scripts.networks import Classifier, class_names, classifier_from, read_description
+from scripts.networks import (
+    SITES,
+    Classifier,
+    ExpandableBackbone,
+    class_names,
+    classifier_from,
+    make_backbone,
+    read_description,
+)
+from scripts.networks.backbones import black_image
 
 TASKS = [{"name": "first", "classes": ["a", "b"]}, {"name": "second", "classes": ["c", "d", "e"]}]
 KINDS: dict[str, dict[str, Any]] = {
@@ -22,6 +31,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "acl": {"head": "others", "adapter": "conv", "branches": ["task0", "task1"]},
     "plain": {"head": "unified", "adapter": None, "branches": ["backbone"]},
     "nearest_mean": {"head": "nearest_mean", "adapter": None, "branches": ["backbone"]},
+    "expandable": {"head": "concatenated", "adapter": "backbone", "branches": ["backbone", "task1"]},
 }
 DESCRIPTION = {
     "backbone": "mobilenet_v2",
@@ -37,6 +47,7 @@ DESCRIPTION = {
 
 @pytest.fixture(params=KINDS)
 def classifier(request: pytest.FixtureRequest, tiny: SimpleNamespace) -> Classifier:
+    torch.manual_seed(0)
     network = Classifier("mobilenet_v2", tasks=TASKS, sites=tiny.sites, **KINDS[request.param]).eval()
     tiny.randomise(network)
     return network
@@ -61,6 +72,35 @@ def test_images_do_not_see_each_other(classifier: Classifier, images: Tensor) ->
         together = classifier(images)
         apart = torch.cat([classifier(image[None]) for image in images])
     torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SITES)
+def test_every_backbone_can_be_expanded_by_a_copy_of_itself(name: str) -> None:
+    torch.manual_seed(0)
+    backbone = ExpandableBackbone(name)
+    backbone.add_branch("task1")
+    image = black_image(backbone, 17) + 1
+    with torch.no_grad():
+        first, second = backbone.eval()(image).unbind(1)
+        assert first.shape == (1, backbone.width)
+        assert torch.equal(first, second)
+        next(backbone.backbones["task1"].parameters()).mul_(2)
+        changed = backbone(image)
+    assert torch.equal(changed[:, 0], first)
+    assert not torch.equal(changed[:, 1], first)
+
+
+def test_each_backbone_sees_the_image_and_nothing_of_the_others(tiny: SimpleNamespace, images: Tensor) -> None:
+    backbone = make_backbone("mobilenet_v2", None, "backbone", ["backbone", "task1", "task2"]).eval()
+    tiny.randomise(backbone)
+    with torch.no_grad():
+        features = backbone(images)
+        assert features.shape == (5, 3, 1280)
+        for number, branch in enumerate(backbone.branches):
+            alone = make_backbone("mobilenet_v2", None, None).eval()
+            alone.load_state_dict(backbone.backbones[branch].state_dict())
+            assert torch.equal(alone(images)[:, 0], features[:, number])
+    assert not torch.equal(features[:, 0], features[:, 1])
 
 
 def test_a_description_rebuilds_the_network() -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from scripts.errors import UserError
 from scripts.losses import auxiliary_cross_entropy, seen_cross_entropy
 from scripts.networks import ContinualNet, Outputs
 
@@ -164,6 +165,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "others": {"head": "others"},
     "acl": {"head": "others"},
     "plain": {"head": "unified", "adapter": None},
+    "expandable": {"head": "concatenated", "adapter": "backbone"},
 }
 
 
@@ -171,10 +173,10 @@ def grown(kind: str, tiny: SimpleNamespace) -> ContinualNet:
     network = tiny.network(sizes=[2, 3], **KINDS[kind])
     if kind == "acl":
         network.unmerge()
-    elif kind != "plain":
-        network.merge("average")
-    else:
+    elif kind == "plain":
         network.backbone.branches = ["backbone"]
+    elif kind != "expandable":
+        network.merge("average")
     return network.eval()
 
 
@@ -192,7 +194,8 @@ def test_the_unloaded_network_gives_exactly_the_same_logits(kind: str, tiny: Sim
     assert not plain.training
     assert not any("auxiliary" in key for key in plain.state_dict())
     used = {key.split("adapters.")[1].split(".")[0] for key in plain.state_dict() if "adapters." in key}
-    assert used == {"unified": {"merged"}, "others": {"merged"}, "acl": {"task0", "task1"}, "plain": set()}[kind]
+    expected = {"unified": {"merged"}, "others": {"merged"}, "acl": {"task0", "task1"}}
+    assert used == expected.get(kind, set())
     tiny.randomise(plain, 9)
     with torch.no_grad():
         assert torch.equal(network(images).logits, outputs.logits), "the plain network has tensors of its own"
@@ -251,6 +254,43 @@ def test_the_head_starts_from_the_auxiliary_head(head: str, tiny: SimpleNamespac
     found = outputs.logits[:, 2:] if head == "unified" else outputs.task_logits[1]
     torch.testing.assert_close(found, expected[:, : found.shape[1]])
     assert outputs.auxiliary is None
+
+
+def test_a_task_gets_a_copy_of_the_newest_backbone_which_alone_learns(tiny: SimpleNamespace, images: Tensor) -> None:
+    network = tiny.network(sizes=[2, 2], **KINDS["expandable"])
+    network.grow(1)
+    network.add_backbone()
+    network.add_auxiliary(2)
+    backbones = network.backbone.backbones
+    assert network.backbone.branches == list(backbones) == ["backbone", "task1", "task2"]
+    assert not tiny.changed_keys(backbones["task1"].state_dict(), backbones["task2"].state_dict())
+    before, learning = tiny.copy_of(network.state_dict()), ("backbone.backbones.task2.", "auxiliary.", "head.")
+    train_a_little(network, images, ["backbone", "auxiliary", "head"])
+    changed = tiny.changed_keys(before, network.state_dict())
+    expected = {key for key in before if key.startswith(learning)}
+    assert network.trained_state().keys() == expected
+    assert changed <= expected
+    assert {key for key in expected if key.endswith((".running_mean", ".0.weight"))} <= changed
+    assert all(any(key.startswith(part) for key in changed) for part in learning)
+    training = [name for name, module in network.train().named_modules() if module.training and name]
+    assert all(f"{name}.".startswith(learning) for name in training)
+
+
+def test_kept_bytes_of_whole_backbones_are_those_of_all_but_the_first(tiny: SimpleNamespace) -> None:
+    network = tiny.network(sizes=[2, 1, 2], **KINDS["expandable"])
+    one = sum(
+        value.numel() * value.element_size() for value in network.backbone.backbones["backbone"].state_dict().values()
+    )
+    assert network.kept_bytes() == 2 * one
+    assert tiny.network(sizes=[2], **KINDS["expandable"]).kept_bytes() == 0
+
+
+@pytest.mark.parametrize(
+    ("head", "adapter"), [("concatenated", "conv"), ("concatenated", None), ("unified", "backbone")]
+)
+def test_a_backbone_a_task_and_the_head_that_reads_them_need_each_other(head: str, adapter: str | None) -> None:
+    with pytest.raises(UserError, match=f"need each other, but head is '{head}' and adapter is '{adapter}'"):
+        ContinualNet("mobilenet_v2", head, adapter, image_size=96)
 
 
 def test_kept_bytes_are_those_of_the_tasks_adapters(tiny: SimpleNamespace) -> None:

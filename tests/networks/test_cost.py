@@ -33,6 +33,17 @@ def test_acl_pays_a_pass_a_task() -> None:
         assert count / 1e9 == pytest.approx(expected, abs=0.05)
 
 
+@pytest.mark.parametrize("tasks", [1, 4, 7])
+def test_a_backbone_a_task_costs_the_plain_network_times_the_tasks(tasks: int) -> None:
+    plain = classifier(1, ["backbone"], "unified", None)
+    expanded = classifier(tasks, ["backbone", *(f"task{task}" for task in range(1, tasks))], "concatenated", "backbone")
+    head, plain_head = (512 * tasks) * (2 * tasks), 512 * 2
+    assert expanded.head.linear.in_features == 512 * tasks
+    assert flops_per_image(expanded, 224) - 2 * head == tasks * (flops_per_image(plain, 224) - 2 * plain_head)
+    backbones = parameter_count(expanded) - head - 2 * tasks
+    assert backbones == tasks * (parameter_count(plain) - plain_head - 2)
+
+
 def test_the_plain_backbone_is_the_published_one() -> None:
     assert flops_per_image(classifier(1, ["backbone"], "unified", None), 224) / 1e9 == pytest.approx(3.63, abs=0.01)
 

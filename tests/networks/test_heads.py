@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scripts.errors import UserError
-from scripts.networks import NearestMeanHead, OthersHead, UnifiedHead, make_head
+from scripts.networks import ConcatenatedHead, NearestMeanHead, OthersHead, UnifiedHead, make_head
 
 WIDTH = 12
 
@@ -119,6 +119,23 @@ def test_a_unified_head_takes_the_known_rows_of_the_auxiliary_head() -> None:
     head.start_from(auxiliary, 3)
     assert torch.equal(rows(head)[:2], before[:2])
     assert torch.equal(rows(head)[2:], torch.cat([auxiliary.weight, auxiliary.bias[:, None]], 1)[:3])
+
+
+def test_a_concatenated_head_grows_a_branch_a_task_and_keeps_what_old_classes_read_in_old_branches() -> None:
+    torch.manual_seed(0)
+    head = ConcatenatedHead(WIDTH)
+    head.grow(2)
+    assert head(torch.randn(4, 1, WIDTH)).shape == (4, 2)
+    for branches, classes in ((2, 3), (3, 1)):
+        old, features = head.linear, torch.randn(4, branches, WIDTH)
+        head.grow(classes)
+        logits = head(features)
+        assert logits.shape == (4, old.out_features + classes)
+        assert head.linear.weight.all(), "what is added is freshly started, not zero"
+        added = features[:, -1] @ head.linear.weight[: old.out_features, -WIDTH:].T
+        kept = features[:, :-1].flatten(1) @ old.weight.T + old.bias
+        torch.testing.assert_close(logits[:, : old.out_features], kept + added)
+    assert ConcatenatedHead(WIDTH, (2, 3, 1)).linear.weight.shape == head.linear.weight.shape == (6, 3 * WIDTH)
 
 
 def test_an_unknown_head_is_refused_with_the_choice() -> None:

@@ -101,7 +101,7 @@ def plan_runs(
         if key in SET_HERE:
             raise UserError(f"--{key} cannot be set for a comparison, whose runs have folders and seeds of their own")
     shared = [file for name in data.split(",") for file in data_files(name)]
-    methods = known_configs("methods") if list(methods) == [ALL] else methods
+    methods = list(known_configs("methods")) if list(methods) == [ALL] else methods
     files = {file.stem: file for file in (find_config("methods", method) for method in methods)}
     if len(files) < len(set(methods)):
         raise UserError(f"two of the methods {', '.join(methods)} have one name: rename one of the files")

@@ -2,6 +2,7 @@
 
 from scripts.handlers.adapter_averaging import AdapterAveragingHandler
 from scripts.handlers.adapter_tuning import AdapterTuningHandler
+from scripts.handlers.backbone_expansion import BackboneExpansionHandler
 from scripts.handlers.backbone_training import BackboneTrainingHandler
 from scripts.handlers.bias_correction import BiasCorrectionHandler
 from scripts.handlers.checkpoint import CheckpointHandler
@@ -20,6 +21,7 @@ from scripts.handlers.weight_alignment import WeightAlignmentHandler
 __all__ = [
     "AdapterAveragingHandler",
     "AdapterTuningHandler",
+    "BackboneExpansionHandler",
     "BackboneTrainingHandler",
     "BiasCorrectionHandler",
     "CheckpointHandler",

@@ -2,9 +2,11 @@
 
 from scripts.losses.cross_entropy import (
     auxiliary_cross_entropy,
+    expansion_cross_entropy,
     others_cross_entropy,
     others_targets,
     seen_cross_entropy,
+    softened_cross_entropy,
 )
 from scripts.losses.dark_experience import dark_experience, dark_experience_plus, stored_logits_error
 from scripts.losses.distillation import equal_distillation, knowledge_distillation, proportional_distillation
@@ -14,10 +16,12 @@ __all__ = [
     "dark_experience",
     "dark_experience_plus",
     "equal_distillation",
+    "expansion_cross_entropy",
     "knowledge_distillation",
     "others_cross_entropy",
     "others_targets",
     "proportional_distillation",
     "seen_cross_entropy",
+    "softened_cross_entropy",
     "stored_logits_error",
 ]

@@ -30,6 +30,23 @@ def auxiliary_cross_entropy(outputs: Outputs, labels: Tensor) -> Tensor:
     return cross_entropy(outputs.auxiliary, others_targets(labels, sum(outputs.classes) - count, count))
 
 
+def expansion_cross_entropy(outputs: Outputs, labels: Tensor) -> Tensor:
+    """Cross-entropy over all classes plus that of the auxiliary head, 1:1; in the first task there is none.
+
+    Source: Yan et al., DER (CVPR 2021), section 3.2, training loss.
+    """
+    loss = seen_cross_entropy(outputs, labels)
+    return loss if outputs.auxiliary is None else loss + auxiliary_cross_entropy(outputs, labels)
+
+
+def softened_cross_entropy(outputs: Outputs, labels: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy over all classes seen so far, of logits divided by ``temperature``.
+
+    Source: Yan et al., DER (CVPR 2021), section 3.3, classifier learning.
+    """
+    return cross_entropy(outputs.logits / temperature, labels)
+
+
 def others_cross_entropy(outputs: Outputs, labels: Tensor) -> Tensor:
     """Sum over the tasks' heads of their cross-entropy with others as the target of foreign images.
 

@@ -35,8 +35,8 @@ class FeatureExtractor:
 
     @torch.no_grad()
     def __call__(self, items: Sequence[Item]) -> Tensor:
-        """Return the features of the newest branch, [N, d], on the CPU."""
+        """Return :attr:`scripts.networks.Outputs.embedding` of the images, [N, D], on the CPU."""
         self.network.eval()
         loader = DataLoader(self.dataset(list(items)), batch_size=self.batch_size, num_workers=0)
-        batches = [self.network(batch["image"].to(self.device)).features[:, -1].cpu() for batch in loader]
+        batches = [self.network(batch["image"].to(self.device)).embedding.cpu() for batch in loader]
         return torch.cat(batches)

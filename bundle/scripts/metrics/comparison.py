@@ -20,8 +20,9 @@ CONFIDENCE = 0.95
 _NOTES = (
     "*last*: after the last task, *average*: over the stages, MCR: mean class recall, *task given*: each image's task "
     "is told, and only its classes stand to choice; all of these and forgetting in per cent. FLOPs are 2 x "
-    "multiply-adds, of inference after the last task. Kept: what is stored between tasks for learning, exemplars and "
-    "adapters. Seconds are those of this machine under its load. A cell that was not measured is empty."
+    "multiply-adds, of inference after the last task. Kept: what is stored between tasks for learning, exemplars, "
+    "adapters and added backbones. Seconds are those of this machine under its load. A cell that was not measured is "
+    "empty."
 )
 _RULE = (
     "Percentage points: the mean difference over the seeds that both have, ± the half width of its 95 % interval "

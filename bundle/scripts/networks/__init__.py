@@ -4,14 +4,17 @@ from scripts.networks.adapters import ADAPTERS, AdaptedBlock, ConvAdapter, make_
 from scripts.networks.backbones import SITES, normalisation, spatial_dims
 from scripts.networks.classifier import (
     PLAIN,
+    WHOLE,
     AdaptedBackbone,
     Classifier,
+    ExpandableBackbone,
     class_names,
     classifier_from,
+    make_backbone,
     read_description,
 )
 from scripts.networks.continual import MERGED, ContinualNet
-from scripts.networks.heads import HEADS, NearestMeanHead, OthersHead, UnifiedHead, make_head
+from scripts.networks.heads import HEADS, ConcatenatedHead, NearestMeanHead, OthersHead, UnifiedHead, make_head
 from scripts.networks.merging import STRATEGIES, check_strategy, merge
 from scripts.networks.outputs import Outputs
 
@@ -22,11 +25,14 @@ __all__ = [
     "PLAIN",
     "SITES",
     "STRATEGIES",
+    "WHOLE",
     "AdaptedBackbone",
     "AdaptedBlock",
     "Classifier",
+    "ConcatenatedHead",
     "ContinualNet",
     "ConvAdapter",
+    "ExpandableBackbone",
     "NearestMeanHead",
     "OthersHead",
     "Outputs",
@@ -35,6 +41,7 @@ __all__ = [
     "class_names",
     "classifier_from",
     "make_adapter",
+    "make_backbone",
     "make_head",
     "merge",
     "normalisation",

@@ -1,10 +1,11 @@
-"""The network that leaves the project: backbone, merged adapters and head, without tasks or memory."""
+"""The network that leaves the project: backbone (or backbones), merged adapters and head, without tasks or memory."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from scripts.networks.backbones import MINIMUM_MAP, black_image, load_into, load
 from scripts.networks.heads import make_head
 
 PLAIN = "backbone"  # the branch without adapters
+WHOLE = "backbone"  # the adapter of a network that adds a whole backbone a task
 PROBE = 32  # side of the image whose maps are measured: a multiple of every stride
 
 
@@ -74,6 +76,17 @@ class AdaptedBackbone(nn.Module):
             assert isinstance(block, AdaptedBlock)
             block.adapters[branch] = make_adapter(self.adapter, channels, self.spatial_dims).to(reference)
 
+    def added(self) -> dict[str, list[nn.Module]]:
+        """Return what was added for each branch, by name: an adapter a site."""
+        blocks: list[Any] = list(self.blocks.values())
+        names = list(blocks[0].adapters) if blocks else []
+        return {name: [block.adapters[name] for block in blocks] for name in names}
+
+    def base(self) -> list[nn.Module]:
+        """Return what an adapter is added to: the backbone itself."""
+        blocks: list[Any] = list(self.blocks.values())
+        return [self.stem, *(block.block for block in blocks)]
+
     def load_pretrained(self, weights: str, sha256: str | None = None) -> None:
         """Load pretrained weights by name or by file; see :func:`scripts.networks.backbones.load_weights`."""
         parts = {site: block.block for site, block in zip(self.sites, self.blocks.values(), strict=True)}
@@ -110,6 +123,70 @@ class AdaptedBackbone(nn.Module):
         return torch.stack(features, 1)
 
 
+class ExpandableBackbone(nn.Module):
+    """A backbone a branch, all of them passed through; a new one starts as a copy of the newest.
+
+    Source: Yan et al., DER (CVPR 2021), section 3.2, without pruning.
+
+    Args:
+        name: a name in :data:`scripts.networks.backbones.SITES`.
+        sites: as of :class:`AdaptedBackbone`; nothing is added there.
+        branches: the names of the backbones.
+    """
+
+    def __init__(self, name: str, sites: Sequence[str] | None = None, branches: Sequence[str] = (PLAIN,)) -> None:
+        super().__init__()
+        first = AdaptedBackbone(name, sites)
+        self.name = name
+        self.sites = first.sites
+        self.adapter = WHOLE
+        self.width = first.width
+        self.branches = list(branches)
+        self.backbones = nn.ModuleDict({self.branches[0]: first})
+        for branch in self.branches[1:]:
+            self.add_branch(branch)
+
+    def add_branch(self, branch: str) -> None:
+        """Add a backbone called ``branch``, a copy of the newest."""
+        self.backbones[branch] = deepcopy(self._newest())
+
+    def added(self) -> dict[str, list[nn.Module]]:
+        """Return what was added for each branch, by name: a backbone; the first was there from the start."""
+        return {name: [backbone] for name, backbone in list(self.backbones.items())[1:]}
+
+    def base(self) -> list[nn.Module]:
+        """Return the newest backbone: the only one that still learns."""
+        return [self._newest()]
+
+    def load_pretrained(self, weights: str, sha256: str | None = None) -> None:
+        """Load pretrained weights into the newest backbone; see :meth:`AdaptedBackbone.load_pretrained`."""
+        self._newest().load_pretrained(weights, sha256)
+
+    def check_image_size(self, size: int) -> None:
+        """Take images of any size: there are no adapters."""
+
+    def _newest(self) -> AdaptedBackbone:
+        *_, newest = self.backbones.values()
+        assert isinstance(newest, AdaptedBackbone)
+        return newest
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images [B, 3, H, W], or volumes [B, 1, D, H, W], to the features of every backbone, [B, R, d]."""
+        features: list[Tensor] = []
+        for backbone in self.backbones.values():
+            features.append(backbone(images))  # a loop, not a comprehension: TorchScript unrolls it
+        return torch.cat(features, 1)
+
+
+def make_backbone(
+    name: str, sites: Sequence[str] | None, adapter: str | None, branches: Sequence[str] = (PLAIN,)
+) -> AdaptedBackbone | ExpandableBackbone:
+    """Make a backbone whose branches are sets of adapters or, where ``adapter`` is :data:`WHOLE`, whole backbones."""
+    if adapter == WHOLE:
+        return ExpandableBackbone(name, sites, branches)
+    return AdaptedBackbone(name, sites, adapter, branches)
+
+
 class Classifier(nn.Module):
     """A trained network for inference: normalised images [B, 3, H, W] or volumes [B, 1, D, H, W] to logits [B, C].
 
@@ -117,8 +194,10 @@ class Classifier(nn.Module):
         backbone: a name in :data:`scripts.networks.backbones.SITES`.
         head: a name in :data:`scripts.networks.heads.HEADS`.
         tasks: ``[{"name": ..., "classes": [...]}, ...]`` in the order they were learnt.
-        adapter: a name in :data:`scripts.networks.adapters.ADAPTERS`; ``None``: no adapters.
-        branches: ``["merged"]`` after averaging, one a task for ACL, ``["backbone"]`` without adapters.
+        adapter: a name in :data:`scripts.networks.adapters.ADAPTERS`, or ``"backbone"``: a branch is a whole backbone;
+            ``None``: no adapters.
+        branches: ``["merged"]`` after averaging, one a task for ACL and for whole backbones, ``["backbone"]`` without
+            adapters.
         sites: blocks an adapter stands before; ``None``: the published ones.
     """
 
@@ -132,7 +211,7 @@ class Classifier(nn.Module):
         sites: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        self.backbone = AdaptedBackbone(backbone, sites, adapter, branches)
+        self.backbone = make_backbone(backbone, sites, adapter, branches)
         self.head = make_head(head, self.backbone.width, [len(task["classes"]) for task in tasks])
 
     def forward(self, images: Tensor) -> Tensor:

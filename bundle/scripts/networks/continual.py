@@ -1,4 +1,4 @@
-"""The growing network: a backbone, the adapters of each task, their merged set, and a head over all classes."""
+"""The growing network: a backbone, what each task adds to it, the merged adapters, and a head over all classes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from scripts.errors import UserError
-from scripts.networks.adapters import AdaptedBlock
 from scripts.networks.backbones import check_backbone, normalisation
-from scripts.networks.classifier import PLAIN, AdaptedBackbone, Classifier
-from scripts.networks.heads import NearestMeanHead, OthersHead, make_head
+from scripts.networks.classifier import PLAIN, WHOLE, Classifier, make_backbone
+from scripts.networks.heads import ConcatenatedHead, NearestMeanHead, OthersHead, make_head
 from scripts.networks.merging import merge
 from scripts.networks.outputs import Outputs
 
@@ -26,12 +25,17 @@ class ContinualNet(nn.Module):
     Args:
         backbone: a name in :data:`scripts.networks.backbones.SITES`.
         head: a name in :data:`scripts.networks.heads.HEADS`.
-        adapter: a name in :data:`scripts.networks.adapters.ADAPTERS`; ``None``: no adapters.
+        adapter: a name in :data:`scripts.networks.adapters.ADAPTERS`; ``"backbone"``: a task adds a whole backbone;
+            ``None``: it adds nothing.
         weights: pretrained weights of the backbone, a file or a torchvision name; ``None``: untrained.
         weights_sha256: digest of the weights file, or its first digits.
         sites: blocks an adapter stands before; ``None``: the published ones.
         image_size: side of the images or volumes, in pixels, checked against what the adapters need.
         seed: of an untrained backbone's first weights.
+
+    Raises:
+        UserError: for an unknown backbone, head or adapter, for images too small for the adapters, and where only one
+            of head ``concatenated`` and adapter ``"backbone"`` is given.
     """
 
     def __init__(
@@ -49,12 +53,17 @@ class ContinualNet(nn.Module):
         check_backbone(backbone)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.backbone = AdaptedBackbone(backbone, sites, adapter)
+            self.backbone = make_backbone(backbone, sites, adapter)
         self.backbone.check_image_size(image_size)
         if weights is not None:
             self.backbone.load_pretrained(weights, weights_sha256)
         self.head_name = head
         self.head = make_head(head, self.backbone.width)
+        if isinstance(self.head, ConcatenatedHead) != (adapter == WHOLE):
+            raise UserError(
+                f"head 'concatenated' and adapter '{WHOLE}' need each other, but head is '{head}' and adapter is "
+                f"'{adapter}': give both or neither (keys 'head', 'adapter')"
+            )
         self.auxiliary: nn.Linear | None = None
         self.classes: tuple[int, ...] = ()
         self.trained: tuple[str, ...] = ()
@@ -69,13 +78,19 @@ class ContinualNet(nn.Module):
 
     def add_adapters(self) -> None:
         """Give the newest task its adapters, started from those of the task before, and pass through them alone."""
-        newest = f"task{len(self.classes) - 1}"
+        newest, previous = self._branch(-1), self._branch(-2)
         self.backbone.add_branch(newest)
-        previous = f"task{len(self.classes) - 2}"
-        for block in self._blocks():
-            if previous in block.adapters:
-                block.adapters[newest].load_state_dict(block.adapters[previous].state_dict())
+        added = self.backbone.added()
+        if previous in added:
+            for new, old in zip(added[newest], added[previous], strict=True):
+                new.load_state_dict(old.state_dict())
         self.backbone.branches = [newest]
+
+    def add_backbone(self) -> None:
+        """Give the newest task a backbone, a copy of the newest one, and pass through all of them."""
+        newest = self._branch(-1)
+        self.backbone.add_branch(newest)
+        self.backbone.branches = [*self.backbone.branches, newest]
 
     def add_auxiliary(self, outputs: int) -> None:
         """Start a fresh auxiliary head of ``outputs`` classes on the newest branch."""
@@ -103,16 +118,16 @@ class ContinualNet(nn.Module):
     # -- adapters -----------------------------------------------------------------------------------------------
 
     def adapter_branches(self) -> list[str]:
-        """Return the branches with an adapter of their own, in task order."""
-        return [name for name in self._blocks()[0].adapters if name != MERGED]
+        """Return the branches with adapters of their own, in task order; a whole backbone is none."""
+        return [] if self.backbone.adapter == WHOLE else [name for name in self.backbone.added() if name != MERGED]
 
     def merge(self, strategy: str) -> None:
         """Merge the adapters of all tasks into one set; from here on a forward pass is one pass through it."""
         tasks = self.adapter_branches()
         self.backbone.add_branch(MERGED)
-        for block in self._blocks():
-            states = [block.adapters[name].state_dict() for name in tasks]
-            block.adapters[MERGED].load_state_dict(merge(strategy, states))
+        added = self.backbone.added()
+        for merged, *own in zip(added[MERGED], *(added[name] for name in tasks), strict=True):
+            merged.load_state_dict(merge(strategy, [adapter.state_dict() for adapter in own]))
         self.backbone.branches = [MERGED]
 
     def unmerge(self) -> None:
@@ -132,11 +147,9 @@ class ContinualNet(nn.Module):
 
     def parts(self) -> dict[str, list[nn.Module]]:
         """Return the modules that a stage can train, by name."""
-        blocks = self._blocks()
-        newest = f"task{len(self.classes) - 1}"
         return {
-            "backbone": [self.backbone.stem, *(block.block for block in blocks)],
-            "adapter": [block.adapters[newest] for block in blocks if newest in block.adapters],
+            "backbone": self.backbone.base(),
+            "adapter": self.backbone.added().get(self._branch(-1), []),
             "auxiliary": [] if self.auxiliary is None else [self.auxiliary],
             "head": [self.head],
         }
@@ -182,7 +195,7 @@ class ContinualNet(nn.Module):
         """Say how far the network has grown: what a checkpoint needs beside the weights."""
         return {
             "classes": list(self.classes),
-            "adapters": list(self._blocks()[0].adapters),
+            "adapters": list(self.backbone.added()),
             "branches": list(self.backbone.branches),
         }
 
@@ -217,17 +230,18 @@ class ContinualNet(nn.Module):
         return classifier.eval()
 
     def kept_bytes(self) -> int:
-        """Return the bytes of the adapters kept for the next merge (or, for ACL, for the next pass)."""
-        adapters = [block.adapters[name] for block in self._blocks() for name in self.adapter_branches()]
-        tensors = [tensor for adapter in adapters for tensor in adapter.state_dict().values()]
+        """Return the bytes of what the tasks added: of adapters kept for the next merge or pass, of whole backbones."""
+        modules = [module for name, added in self.backbone.added().items() if name != MERGED for module in added]
+        tensors = [tensor for module in modules for tensor in module.state_dict().values()]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def normalisation(self) -> tuple[list[float], list[float]]:
         """Return the mean and standard deviation that images are normalised with, by backbone."""
         return normalisation(self.backbone.name)
 
-    def _blocks(self) -> list[AdaptedBlock]:
-        return list(self.backbone.blocks.values())  # type: ignore[arg-type]
+    def _branch(self, task: int) -> str:
+        """Name the branch of the newest task (-1) or of the one before it (-2)."""
+        return f"task{len(self.classes) + task}"
 
     def _trained_modules(self) -> list[nn.Module]:
         parts = self.parts()

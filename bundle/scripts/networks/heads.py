@@ -33,12 +33,7 @@ class UnifiedHead(nn.Module):
 
     def grow(self, num_classes: int) -> None:
         """Add freshly started rows for ``num_classes`` new classes; the old rows stay as they are."""
-        grown = nn.Linear(self.linear.in_features, self.linear.out_features + num_classes).to(self.linear.weight)
-        old = self.linear.out_features
-        with torch.no_grad():
-            grown.weight[:old] = self.linear.weight
-            grown.bias[:old] = self.linear.bias
-        self.linear = grown
+        self.linear = grown(self.linear, self.linear.in_features, self.linear.out_features + num_classes)
 
     def start_from(self, auxiliary: nn.Linear, num_classes: int) -> None:
         """Take the newest ``num_classes`` rows from an auxiliary head, whose last output is ``others``."""
@@ -49,6 +44,36 @@ class UnifiedHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Map features [B, 1, d] to logits [B, C]."""
         return self.linear(features.flatten(1))
+
+
+def grown(linear: nn.Linear, inputs: int, outputs: int) -> nn.Linear:
+    """Return a larger layer that begins with the weights of ``linear``; what is added is freshly started."""
+    larger = nn.Linear(inputs, outputs).to(linear.weight)
+    with torch.no_grad():
+        larger.weight[: linear.out_features, : linear.in_features] = linear.weight
+        larger.bias[: linear.out_features] = linear.bias
+    return larger
+
+
+class ConcatenatedHead(UnifiedHead):
+    """One linear layer over all classes seen so far that reads a branch a task, [B, T, d].
+
+    Source: Yan et al., DER (CVPR 2021), section 3.2, classifier.
+
+    Args:
+        width: features of one branch.
+        classes: number of classes of each task learnt so far.
+    """
+
+    def __init__(self, width: int, classes: Sequence[int] = ()) -> None:
+        super().__init__(width * max(1, len(classes)), classes)
+        self.width = width
+
+    def grow(self, num_classes: int) -> None:
+        """Add rows for ``num_classes`` new classes and, from the second task on, columns for a new branch."""
+        seen = self.linear.out_features
+        columns = self.linear.in_features + self.width if seen else self.width
+        self.linear = grown(self.linear, columns, seen + num_classes)
 
 
 class NearestMeanHead(UnifiedHead):
@@ -141,6 +166,7 @@ HEADS: dict[str, type[UnifiedHead] | type[OthersHead]] = {
     "unified": UnifiedHead,
     "others": OthersHead,
     "nearest_mean": NearestMeanHead,
+    "concatenated": ConcatenatedHead,
 }
 
 
