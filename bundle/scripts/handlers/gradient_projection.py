@@ -11,6 +11,7 @@ from monai.engines.utils import IterationEvents
 from scipy.linalg import solve_triangular
 from scipy.optimize import nnls
 from torch import Tensor
+from torch.func import functional_call
 from torch.utils.data import Dataset
 
 from scripts.engines.events import ContinualEvents
@@ -27,8 +28,9 @@ class GradientProjectionHandler:
     There the task of an image is known and the logits of other tasks are masked; here the stage's loss is taken as it
     is, over all classes seen.
 
-    Exemplars pass in evaluation mode and without augmentation: their loss is then the one that counts once the task is
-    learnt, a single image has a gradient, and BatchNorm's running statistics stay those of the images trained on.
+    A past task's exemplars pass without augmentation, and are normalised as a batch of their own like the images that
+    are trained on. With BatchNorm's running statistics, which lag behind, the weights diverged. The running statistics
+    themselves stay those of the images trained on.
 
     Args:
         network: the growing network.
@@ -66,6 +68,7 @@ class GradientProjectionHandler:
             labels = range(task.first, task.first + len(task.classes))
             items = [item for item in engine.memory.items() if item["label"] in labels]
             if items:  # they can have been forgotten
+                items = items * 2 if len(items) == 1 else items  # BatchNorm cannot normalise a map of one pixel
                 dataset = self.dataset(items)
                 images = torch.stack([dataset[position]["image"] for position in range(len(items))])
                 self.exemplars.append((images, torch.tensor([item["label"] for item in items])))
@@ -76,7 +79,6 @@ class GradientProjectionHandler:
             return
         parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        self.network.eval()  # MONAI sets the mode anew before each step
         memory = torch.stack([_flat(torch.autograd.grad(loss, parameters)) for loss in self._losses(engine)])
         projected = project(_flat(gradients), memory, self.margin, self.ridge)
         if dist.is_initialized():  # rounding may differ between devices, but every process must take the same step
@@ -86,8 +88,10 @@ class GradientProjectionHandler:
 
     def _losses(self, engine: ContinualTrainer) -> Iterable[Tensor]:
         for images, labels in self.exemplars:
-            chosen = torch.randperm(len(labels))[: self.batch_size]
-            outputs = self.network(images[chosen].to(engine.state.device))
+            chosen = torch.randperm(len(labels))[: self.batch_size].sort().values
+            # running statistics move in copies that are thrown away
+            buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
+            outputs = functional_call(self.network, buffers, images[chosen].to(engine.state.device))
             loss = engine.loss_function(outputs, labels[chosen].to(engine.state.device))
             check_finite(engine, loss)
             yield loss
