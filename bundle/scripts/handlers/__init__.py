@@ -10,6 +10,7 @@ from scripts.handlers.dark_experience import DarkExperienceHandler
 from scripts.handlers.evaluation import EvaluationHandler
 from scripts.handlers.export import ExportHandler
 from scripts.handlers.finite_loss import FiniteLossHandler
+from scripts.handlers.gradient_projection import GradientProjectionHandler
 from scripts.handlers.memory import MemoryHandler
 from scripts.handlers.nearest_mean import NearestMeanHandler
 from scripts.handlers.progress import ProgressHandler
@@ -29,6 +30,7 @@ __all__ = [
     "EvaluationHandler",
     "ExportHandler",
     "FiniteLossHandler",
+    "GradientProjectionHandler",
     "MemoryHandler",
     "NearestMeanHandler",
     "ProgressHandler",

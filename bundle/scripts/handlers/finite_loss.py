@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ignite.engine import Events
+from torch import Tensor
 
 from scripts.engines.trainer import ContinualTrainer
 from scripts.errors import UserError
@@ -16,15 +17,19 @@ class FiniteLossHandler:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: ContinualTrainer) -> None:
-        """Look.
+        """Look."""
+        check_finite(engine, engine.state.output["loss"])
 
-        Raises:
-            UserError: says where the training diverged.
-        """
-        output = engine.state.output
-        if not output["loss"].isfinite():
-            raise UserError(
-                f"the loss is {output['loss'].item()} in {engine.current_stage.name} of task "
-                f"{engine.current_task.name}, epoch {engine.state.epoch}: lower the learning rate (--optimizer#lr) "
-                "or raise batch_size; what was learnt before is saved"
-            )
+
+def check_finite(engine: ContinualTrainer, loss: Tensor) -> None:
+    """Refuse a loss that is infinite or not a number.
+
+    Raises:
+        UserError: says where the training diverged.
+    """
+    if not loss.isfinite():
+        raise UserError(
+            f"the loss is {loss.item()} in {engine.current_stage.name} of task {engine.current_task.name}, "
+            f"epoch {engine.state.epoch}: lower the learning rate (--optimizer#lr) or raise batch_size; "
+            "what was learnt before is saved"
+        )
