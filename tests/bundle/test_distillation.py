@@ -14,7 +14,7 @@ from monai.bundle import ConfigWorkflow
 
 from scripts.inference.model import load_classifier
 
-METHODS = ("icarl", "wa", "bic")
+METHODS = ("icarl", "wa", "bic", "ucir")
 # unequal tasks, one of them of a single class
 SPLIT = [["clusters/nests", "clusters/rings"], ["fibres/parallel"], ["cells/large", "cells/small"]]
 SMALL: dict[str, Any] = {
@@ -76,7 +76,7 @@ def test_a_later_task_stopped_on_the_way_ends_with_the_weights_of_one_run(
     assert load_classifier(tmp_path / "whole")(torch.zeros(2, 3, 33, 33)).shape == (2, 5)
 
 
-@pytest.mark.parametrize(("method", "least"), [("icarl", 5), ("wa", 5), ("bic", 10)])
+@pytest.mark.parametrize(("method", "least"), [("icarl", 5), ("wa", 5), ("ucir", 5), ("bic", 10)])
 def test_without_a_memory_they_are_refused_before_training(
     method: str, least: int, images: Path, refusal: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -85,7 +85,7 @@ def test_without_a_memory_they_are_refused_before_training(
     assert f"stage training needs a memory, but memory_size is 0: use at least {least}" in last
 
 
-@pytest.mark.parametrize("method", ["icarl", "wa"])
+@pytest.mark.parametrize("method", ["icarl", "wa", "ucir"])
 def test_one_image_a_class_is_enough_for_all_but_bic(method: str, train: Callable[..., None], tmp_path: Path) -> None:
     train(method, tmp_path / "run", limit=1, memory_size=5, adapter_epochs=1, split=[SPLIT[0], SPLIT[2]])
     assert len(json.loads((tmp_path / "run/metrics.json").read_text())["accuracies"]) == 2

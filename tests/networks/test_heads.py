@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scripts.errors import UserError
-from scripts.networks import NearestMeanHead, OthersHead, UnifiedHead, make_head
+from scripts.networks import NearestMeanHead, OthersHead, UnifiedHead, find_head
 
 WIDTH = 12
 
@@ -122,8 +122,8 @@ def test_a_unified_head_takes_the_known_rows_of_the_auxiliary_head() -> None:
 
 
 def test_an_unknown_head_is_refused_with_the_choice() -> None:
-    with pytest.raises(UserError, match="unknown head 'cosine': choose one of unified, others"):
-        make_head("cosine", WIDTH)
+    with pytest.raises(UserError, match="unknown head 'cosinus': choose one of unified, others"):
+        find_head("cosinus")
 
 
 def test_a_nearest_mean_head_learns_linearly_and_keeps_rows_and_means_when_it_grows() -> None:

@@ -8,6 +8,7 @@ from scripts.handlers.checkpoint import CheckpointHandler
 from scripts.handlers.evaluation import EvaluationHandler
 from scripts.handlers.export import ExportHandler
 from scripts.handlers.finite_loss import FiniteLossHandler
+from scripts.handlers.imprinting import ImprintingHandler
 from scripts.handlers.memory import MemoryHandler
 from scripts.handlers.nearest_mean import NearestMeanHandler
 from scripts.handlers.progress import ProgressHandler
@@ -25,6 +26,7 @@ __all__ = [
     "EvaluationHandler",
     "ExportHandler",
     "FiniteLossHandler",
+    "ImprintingHandler",
     "MemoryHandler",
     "NearestMeanHandler",
     "ProgressHandler",

@@ -7,13 +7,17 @@ from scripts.losses.cross_entropy import (
     seen_cross_entropy,
 )
 from scripts.losses.distillation import equal_distillation, knowledge_distillation, proportional_distillation
+from scripts.losses.margin import feature_distillation, margin_ranking, rebalanced_cross_entropy
 
 __all__ = [
     "auxiliary_cross_entropy",
     "equal_distillation",
+    "feature_distillation",
     "knowledge_distillation",
+    "margin_ranking",
     "others_cross_entropy",
     "others_targets",
     "proportional_distillation",
+    "rebalanced_cross_entropy",
     "seen_cross_entropy",
 ]

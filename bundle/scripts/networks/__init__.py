@@ -11,7 +11,7 @@ from scripts.networks.classifier import (
     read_description,
 )
 from scripts.networks.continual import MERGED, ContinualNet
-from scripts.networks.heads import HEADS, NearestMeanHead, OthersHead, UnifiedHead, make_head
+from scripts.networks.heads import HEADS, CosineHead, NearestMeanHead, OthersHead, ProxyHead, UnifiedHead, find_head
 from scripts.networks.merging import STRATEGIES, check_strategy, merge
 from scripts.networks.outputs import Outputs
 
@@ -27,15 +27,17 @@ __all__ = [
     "Classifier",
     "ContinualNet",
     "ConvAdapter",
+    "CosineHead",
     "NearestMeanHead",
     "OthersHead",
     "Outputs",
+    "ProxyHead",
     "UnifiedHead",
     "check_strategy",
     "class_names",
     "classifier_from",
+    "find_head",
     "make_adapter",
-    "make_head",
     "merge",
     "normalisation",
     "read_description",
