@@ -1,4 +1,4 @@
-"""iCaRL, WA and BiC as they are shipped: stopped and gone on, learnt in parts, refused, and the model they leave."""
+"""The methods with distillation as they are shipped: stopped and gone on, learnt in parts, refused, and their models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from monai.bundle import ConfigWorkflow
 
 from scripts.inference.model import load_classifier
 
-METHODS = ("icarl", "wa", "bic", "ucir")
+METHODS = ("icarl", "wa", "bic", "ucir", "podnet")
 # unequal tasks, one of them of a single class
 SPLIT = [["clusters/nests", "clusters/rings"], ["fibres/parallel"], ["cells/large", "cells/small"]]
 SMALL: dict[str, Any] = {
@@ -22,6 +22,7 @@ SMALL: dict[str, Any] = {
     "source#root#test_per_class": 2,
     "backbone": "mobilenet_v2",
     "adapter_epochs": 2,
+    "finetune_epochs": 2,
     "memory_size": 10,
     "image_size": 33,
     "batch_size": 8,
@@ -76,7 +77,7 @@ def test_a_later_task_stopped_on_the_way_ends_with_the_weights_of_one_run(
     assert load_classifier(tmp_path / "whole")(torch.zeros(2, 3, 33, 33)).shape == (2, 5)
 
 
-@pytest.mark.parametrize(("method", "least"), [("icarl", 5), ("wa", 5), ("ucir", 5), ("bic", 10)])
+@pytest.mark.parametrize(("method", "least"), [("icarl", 5), ("wa", 5), ("ucir", 5), ("podnet", 5), ("bic", 10)])
 def test_without_a_memory_they_are_refused_before_training(
     method: str, least: int, images: Path, refusal: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -85,7 +86,7 @@ def test_without_a_memory_they_are_refused_before_training(
     assert f"stage training needs a memory, but memory_size is 0: use at least {least}" in last
 
 
-@pytest.mark.parametrize("method", ["icarl", "wa", "ucir"])
+@pytest.mark.parametrize("method", ["icarl", "wa", "ucir", "podnet"])
 def test_one_image_a_class_is_enough_for_all_but_bic(method: str, train: Callable[..., None], tmp_path: Path) -> None:
     train(method, tmp_path / "run", limit=1, memory_size=5, adapter_epochs=1, split=[SPLIT[0], SPLIT[2]])
     assert len(json.loads((tmp_path / "run/metrics.json").read_text())["accuracies"]) == 2

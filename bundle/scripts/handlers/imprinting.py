@@ -52,7 +52,8 @@ class ImprintingHandler:
         labels = torch.tensor([item["label"] for item in task.train])
         classes = range(task.first, task.first + len(task.classes))
         means = torch.cat([cluster_means(directions[labels == label], self.head.per_class) for label in classes])
-        *old, new = [layer.weight for layer in self.head.rows]
+        weights: list[Tensor] = [layer.get_parameter("weight") for layer in self.head.rows]
+        *old, new = weights
         new.copy_(torch.cat(old).norm(dim=1).mean() * normalize(means, dim=1).to(new))
 
 

@@ -14,7 +14,7 @@ from scripts.networks.outputs import Outputs
 def feature_distillation(outputs: Outputs) -> Tensor:
     """One minus the cosine between an image's features and those that the network gave it before this task.
 
-    Source: Hou et al., UCIR (CVPR 2019), equation 6; PODNet's flat distillation is the same.
+    Source: Hou et al., UCIR (CVPR 2019), less-forget constraint; PODNet's flat distillation is the same.
     """
     assert outputs.teacher is not None
     return (1 - cosine_similarity(outputs.features.flatten(1), outputs.teacher.features.flatten(1))).mean()
@@ -23,7 +23,7 @@ def feature_distillation(outputs: Outputs) -> Tensor:
 def margin_ranking(cosines: Tensor, labels: Tensor, old: int, margin: float, hardest: int) -> Tensor:
     """Keep images of old classes closer, by a margin, to their own class than to the new ones most like them.
 
-    Zero where the batch has no image of an old class. Source: Hou et al., UCIR (CVPR 2019), equation 8.
+    Zero where the batch has no image of an old class. Source: Hou et al., UCIR (CVPR 2019), inter-class separation.
 
     Args:
         cosines: similarity to every class, [B, C].
@@ -45,7 +45,7 @@ def rebalanced_cross_entropy(
 ) -> Tensor:
     """Cross-entropy + less-forget constraint + margin ranking; in the first task the cross-entropy alone.
 
-    Source: Hou et al., UCIR (CVPR 2019), equation 9.
+    Source: Hou et al., Learning a unified classifier incrementally via rebalancing (UCIR, CVPR 2019), section 3.
 
     Args:
         outputs: of a network with a head of cosines.

@@ -186,7 +186,6 @@ class ContinualNet(nn.Module):
             classes=self.classes,
             softmax=head.linear(features.flatten(1)) if isinstance(head, NearestMeanHead) else None,
             cosines=head.cosines(features) if isinstance(head, CosineHead) else None,
-            scale=head.scale.factor if isinstance(head, CosineHead) else None,
             maps=maps,
         )
 

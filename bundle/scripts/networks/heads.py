@@ -159,7 +159,7 @@ class CosineHead(nn.Module):
 
     The similarity to a class with several rows (*proxies*) is the mean of their cosines, weighted by the cosines'
     softmax. The rows of each task are a layer of their own, so that the old ones can be left as they are.
-    Source: Hou et al., UCIR (CVPR 2019), equation 4; Douillard et al., PODNet (ECCV 2020), equation 6.
+    Source: Hou et al., UCIR (CVPR 2019), cosine normalisation; Douillard et al., PODNet (ECCV 2020), section 3.2.
 
     Args:
         width: features of one branch; the head reads one branch.
@@ -185,7 +185,9 @@ class CosineHead(nn.Module):
     def start_from(self, auxiliary: nn.Linear, num_classes: int) -> None:
         """Take the newest rows from an auxiliary head, whose last output is ``others``."""
         with torch.no_grad():
-            self.rows[-1].weight.copy_(auxiliary.weight[:num_classes].repeat_interleave(self.per_class, 0))
+            self.rows[-1].get_parameter("weight").copy_(
+                auxiliary.weight[:num_classes].repeat_interleave(self.per_class, 0)
+            )
 
     def newest(self) -> list[nn.Module]:
         """Return what learns while the old rows stay as they are: the scale and the newest task's rows."""
@@ -196,7 +198,7 @@ class CosineHead(nn.Module):
         directions = normalize(features.flatten(1), dim=1)
         cosines = [directions[:, :0]]  # before the first task there are no rows
         for layer in self.rows:
-            cosines.append(linear(directions, normalize(layer.weight, dim=1)))
+            cosines.append(linear(directions, normalize(layer.weight, dim=1)))  # type: ignore[arg-type]
         of_proxies = torch.cat(cosines, 1).unflatten(1, [-1, self.per_class])
         return (of_proxies.softmax(2) * of_proxies).sum(2)
 

@@ -21,7 +21,6 @@ class Outputs:
         classes: number of classes of each task.
         softmax: logits of the linear layer, [B, C], where the class means decide (``nearest_mean``).
         cosines: similarity to every class seen so far before it is scaled, [B, C], for a head of cosines.
-        scale: its factor, a scalar.
         maps: maps of the newest branch after each segment of the backbone, [B, c, H, W] or [B, c, D, H, W] each.
         teacher: what the network as it was before this task says of the same images, over the old classes;
             filled in by :class:`scripts.handlers.TeacherHandler`.
@@ -35,7 +34,6 @@ class Outputs:
     classes: tuple[int, ...]
     softmax: Tensor | None = None
     cosines: Tensor | None = None
-    scale: Tensor | None = None
     maps: list[Tensor] = field(default_factory=list)
     teacher: Outputs | None = None
 

@@ -23,7 +23,8 @@ class SignedBlock(nn.Module):
         self.relu1 = nn.ReLU(inplace=True)
         self.conv2, self.bn2 = block.conv2, block.bn2
         self.relu2 = nn.ReLU(inplace=True) if three else nn.Identity()
-        self.conv3, self.bn3 = (block.conv3, block.bn3) if three else (nn.Identity(), nn.Identity())
+        self.conv3: nn.Module = block.conv3 if three else nn.Identity()
+        self.bn3: nn.Module = block.bn3 if three else nn.Identity()
         self.downsample = nn.Identity() if block.downsample is None else block.downsample
 
     def forward(self, x: Tensor) -> Tensor:
@@ -36,7 +37,7 @@ class SignedBlock(nn.Module):
 def drop_last_activation(block: nn.Sequential) -> None:
     """Take the activation off the end of a backbone's last block.
 
-    Source: Hou et al., Learning a unified classifier incrementally via rebalancing (CVPR 2019), section 4.1.
+    Source: Hou et al., Learning a unified classifier incrementally via rebalancing (CVPR 2019).
 
     Args:
         block: a ResNet's residual blocks, or convolution, BatchNorm and activation of MobileNetV2 and EfficientNet.
