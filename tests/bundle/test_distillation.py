@@ -1,4 +1,4 @@
-"""The methods with distillation as they are shipped: stopped and gone on, learnt in parts, refused, and their models."""
+"""The methods with distillation as they are shipped: stopped and gone on, learnt in parts, refused, exported."""
 
 from __future__ import annotations
 
