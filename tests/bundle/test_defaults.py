@@ -56,6 +56,8 @@ def test_nothing_can_be_said_on_the_command_line() -> None:
         ("path16", "derpp", 0.03),
         ("path16", "der_expandable", 1e-3),
         ("skin8", "gem", 1e-3),
+        ("path16", "ucir", 5e-3),
+        ("skin8", "podnet", 1e-3),
     ],
 )
 def test_the_published_rate_follows_from_data_and_method(data: str, method: str, rate: float) -> None:

@@ -14,7 +14,7 @@ from monai.bundle import ConfigWorkflow
 
 from scripts.inference.model import load_classifier
 
-METHODS = ("icarl", "wa", "bic", "der", "derpp", "der_expandable", "gem")
+METHODS = ("icarl", "wa", "bic", "der", "derpp", "der_expandable", "gem", "ucir", "podnet")
 # unequal tasks, one of them of a single class
 SPLIT = [["clusters/nests", "clusters/rings"], ["fibres/parallel"], ["cells/large", "cells/small"]]
 SMALL: dict[str, Any] = {
@@ -92,6 +92,8 @@ def test_a_later_task_stopped_on_the_way_ends_with_the_weights_of_one_run(
         ("bic", "training", 10),
         ("der", "training", 5),
         ("gem", "training", 5),
+        ("ucir", "training", 5),
+        ("podnet", "training", 5),
         ("der_expandable", "balanced_finetuning", 5),
     ],
 )
@@ -103,7 +105,7 @@ def test_without_a_memory_they_are_refused_before_training(
     assert f"stage {stage} needs a memory, but memory_size is 0: use at least {least}" in last
 
 
-@pytest.mark.parametrize("method", ["icarl", "wa", "der", "derpp", "der_expandable", "gem"])
+@pytest.mark.parametrize("method", ["icarl", "wa", "der", "derpp", "der_expandable", "gem", "ucir", "podnet"])
 def test_one_image_a_class_is_enough_for_all_but_bic(method: str, train: Callable[..., None], tmp_path: Path) -> None:
     # of 32 pixels is left a map of one
     few = {"limit": 1, "memory_size": 5, "adapter_epochs": 1, "image_size": 32}

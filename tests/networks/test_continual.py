@@ -166,6 +166,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "acl": {"head": "others"},
     "plain": {"head": "unified", "adapter": None},
     "expandable": {"head": "concatenated", "adapter": "backbone"},
+    "cosine": {"head": "cosine"},
+    "proxies": {"head": "proxies"},
 }
 
 
@@ -194,8 +196,8 @@ def test_the_unloaded_network_gives_exactly_the_same_logits(kind: str, tiny: Sim
     assert not plain.training
     assert not any("auxiliary" in key for key in plain.state_dict())
     used = {key.split("adapters.")[1].split(".")[0] for key in plain.state_dict() if "adapters." in key}
-    expected = {"unified": {"merged"}, "others": {"merged"}, "acl": {"task0", "task1"}}
-    assert used == expected.get(kind, set())
+    expected: dict[str, set[str]] = {"acl": {"task0", "task1"}, "plain": set(), "expandable": set()}
+    assert used == expected.get(kind, {"merged"})
     tiny.randomise(plain, 9)
     with torch.no_grad():
         assert torch.equal(network(images).logits, outputs.logits), "the plain network has tensors of its own"
@@ -240,6 +242,38 @@ def test_outputs_say_what_each_head_thinks(tiny: SimpleNamespace, images: Tensor
     assert unified.logits.shape == others.logits.shape == (5, 5)
     assert unified.classes == (2, 3)
     assert unified.features.shape == (5, 1, 1280)
+
+
+def test_the_maps_are_those_after_each_segment(tiny: SimpleNamespace, images: Tensor) -> None:
+    network = grown("unified", tiny)
+    with torch.no_grad():
+        x = network.backbone.stem(images.contiguous(memory_format=torch.channels_last))
+        outputs, expected = network(images), []
+        for block in network.backbone.blocks.values():
+            x = block(x, "merged")
+            expected.append(x.clone())
+    assert [found.shape for found in outputs.maps] == [(5, 32, 5, 5), (5, 1280, 2, 2)]
+    assert all(torch.equal(*pair) for pair in zip(outputs.maps, expected, strict=True))
+    assert torch.equal(outputs.features[:, 0], network.backbone.pool(expected[-1]))
+
+
+@pytest.mark.parametrize("head", ["cosine", "proxies"])
+def test_the_rows_of_old_classes_can_stay_while_the_new_ones_learn(
+    head: str, tiny: SimpleNamespace, images: Tensor
+) -> None:
+    network = tiny.network(head, sizes=[2, 3], adapter=None)
+    before = tiny.copy_of(network.state_dict())
+    train_a_little(network, images, ["new_rows"])
+    assert tiny.changed_keys(before, network.state_dict()) == {"head.scale.factor", "head.rows.1.weight"}
+    assert network.trained_state().keys() == {"head.scale.factor", "head.rows.1.weight"}
+    train_a_little(network, images, ["head"])
+    assert "head.rows.0.weight" in tiny.changed_keys(before, network.state_dict())
+
+
+def test_a_head_without_one_linear_layer_says_so(tiny: SimpleNamespace) -> None:
+    for head in ("others", "cosine"):
+        with pytest.raises(UserError, match=f"one linear layer over all classes, not '{head}' .key 'head'"):
+            tiny.network(head).linear_layer()
 
 
 @pytest.mark.parametrize("head", ["unified", "others"])

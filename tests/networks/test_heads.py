@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 
 from scripts.errors import UserError
-from scripts.networks import ConcatenatedHead, NearestMeanHead, OthersHead, UnifiedHead, make_head
+from scripts.networks import (
+    ConcatenatedHead,
+    CosineHead,
+    NearestMeanHead,
+    OthersHead,
+    ProxyHead,
+    UnifiedHead,
+    find_head,
+)
 
 WIDTH = 12
 
@@ -139,8 +147,8 @@ def test_a_concatenated_head_grows_a_branch_a_task_and_keeps_what_old_classes_re
 
 
 def test_an_unknown_head_is_refused_with_the_choice() -> None:
-    with pytest.raises(UserError, match="unknown head 'cosine': choose one of unified, others"):
-        make_head("cosine", WIDTH)
+    with pytest.raises(UserError, match="unknown head 'cosinus': choose one of unified, others"):
+        find_head("cosinus")
 
 
 def test_a_nearest_mean_head_learns_linearly_and_keeps_rows_and_means_when_it_grows() -> None:
@@ -157,3 +165,45 @@ def test_a_nearest_mean_head_learns_linearly_and_keeps_rows_and_means_when_it_gr
     at_the_means = head.eval()(3 * means[:, None])  # the length of a feature does not count
     assert torch.allclose(at_the_means[:, :3].diagonal(), torch.zeros(3), atol=1e-5)
     assert at_the_means.argmax(1).tolist() == [0, 1, 2]
+
+
+def cosine(a: list[float], b: list[float]) -> float:
+    return sum(x * y for x, y in zip(a, b, strict=True)) / math.hypot(*a) / math.hypot(*b)
+
+
+@pytest.mark.parametrize(("kind", "proxies"), [(CosineHead, 1), (ProxyHead, 10)])
+def test_cosines_are_averaged_over_a_classs_rows_by_their_softmax(kind: type[CosineHead], proxies: int) -> None:
+    torch.manual_seed(0)
+    head, features = kind(WIDTH, (2, 1)), torch.randn(4, 1, WIDTH)
+    with torch.no_grad():
+        head.scale.factor.fill_(3)
+    found, logits = head.cosines(features), head(features)
+    assert found.shape == (4, 3)
+    rows = torch.cat([layer.weight for layer in head.rows]).tolist()
+    for image in range(4):
+        for label in range(3):
+            own = [cosine(features[image, 0].tolist(), row) for row in rows[label * proxies : (label + 1) * proxies]]
+            expected = sum(weight * value for weight, value in zip(softmax(own), own, strict=True))
+            assert found[image, label].item() == pytest.approx(expected, abs=1e-5)
+    assert torch.equal(logits, 3 * found)
+    assert torch.allclose(head(5 * features), logits, atol=1e-6), "the length of a feature does not count"
+
+
+@pytest.mark.parametrize(("kind", "proxies"), [(CosineHead, 1), (ProxyHead, 10)])
+def test_a_head_of_cosines_grows_by_a_layer_and_starts_from_the_auxiliary_head(
+    kind: type[CosineHead], proxies: int
+) -> None:
+    torch.manual_seed(0)
+    head, auxiliary = kind(WIDTH), torch.nn.Linear(WIDTH, 4)
+    assert head(torch.randn(2, 1, WIDTH)).shape == (2, 0)
+    assert head.newest() == [head.scale]
+    head.grow(2)
+    before = head.rows[0].weight.detach().clone()
+    head.grow(3)
+    head.start_from(auxiliary, 3)
+    assert torch.equal(head.rows[0].weight, before)
+    assert head.rows[1].weight.shape == (3 * proxies, WIDTH)
+    features = torch.randn(2, 1, WIDTH)
+    expected = [[cosine(row, known) for known in auxiliary.weight[:3].tolist()] for row in features[:, 0].tolist()]
+    assert torch.allclose(head.cosines(features)[:, 2:], torch.tensor(expected), atol=1e-5)
+    assert head.newest() == [head.scale, head.rows[1]]

@@ -11,6 +11,7 @@ from scripts.handlers.evaluation import EvaluationHandler
 from scripts.handlers.export import ExportHandler
 from scripts.handlers.finite_loss import FiniteLossHandler
 from scripts.handlers.gradient_projection import GradientProjectionHandler
+from scripts.handlers.imprinting import ImprintingHandler
 from scripts.handlers.memory import MemoryHandler
 from scripts.handlers.nearest_mean import NearestMeanHandler
 from scripts.handlers.progress import ProgressHandler
@@ -31,6 +32,7 @@ __all__ = [
     "ExportHandler",
     "FiniteLossHandler",
     "GradientProjectionHandler",
+    "ImprintingHandler",
     "MemoryHandler",
     "NearestMeanHandler",
     "ProgressHandler",

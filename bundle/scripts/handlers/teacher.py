@@ -30,7 +30,7 @@ class TeacherHandler:
     """
 
     def __init__(self, network: ContinualNet) -> None:
-        network.linear_layer()  # refused now, not once the first task is learnt
+        network.check_one_head()  # refused now, not once the first task is learnt
         self.network = network
         self.teacher: ContinualNet | None = None
 

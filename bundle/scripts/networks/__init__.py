@@ -14,7 +14,16 @@ from scripts.networks.classifier import (
     read_description,
 )
 from scripts.networks.continual import MERGED, ContinualNet
-from scripts.networks.heads import HEADS, ConcatenatedHead, NearestMeanHead, OthersHead, UnifiedHead, make_head
+from scripts.networks.heads import (
+    HEADS,
+    ConcatenatedHead,
+    CosineHead,
+    NearestMeanHead,
+    OthersHead,
+    ProxyHead,
+    UnifiedHead,
+    find_head,
+)
 from scripts.networks.merging import STRATEGIES, check_strategy, merge
 from scripts.networks.outputs import Outputs
 
@@ -32,17 +41,19 @@ __all__ = [
     "ConcatenatedHead",
     "ContinualNet",
     "ConvAdapter",
+    "CosineHead",
     "ExpandableBackbone",
     "NearestMeanHead",
     "OthersHead",
     "Outputs",
+    "ProxyHead",
     "UnifiedHead",
     "check_strategy",
     "class_names",
     "classifier_from",
+    "find_head",
     "make_adapter",
     "make_backbone",
-    "make_head",
     "merge",
     "normalisation",
     "read_description",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 
 from scripts.errors import UserError
+from scripts.networks.signed import drop_last_activation
 from scripts.networks.volumes import DEPTHS, MEAN, STD, volume_resnet
 
 # Source: DynaMMo (arXiv 2404.14099); the names are torchvision's (of the 3-D ones MONAI's), an adapter stands before
@@ -58,9 +59,9 @@ def normalisation(name: str) -> tuple[list[float], list[float]]:
     return list(preset.mean), list(preset.std)
 
 
-def named_blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
+def named_blocks(model: nn.Module) -> list[tuple[str, Any]]:
     """List the blocks of a classifier in the order of its forward pass, without pooling and classifier."""
-    blocks: list[tuple[str, nn.Module]] = []
+    blocks: list[tuple[str, Any]] = []
     for name, module in model.named_children():
         if name == "features":
             blocks += [(f"features.{index}", child) for index, child in module.named_children()]
@@ -69,12 +70,15 @@ def named_blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return blocks
 
 
-def segments(name: str, sites: Sequence[str] | None = None) -> tuple[nn.Sequential, dict[str, nn.Sequential]]:
+def segments(
+    name: str, sites: Sequence[str] | None = None, signed: bool = False
+) -> tuple[nn.Sequential, dict[str, nn.Sequential]]:
     """Cut a new, untrained backbone before each of its sites.
 
     Args:
         name: a key of :data:`SITES`.
         sites: names of the blocks an adapter stands before, in any order; ``None``: those of :data:`SITES`.
+        signed: leave the last activation out.
 
     Returns:
         What stands before the first site, and a segment a site (from it up to the next one).
@@ -88,6 +92,8 @@ def segments(name: str, sites: Sequence[str] | None = None) -> tuple[nn.Sequenti
     for site in chosen:
         if site not in known:
             raise UserError(f"backbone {name} has no site '{site}': choose among {', '.join(known)} (key 'sites')")
+    if signed:
+        drop_last_activation(blocks[-1][1])
     stem = nn.Sequential()
     parts: dict[str, nn.Sequential] = {}
     current = stem

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from scripts.errors import UserError
 from scripts.networks.adapters import AdaptedBlock, check_adapter, make_adapter
 from scripts.networks.backbones import MINIMUM_MAP, black_image, load_into, load_weights, segments, spatial_dims
-from scripts.networks.heads import make_head
+from scripts.networks.heads import find_head
 
 PLAIN = "backbone"  # the branch without adapters
 WHOLE = "backbone"  # the adapter of a network that adds a whole backbone a task
@@ -31,6 +31,7 @@ class AdaptedBackbone(nn.Module):
         sites: blocks an adapter stands before; ``None``: the published ones.
         adapter: a name in :data:`scripts.networks.adapters.ADAPTERS`; ``None``: no adapters.
         branches: the branches that a forward pass goes through.
+        signed: leave the last activation out, so that features have both signs.
     """
 
     def __init__(
@@ -39,11 +40,12 @@ class AdaptedBackbone(nn.Module):
         sites: Sequence[str] | None = None,
         adapter: str | None = None,
         branches: Sequence[str] = (PLAIN,),
+        signed: bool = False,
     ) -> None:
         super().__init__()
         if adapter is not None:
             check_adapter(adapter)  # now, not once the backbone is trained
-        self.stem, parts = segments(name, sites)
+        self.stem, parts = segments(name, sites, signed)
         self.blocks = nn.ModuleDict({site.replace(".", "_"): AdaptedBlock(part) for site, part in parts.items()})
         self.name = name
         self.sites = tuple(parts)
@@ -109,18 +111,29 @@ class AdaptedBackbone(nn.Module):
                     f"adapter needs {needed}; use at least {(MINIMUM_MAP - 1) * stride + 1} (key 'image_size')"
                 )
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Map images [B, 3, H, W], or volumes [B, 1, D, H, W], to the features of every branch, [B, R, d]."""
+    def features_and_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Map images [B, 3, H, W], or volumes [B, 1, D, H, W], to features and maps.
+
+        Returns:
+            The features of every branch, [B, R, d], and the maps after each segment of the newest, [B, c, H, W] each.
+        """
         if self.spatial_dims == 2:  # a CPU convolves channels that lie together up to 1.6 times faster
             images = images.contiguous(memory_format=torch.channels_last)
         stem = self.stem(images)
         features: list[Tensor] = []
+        maps: list[Tensor] = []
         for branch in self.branches:
+            maps = []
             x = stem
             for block in self.blocks.values():
                 x = block(x, branch)
+                maps.append(x)
             features.append(self.pool(x))
-        return torch.stack(features, 1)
+        return torch.stack(features, 1), maps
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images [B, 3, H, W], or volumes [B, 1, D, H, W], to the features of every branch, [B, R, d]."""
+        return self.features_and_maps(images)[0]
 
 
 class ExpandableBackbone(nn.Module):
@@ -170,21 +183,35 @@ class ExpandableBackbone(nn.Module):
         assert isinstance(newest, AdaptedBackbone)
         return newest
 
+    def features_and_maps(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Map images [B, 3, H, W], or volumes [B, 1, D, H, W], to the features of every backbone and the newest's maps.
+
+        Returns:
+            As :meth:`AdaptedBackbone.features_and_maps`.
+        """
+        features: list[Tensor] = []
+        maps: list[Tensor] = []
+        for backbone in self.backbones.values():
+            own, maps = backbone.features_and_maps(images)  # type: ignore[operator]
+            features.append(own)
+        return torch.cat(features, 1), maps
+
     def forward(self, images: Tensor) -> Tensor:
         """Map images [B, 3, H, W], or volumes [B, 1, D, H, W], to the features of every backbone, [B, R, d]."""
-        features: list[Tensor] = []
-        for backbone in self.backbones.values():
-            features.append(backbone(images))  # a loop, not a comprehension: TorchScript unrolls it
-        return torch.cat(features, 1)
+        return self.features_and_maps(images)[0]
 
 
 def make_backbone(
-    name: str, sites: Sequence[str] | None, adapter: str | None, branches: Sequence[str] = (PLAIN,)
+    name: str,
+    sites: Sequence[str] | None,
+    adapter: str | None,
+    branches: Sequence[str] = (PLAIN,),
+    signed: bool = False,
 ) -> AdaptedBackbone | ExpandableBackbone:
     """Make a backbone whose branches are sets of adapters or, where ``adapter`` is :data:`WHOLE`, whole backbones."""
     if adapter == WHOLE:
         return ExpandableBackbone(name, sites, branches)
-    return AdaptedBackbone(name, sites, adapter, branches)
+    return AdaptedBackbone(name, sites, adapter, branches, signed)
 
 
 class Classifier(nn.Module):
@@ -211,8 +238,9 @@ class Classifier(nn.Module):
         sites: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        self.backbone = make_backbone(backbone, sites, adapter, branches)
-        self.head = make_head(head, self.backbone.width, [len(task["classes"]) for task in tasks])
+        kind = find_head(head)
+        self.backbone = make_backbone(backbone, sites, adapter, branches, kind.signed_features)
+        self.head = kind(self.backbone.width, [len(task["classes"]) for task in tasks])
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images [B, 3, H, W], or volumes [B, 1, D, H, W], float32, to logits [B, C]."""

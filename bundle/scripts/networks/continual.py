@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from scripts.errors import UserError
 from scripts.networks.backbones import check_backbone, normalisation
 from scripts.networks.classifier import PLAIN, WHOLE, Classifier, make_backbone
-from scripts.networks.heads import ConcatenatedHead, NearestMeanHead, OthersHead, make_head
+from scripts.networks.heads import ConcatenatedHead, CosineHead, NearestMeanHead, OthersHead, UnifiedHead, find_head
 from scripts.networks.merging import merge
 from scripts.networks.outputs import Outputs
 
@@ -51,14 +51,15 @@ class ContinualNet(nn.Module):
     ) -> None:
         super().__init__()
         check_backbone(backbone)
+        kind = find_head(head)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.backbone = make_backbone(backbone, sites, adapter)
+            self.backbone = make_backbone(backbone, sites, adapter, signed=kind.signed_features)
         self.backbone.check_image_size(image_size)
         if weights is not None:
             self.backbone.load_pretrained(weights, weights_sha256)
         self.head_name = head
-        self.head = make_head(head, self.backbone.width)
+        self.head = kind(self.backbone.width)
         if isinstance(self.head, ConcatenatedHead) != (adapter == WHOLE):
             raise UserError(
                 f"head 'concatenated' and adapter '{WHOLE}' need each other, but head is '{head}' and adapter is "
@@ -105,14 +106,23 @@ class ContinualNet(nn.Module):
         assert self.auxiliary is not None
         self.head.start_from(self.auxiliary, self.classes[-1])
 
+    def check_one_head(self) -> None:
+        """Refuse a head a task.
+
+        Raises:
+            UserError: names the head.
+        """
+        if isinstance(self.head, OthersHead):
+            raise UserError(f"this method needs one head over all classes, not '{self.head_name}' (key 'head')")
+
     def linear_layer(self) -> nn.Linear:
         """Return the linear layer over all classes; it is another one once the network has grown.
 
         Raises:
-            UserError: when the network has a head a task.
+            UserError: when the head is another one.
         """
-        if isinstance(self.head, OthersHead):
-            raise UserError(f"this method needs one head over all classes, not '{self.head_name}' (key 'head')")
+        if not isinstance(self.head, UnifiedHead):
+            raise UserError(f"this method needs one linear layer over all classes, not '{self.head_name}' (key 'head')")
         return self.head.linear
 
     # -- adapters -----------------------------------------------------------------------------------------------
@@ -152,6 +162,7 @@ class ContinualNet(nn.Module):
             "adapter": self.backbone.added().get(self._branch(-1), []),
             "auxiliary": [] if self.auxiliary is None else [self.auxiliary],
             "head": [self.head],
+            "new_rows": self.head.newest() if isinstance(self.head, CosineHead) else [],
         }
 
     def train_only(self, names: Sequence[str]) -> None:
@@ -177,7 +188,7 @@ class ContinualNet(nn.Module):
 
     def forward(self, images: Tensor) -> Outputs:
         """Map normalised images [B, 3, H, W], or volumes [B, 1, D, H, W], to :class:`Outputs`."""
-        features = self.backbone(images)
+        features, maps = self.backbone.features_and_maps(images)
         head = self.head
         return Outputs(
             logits=head(features),
@@ -187,6 +198,8 @@ class ContinualNet(nn.Module):
             others=head.others_probability(features) if isinstance(head, OthersHead) else None,
             classes=self.classes,
             softmax=head.linear(features.flatten(1)) if isinstance(head, NearestMeanHead) else None,
+            cosines=head.cosines(features) if isinstance(head, CosineHead) else None,
+            maps=maps,
         )
 
     # -- in and out ---------------------------------------------------------------------------------------------

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import linear, normalize
 
 from scripts.errors import UserError
 
@@ -24,6 +25,8 @@ class UnifiedHead(nn.Module):
         width: features of one branch; the head reads one branch.
         classes: number of classes of each task learnt so far.
     """
+
+    signed_features: ClassVar[bool] = False
 
     def __init__(self, width: int, classes: Sequence[int] = ()) -> None:
         super().__init__()
@@ -117,6 +120,8 @@ class OthersHead(nn.Module):
         classes: number of classes of each task learnt so far.
     """
 
+    signed_features: ClassVar[bool] = False
+
     def __init__(self, width: int, classes: Sequence[int] = ()) -> None:
         super().__init__()
         self.width = width
@@ -162,20 +167,95 @@ class OthersHead(nn.Module):
         return torch.where(inside, score, torch.minimum(score, best - self.margin))
 
 
-HEADS: dict[str, type[UnifiedHead] | type[OthersHead]] = {
+class Scale(nn.Module):
+    """A learnable factor, 1 at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply a tensor of any shape."""
+        return self.factor * x
+
+
+class CosineHead(nn.Module):
+    """The scaled cosine between an image's features and each class's row; of several rows a class, near ones count.
+
+    The similarity to a class with several rows (*proxies*) is the mean of their cosines, weighted by the cosines'
+    softmax. The rows of each task are a layer of their own, so that the old ones can be left as they are.
+    Source: Hou et al., UCIR (CVPR 2019), cosine normalisation; Douillard et al., PODNet (ECCV 2020), section 3.2.
+
+    Args:
+        width: features of one branch; the head reads one branch.
+        classes: number of classes of each task learnt so far.
+    """
+
+    signed_features: ClassVar[bool] = True
+    proxies: ClassVar[int] = 1
+
+    def __init__(self, width: int, classes: Sequence[int] = ()) -> None:
+        super().__init__()
+        self.width = width
+        self.per_class = self.proxies
+        self.scale = Scale()
+        self.rows = nn.ModuleList()
+        for count in classes:
+            self.grow(count)
+
+    def grow(self, num_classes: int) -> None:
+        """Add freshly started rows for ``num_classes`` new classes."""
+        self.rows.append(nn.Linear(self.width, num_classes * self.per_class, bias=False))
+
+    def start_from(self, auxiliary: nn.Linear, num_classes: int) -> None:
+        """Take the newest rows from an auxiliary head, whose last output is ``others``."""
+        with torch.no_grad():
+            self.rows[-1].get_parameter("weight").copy_(
+                auxiliary.weight[:num_classes].repeat_interleave(self.per_class, 0)
+            )
+
+    def newest(self) -> list[nn.Module]:
+        """Return what learns while the old rows stay as they are: the scale and the newest task's rows."""
+        return [self.scale, *self.rows[-1:]]
+
+    def cosines(self, features: Tensor) -> Tensor:
+        """Map features [B, 1, d] to the similarity to each class, [B, C], in -1..1."""
+        directions = normalize(features.flatten(1), dim=1)
+        cosines = [directions[:, :0]]  # before the first task there are no rows
+        for layer in self.rows:
+            cosines.append(linear(directions, normalize(layer.weight, dim=1)))  # type: ignore[arg-type]
+        of_proxies = torch.cat(cosines, 1).unflatten(1, [-1, self.per_class])
+        return (of_proxies.softmax(2) * of_proxies).sum(2)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features [B, 1, d] to logits [B, C]."""
+        return self.scale(self.cosines(features))
+
+
+class ProxyHead(CosineHead):
+    """PODNet's local similarity classifier: ten rows a class."""
+
+    proxies: ClassVar[int] = 10
+
+
+Head = UnifiedHead | OthersHead | CosineHead
+
+HEADS: dict[str, type[Head]] = {
     "unified": UnifiedHead,
     "others": OthersHead,
     "nearest_mean": NearestMeanHead,
     "concatenated": ConcatenatedHead,
+    "cosine": CosineHead,
+    "proxies": ProxyHead,
 }
 
 
-def make_head(name: str, width: int, classes: Sequence[int] = ()) -> UnifiedHead | OthersHead:
-    """Make a head for features of ``width``.
+def find_head(name: str) -> type[Head]:
+    """Return the kind of head called ``name``.
 
     Raises:
         UserError: when ``name`` is not in :data:`HEADS`.
     """
     if name not in HEADS:
         raise UserError(f"unknown head '{name}': choose one of {', '.join(HEADS)} (key 'head')")
-    return HEADS[name](width, classes)
+    return HEADS[name]

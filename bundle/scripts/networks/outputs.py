@@ -20,6 +20,8 @@ class Outputs:
         others: P(others) of each task's head, [B, T], for a head a task.
         classes: number of classes of each task.
         softmax: logits of the linear layer, [B, C], where the class means decide (``nearest_mean``).
+        cosines: similarity to every class seen so far before it is scaled, [B, C], for a head of cosines.
+        maps: maps of the newest branch after each segment of the backbone, [B, c, H, W] or [B, c, D, H, W] each.
         teacher: what the network as it was before this task says of the same images, over the old classes;
             filled in by :class:`scripts.handlers.TeacherHandler`.
         stored: logits kept with the images drawn from the memory, [n, K] a draw, NaN for classes that came after an
@@ -33,6 +35,8 @@ class Outputs:
     others: Tensor | None
     classes: tuple[int, ...]
     softmax: Tensor | None = None
+    cosines: Tensor | None = None
+    maps: list[Tensor] = field(default_factory=list)
     teacher: Outputs | None = None
     stored: list[Tensor] = field(default_factory=list)
 
