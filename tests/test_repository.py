@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,28 @@ def test_the_modules_beside_the_rooms_import_no_room() -> None:
         if (rooms := rooms_of(imported_modules(path.read_text(), "scripts")))
     }
     assert wrong == {}
+
+
+def code_lines(path: Path) -> list[str]:
+    """Return the lines of a module without indentation, imports, comments and lone brackets."""
+    stripped = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return [line for line in stripped if len(line) > 3 and not line.startswith(("#", "import ", "from "))]
+
+
+def test_methods_share_the_engine_instead_of_repeating_each_other() -> None:
+    run = 3  # so many equal lines in a row count as written twice
+    lines = {path: code_lines(path) for path in SCRIPTS.rglob("*.py") if path.name != "__init__.py"}
+    places = Counter(tuple(code[at : at + run]) for code in lines.values() for at in range(len(code) - run + 1))
+    own = {path: code for path, code in lines.items() if path.parent.name in ("handlers", "losses")}
+    own |= {path: lines[path] for path in (SCRIPTS / "networks").glob("heads*.py")}
+    repeated = {
+        (path, line)
+        for path, code in own.items()
+        for at in range(len(code) - run + 1)
+        if places[tuple(code[at : at + run])] > 1
+        for line in range(at, at + run)
+    }
+    assert len(repeated) < 0.1 * sum(map(len, own.values()))
 
 
 def test_only_commands_read_configs() -> None:
