@@ -211,3 +211,9 @@ def test_a_loss_on_exemplars_that_is_no_number_ends_the_run(tmp_path: Path, tiny
 
     with pytest.raises(UserError, match="the loss is inf in training of task set1, epoch 1: lower the learning rate"):
         build(tiny.tasks(tmp_path), tiny, loss=diverging).run()
+
+
+@pytest.mark.parametrize(("margin", "ridge"), [(-0.1, 1e-3), (0.5, 0.0)])
+def test_a_problem_without_a_solution_is_refused(margin: float, ridge: float, tiny: SimpleNamespace) -> None:
+    with pytest.raises(UserError, match="use a margin of 0 or more and a ridge above 0"):
+        GradientProjectionHandler(tiny.network(), ImageDataset, 4, margin, ridge)  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from scripts.engines.events import ContinualEvents
 from scripts.engines.trainer import ContinualTrainer
+from scripts.errors import UserError
 from scripts.handlers.finite_loss import check_finite
 from scripts.networks.continual import ContinualNet
 from scripts.tasks.task import Item
@@ -38,6 +39,9 @@ class GradientProjectionHandler:
         batch_size: exemplars of a past task that a step looks at, all or as many drawn anew.
         margin: the least weight of each past task's gradient in a projection, 0 or more.
         ridge: added to the diagonal of the gradients' inner products, above 0.
+
+    Raises:
+        UserError: for a negative margin or a ridge that is not above 0.
     """
 
     def __init__(
@@ -48,6 +52,11 @@ class GradientProjectionHandler:
         margin: float = 0.5,
         ridge: float = 1e-3,
     ) -> None:
+        if margin < 0 or ridge <= 0:
+            raise UserError(
+                f"GEM with a margin of {margin} and a ridge of {ridge}: use a margin of 0 or more and a ridge above 0 "
+                "(keys 'projection_margin', 'projection_ridge')"
+            )
         self.network = network
         self.dataset = dataset
         self.batch_size = batch_size
