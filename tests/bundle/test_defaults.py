@@ -61,6 +61,11 @@ def test_the_published_rate_follows_from_data_and_method(data: str, method: str,
     assert parser.get_parsed_content("optimizer#lr") == rate
 
 
+@pytest.mark.parametrize(("data", "rate"), [("generated", 0.02), ("path16", 1e-3)])
+def test_podnet_finetunes_at_the_rate_of_its_data(data: str, rate: float) -> None:
+    assert parsed("methods/podnet.json", data=data).get_parsed_content("finetune_optimizer#lr") == rate
+
+
 @pytest.mark.parametrize("weights", [None, "DEFAULT"])
 def test_only_an_untrained_backbone_is_trained_first(weights: str | None) -> None:
     stages = [stage.name for stage in parsed(weights=weights).get_parsed_content("stages")]
