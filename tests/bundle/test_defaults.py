@@ -73,6 +73,8 @@ def test_dark_experience_replay_has_its_published_settings(data: str, alpha: flo
     assert (group["lr"], group["momentum"], group["weight_decay"], stage.scheduler) == (0.03, 0, 0, None)
     (stage,) = parsed("methods/der.json", data=data).get_parsed_content("stages")
     assert stage.loss.keywords == {"alpha": 0.3}
+
+
 @pytest.mark.parametrize(("data", "rate"), [("generated", 0.02), ("path16", 1e-3)])
 def test_podnet_finetunes_at_the_rate_of_its_data(data: str, rate: float) -> None:
     assert parsed("methods/podnet.json", data=data).get_parsed_content("finetune_optimizer#lr") == rate
