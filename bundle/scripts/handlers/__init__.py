@@ -5,6 +5,7 @@ from scripts.handlers.adapter_tuning import AdapterTuningHandler
 from scripts.handlers.backbone_training import BackboneTrainingHandler
 from scripts.handlers.bias_correction import BiasCorrectionHandler
 from scripts.handlers.checkpoint import CheckpointHandler
+from scripts.handlers.closed_form import ClosedFormHandler
 from scripts.handlers.evaluation import EvaluationHandler
 from scripts.handlers.export import ExportHandler
 from scripts.handlers.finite_loss import FiniteLossHandler
@@ -22,6 +23,7 @@ __all__ = [
     "BackboneTrainingHandler",
     "BiasCorrectionHandler",
     "CheckpointHandler",
+    "ClosedFormHandler",
     "EvaluationHandler",
     "ExportHandler",
     "FiniteLossHandler",

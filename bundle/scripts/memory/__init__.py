@@ -1,8 +1,18 @@
-"""Exemplar memory: which images of old tasks are kept, and how."""
+"""Memory: which images of old tasks are kept, and how, or sums over their features."""
 
 from scripts.memory.exemplars import CopyStore, ExemplarMemory, PathStore
+from scripts.memory.feature_sums import FeatureSums
 from scripts.memory.features import FeatureExtractor
 from scripts.memory.held_out import divide
 from scripts.memory.selection import SELECTIONS, select
 
-__all__ = ["SELECTIONS", "CopyStore", "ExemplarMemory", "FeatureExtractor", "PathStore", "divide", "select"]
+__all__ = [
+    "SELECTIONS",
+    "CopyStore",
+    "ExemplarMemory",
+    "FeatureExtractor",
+    "FeatureSums",
+    "PathStore",
+    "divide",
+    "select",
+]

@@ -10,8 +10,17 @@ from scripts.networks.classifier import (
     classifier_from,
     read_description,
 )
+from scripts.networks.closed_form import choose_shrinkage, drift_map
 from scripts.networks.continual import MERGED, ContinualNet
-from scripts.networks.heads import HEADS, NearestMeanHead, OthersHead, UnifiedHead, make_head
+from scripts.networks.heads import (
+    HEADS,
+    ClassMeansHead,
+    NearestMeanHead,
+    OthersHead,
+    RandomProjectionHead,
+    UnifiedHead,
+    make_head,
+)
 from scripts.networks.merging import STRATEGIES, check_strategy, merge
 from scripts.networks.outputs import Outputs
 
@@ -24,16 +33,20 @@ __all__ = [
     "STRATEGIES",
     "AdaptedBackbone",
     "AdaptedBlock",
+    "ClassMeansHead",
     "Classifier",
     "ContinualNet",
     "ConvAdapter",
     "NearestMeanHead",
     "OthersHead",
     "Outputs",
+    "RandomProjectionHead",
     "UnifiedHead",
     "check_strategy",
+    "choose_shrinkage",
     "class_names",
     "classifier_from",
+    "drift_map",
     "make_adapter",
     "make_head",
     "merge",

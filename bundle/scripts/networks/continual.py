@@ -13,7 +13,7 @@ from scripts.errors import UserError
 from scripts.networks.adapters import AdaptedBlock
 from scripts.networks.backbones import check_backbone, normalisation
 from scripts.networks.classifier import PLAIN, AdaptedBackbone, Classifier
-from scripts.networks.heads import NearestMeanHead, OthersHead, make_head
+from scripts.networks.heads import NearestMeanHead, OthersHead, UnifiedHead, make_head
 from scripts.networks.merging import merge
 from scripts.networks.outputs import Outputs
 
@@ -31,7 +31,7 @@ class ContinualNet(nn.Module):
         weights_sha256: digest of the weights file, or its first digits.
         sites: blocks an adapter stands before; ``None``: the published ones.
         image_size: side of the images or volumes, in pixels, checked against what the adapters need.
-        seed: of an untrained backbone's first weights.
+        seed: of an untrained backbone's first weights, and of a random projection.
     """
 
     def __init__(
@@ -50,11 +50,11 @@ class ContinualNet(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.backbone = AdaptedBackbone(backbone, sites, adapter)
+            self.head = make_head(head, self.backbone.width)
         self.backbone.check_image_size(image_size)
         if weights is not None:
             self.backbone.load_pretrained(weights, weights_sha256)
         self.head_name = head
-        self.head = make_head(head, self.backbone.width)
         self.auxiliary: nn.Linear | None = None
         self.classes: tuple[int, ...] = ()
         self.trained: tuple[str, ...] = ()
@@ -96,7 +96,7 @@ class ContinualNet(nn.Module):
         Raises:
             UserError: when the network has a head a task.
         """
-        if isinstance(self.head, OthersHead):
+        if not isinstance(self.head, UnifiedHead):
             raise UserError(f"this method needs one head over all classes, not '{self.head_name}' (key 'head')")
         return self.head.linear
 
