@@ -18,7 +18,7 @@ from scripts.memory.feature_sums import FeatureSums
 from scripts.memory.features import FeatureExtractor
 from scripts.networks.closed_form import choose_shrinkage, drift_map
 from scripts.networks.continual import MERGED, ContinualNet
-from scripts.networks.heads import OthersHead
+from scripts.networks.heads import ClassMeansHead, OthersHead, UnifiedHead
 from scripts.tasks.task import Item
 
 
@@ -32,7 +32,6 @@ class ClosedFormHandler:
         network: the growing network.
         sums: what is kept; also the memory's, which saves it.
         features: computes features.
-        views: the views of an image that are summed; see :func:`scripts.transforms.flip_views`.
         shrinkage: of the head, in units of the sums' mean diagonal; ``None``: the one of ``candidates`` under which the
             newest classes' images are classified best by a head without them.
         candidates: values of ``shrinkage``.
@@ -48,7 +47,6 @@ class ClosedFormHandler:
         network: ContinualNet,
         sums: FeatureSums,
         features: FeatureExtractor,
-        views: Sequence[Sequence[int]],
         shrinkage: float | None,
         candidates: Sequence[float],
         drift_ridge: float,
@@ -60,7 +58,6 @@ class ClosedFormHandler:
         self.head = network.head
         self.sums = sums
         self.features = features
-        self.views = views
         self.shrinkage = shrinkage
         self.candidates = candidates
         self.drift_ridge = drift_ridge
@@ -112,12 +109,12 @@ class ClosedFormHandler:
         items = engine.current_task.train
         labels = torch.tensor([item["label"] for item in items])
         vectors = self._vectors(items)
-        self.sums.add(vectors, labels.repeat_interleave(len(self.views)))
+        self.sums.add(vectors, labels.repeat_interleave(len(self.sums.views)))
         self.sums.shrinkage = self._choose(vectors, labels) if self.shrinkage is None else self.shrinkage
         self.head.solve(self.sums.second, self.sums.first, self.sums.shrinkage)
 
     def _choose(self, vectors: Tensor, labels: Tensor) -> float:
-        images = vectors.unflatten(0, (len(labels), len(self.views)))
+        images = vectors.unflatten(0, (len(labels), len(self.sums.views)))
         weights = self.sums.weights[labels]
         chosen = choose_shrinkage(self.sums.second[0], self.sums.first, images, labels, weights, self.candidates)
         self.logger.info("Shrinkage %g is best for the newest images.", chosen)
@@ -126,8 +123,17 @@ class ClosedFormHandler:
     def _at_hand(self, engine: ContinualTrainer) -> list[Item]:
         return task_and_memory_items(engine.tasks, engine.state.task, engine.memory)
 
-    @torch.no_grad()
     def _vectors(self, items: Sequence[Item]) -> Tensor:
-        """Return x = [embedded features, 1] of every view, float64, [N V, D + 1], on the CPU."""
-        features = self.features(items, self.views).to(next(self.network.parameters()).device)
-        return pad(self.head.embed(features).cpu().double(), (0, 1), value=1.0)
+        return feature_vectors(self.head, self.features, items, self.sums.views)
+
+
+@torch.no_grad()
+def feature_vectors(
+    head: UnifiedHead | ClassMeansHead,
+    features: FeatureExtractor,
+    items: Sequence[Item],
+    views: Sequence[Sequence[int]],
+) -> Tensor:
+    """Return x = [embedded features, 1] of every view of every image, float64, [N V, D + 1], on the CPU."""
+    embedded = head.embed(features(items, views).to(features.device))
+    return pad(embedded.cpu().double(), (0, 1), value=1.0)

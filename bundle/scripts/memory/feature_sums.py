@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ class FeatureSums:
     class c is learnt. The size, (d + 1)^2 + C (d + 2) numbers, does not depend on the number of images or tasks.
 
     Args:
+        views: the views of an image that are summed; see :func:`scripts.transforms.flip_views`.
         apart: keep G of each class apart (FeCAM), which takes C (d + 1)^2 numbers.
 
     Attributes:
@@ -29,7 +30,8 @@ class FeatureSums:
         shrinkage: of the head that was last solved from these sums.
     """
 
-    def __init__(self, apart: bool = False) -> None:
+    def __init__(self, views: Sequence[Sequence[int]] = ((),), apart: bool = False) -> None:
+        self.views = [list(view) for view in views]
         self.apart = apart
         self.second = torch.zeros(0, 0, 0, dtype=torch.double)
         self.first = torch.zeros(0, 0, dtype=torch.double)
@@ -97,10 +99,11 @@ class FeatureSums:
     def state_dict(self) -> dict[str, Any]:
         """Return the sums, for a checkpoint that is loaded with ``weights_only``."""
         tensors = {"second": self.second, "first": self.first, "weights": self.weights}
-        return {**tensors, "shrinkage": self.shrinkage}
+        return {**tensors, "shrinkage": self.shrinkage, "views": self.views}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` returned."""
+        self.views = state["views"]
         self.second, self.first, self.weights = (state[name].clone() for name in ("second", "first", "weights"))
         self.shrinkage = state["shrinkage"]
 

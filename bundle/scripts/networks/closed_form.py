@@ -10,6 +10,8 @@ from torch.nn.functional import one_hot
 
 from scripts.errors import UserError
 
+ROUNDING = 1e-10  # share of the squared features below which a variance is nothing but rounding
+
 
 def ridge(second: Tensor, first: Tensor, shrinkage: float) -> Tensor:
     """Return the weights [C, D] of ridge regression to one-hot targets: ``(G + a mean(diag G) I)^-1 Q``.
@@ -98,20 +100,21 @@ def whitening(second: Tensor, mean: Tensor, shrinkage: float) -> Tensor:
         shrinkage: how many times the mean variance and the mean covariance are added.
 
     Raises:
-        UserError: when a class does not vary.
+        UserError: when a covariance is singular.
     """
     covariance = second - mean.unsqueeze(2) * mean.unsqueeze(1)
     width = covariance.shape[1]
     diagonal = torch.eye(width, dtype=torch.bool)
     variances = covariance.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
     others = (covariance.sum((1, 2))[:, None, None] - width * variances) / max(width * (width - 1), 1)
+    variances = variances + ROUNDING * (1 + mean.square().mean())  # a class that does not vary gets the identity
     covariance = covariance + shrinkage * torch.where(diagonal, variances, others)
     deviations = covariance.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
     correlation = covariance / (deviations.unsqueeze(2) * deviations.unsqueeze(1))
     factors, broken = torch.linalg.cholesky_ex(correlation)
     if not correlation.isfinite().all() or broken.any():
         raise UserError(
-            "the covariance of a class is singular (one image, or all alike): add images, or choose the head 'ncm'"
+            "the covariance of a class is singular: add images, raise 'shrinkage' above 0, or choose the head 'ncm'"
         )
     return torch.linalg.solve_triangular(factors, torch.eye(width, dtype=second.dtype), upper=False)
 

@@ -177,7 +177,7 @@ class ClassMeansHead(nn.Module):
         embedded = normalize(self.embed(features.flatten(1)), dim=1).unsqueeze(1)
         differences = embedded - normalize(self.means, dim=1)
         if self.covariances:
-            differences = (self.whitening @ differences.unsqueeze(3)).squeeze(3)
+            differences = torch.einsum("cij,bcj->bci", self.whitening, differences)
         return -differences.square().sum(2)
 
 
