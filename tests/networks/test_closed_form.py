@@ -52,20 +52,23 @@ def test_leaving_an_image_out_equals_fitting_without_its_views(shrinkage: float)
         assert torch.allclose(found[left], expected, atol=1e-9)
 
 
-def test_the_chosen_shrinkage_is_the_one_whose_left_out_images_are_right() -> None:
-    images, labels = vectors(20, 30).reshape(20, 1, 31), torch.arange(20) % 2
-    images[:, 0, 0] += 2.0 * labels  # a weak sign of the class among many that mean nothing
-    weights = torch.full([20], 0.1, dtype=torch.double)
-    x = images[:, 0]
-    second, first = 0.1 * x.T @ x, torch.stack([0.1 * x[labels == label].sum(0) for label in (0, 1)])
+def test_the_chosen_shrinkage_errs_least_on_left_out_images_with_classes_alike() -> None:
+    images, labels = vectors(40, 30).reshape(20, 2, 31), (torch.arange(20) > 14).long()
+    images[:, :, 0] += 2.0 * labels[:, None]  # a weak sign of the class among many that mean nothing
+    weights = torch.tensor([1 / 30, 1 / 10], dtype=torch.double)[labels]
+    x = weights[:, None, None].sqrt() * images
+    second = x.flatten(0, 1).T @ x.flatten(0, 1)
+    first = torch.stack([(weights[:, None] * images.sum(1))[labels == label].sum(0) for label in (0, 1)])
     candidates = (1e-4, 0.3, 30.0)
 
-    def recall(shrinkage: float) -> float:
-        said = leave_one_out(second, first, images, labels, weights, shrinkage)[:, 0].argmax(1)
-        return float((said == labels).double().mean())
+    def error(shrinkage: float) -> float:
+        said = leave_one_out(second, first, images, labels, weights, shrinkage)
+        squares = (said - torch.eye(2)[labels][:, None]).square()
+        return float(squares[labels == 0].mean() + squares[labels == 1].mean())
 
     chosen = choose_shrinkage(second, first, images, labels, weights, candidates)
-    assert recall(chosen) == max(map(recall, candidates)) > min(map(recall, candidates))
+    assert error(chosen) == min(map(error, candidates))
+    assert chosen == 0.3, "neither end is"
 
 
 def test_a_map_of_features_that_moved_affinely_is_that_map() -> None:

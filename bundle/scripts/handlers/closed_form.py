@@ -32,8 +32,8 @@ class ClosedFormHandler:
         network: the growing network.
         sums: what is kept; also the memory's, which saves it.
         features: computes features.
-        shrinkage: of the head, in units of the sums' mean diagonal; ``None``: the one of ``candidates`` under which the
-            newest classes' images are classified best by a head without them.
+        shrinkage: of the head, in units of the sums' mean diagonal; ``None``: the one of ``candidates`` that errs
+            least on the newest classes' images, each left out of the sums in turn.
         candidates: values of ``shrinkage``.
         drift_ridge: of the map, in units of the mean diagonal.
         least_images: fewer of a class are refused, since the sums would tell too much of each.
@@ -117,7 +117,7 @@ class ClosedFormHandler:
         images = vectors.unflatten(0, (len(labels), len(self.sums.views)))
         weights = self.sums.weights[labels]
         chosen = choose_shrinkage(self.sums.second[0], self.sums.first, images, labels, weights, self.candidates)
-        self.logger.info("Shrinkage %g is best for the newest images.", chosen)
+        self.logger.info("Shrinkage %g errs least on the newest images left out.", chosen)
         return chosen
 
     def _at_hand(self, engine: ContinualTrainer) -> list[Item]:
