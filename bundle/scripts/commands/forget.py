@@ -1,33 +1,51 @@
-"""Remove images from a run's exemplar memory: ``python -m scripts.commands.forget RUN_DIR IMAGE [IMAGE ...]``."""
+"""Remove images from what a run keeps: ``python -m scripts.commands.forget RUN_DIR IMAGE ... [--class NAME]``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
+from monai.bundle import ConfigParser
 
+from scripts.commands.configs import CONFIGS, TRAIN
 from scripts.commands.terminal import end
 from scripts.errors import UserError
 from scripts.files import write_atomically
 from scripts.handlers.checkpoint import CHECKPOINT, EPOCH, EXEMPLARS, read_checkpoint
-from scripts.memory.exemplars import ExemplarMemory, image_file
-from scripts.memory.reservoir import RESERVOIR, ReservoirMemory
+from scripts.handlers.closed_form import feature_vectors
+from scripts.handlers.export import WEIGHTS
+from scripts.memory import RESERVOIR, ExemplarMemory, FeatureExtractor, FeatureSums, ReservoirMemory
+from scripts.memory.exemplars import image_file
+from scripts.networks import MERGED, ClassMeansHead, ContinualNet, UnifiedHead, spatial_dims
+from scripts.tasks import ImageDataset
 from scripts.transforms import is_scan, make_selection
 
 EPILOG = (
     "An exemplar is an image of an old task that later training sees again. Each is compared by content, so a renamed "
     "file is found; one that was saved anew is not. An image of an npz file is given as FILE.npz#train/INDEX. "
     "Do not use this while the run is training. A run that learnt from this one (--previous) and a run moved aside "
-    "(--restart) keep exemplars of their own: use this on each of them."
+    "(--restart) keep exemplars of their own: use this on each of them. A method in closed form keeps sums over the "
+    "features of all images: with --class, the images, given again, are taken out of them and of the head."
+)
+TRAINED = "The trained weights are not changed by it: what the network has learnt from them it still knows."
+SUBTRACTED = (
+    "Took {number} images out of the sums and solved the head anew: {file} is written again. {exactness}Adapters, and "
+    "copies of the model elsewhere (models, task_<t>), are not changed by it."
+)
+MOVED = (
+    "A later merge has moved the features of this class: the images are taken out as nearly as the maps fitted at the "
+    "merges tell, not exactly. "
 )
 
 
-def forget(run: Path, images: Sequence[str]) -> str:
-    """Remove the exemplars with the content of one of ``images``.
+def forget(run: Path, images: Sequence[str], label: str | None = None) -> str:
+    """Remove the exemplars with the content of one of ``images``, and with a ``label`` their part of the sums.
 
     Copies are deleted once the checkpoint no longer names them. An interrupted stage begins anew, since its images
     have changed.
@@ -35,12 +53,14 @@ def forget(run: Path, images: Sequence[str]) -> str:
     Args:
         run: a run's folder.
         images: image files, or ``<path>.npz#<split>/<index>``.
+        label: the class as which the images were learnt, for a run that keeps sums over features.
 
     Returns:
         What was done, in one line.
 
     Raises:
-        UserError: when the folder holds no run, or an image or an exemplar is not there.
+        UserError: when the folder holds no run, an image or an exemplar is not there, the run is not finished or keeps
+            no sums, or they do not hold the images.
     """
     for image in images:
         if not image_file(image).is_file():
@@ -48,13 +68,16 @@ def forget(run: Path, images: Sequence[str]) -> str:
     if not (run / CHECKPOINT).is_file():
         raise UserError(f"no {CHECKPOINT} in {run}: give the output folder of a run")
     content = read_checkpoint(run / CHECKPOINT)
-    make = ReservoirMemory if content["settings"]["selection"] == RESERVOIR else ExemplarMemory
-    memory = make(0, exemplars=content["settings"]["exemplars"], folder=str(run / EXEMPLARS))
+    sums = FeatureSums() if "sums" in content["memory"] else None
+    memory = _empty_memory(content["settings"], run / EXEMPLARS, sums)
     memory.load_state_dict(content["memory"], run / EXEMPLARS)
     shown = content["settings"].get("presentation")
-    count = memory.forget([name for image in images for name in _as_trained(image, shown)])
-    if not count:
-        return f"No exemplar of the run in {run} has the content of what was given: nothing is changed."
+    listed = [name for image in images for name in _as_trained(image, shown)]
+    said = TRAINED if label is None else _subtract(content, sums, listed, label, run / WEIGHTS)
+    count = memory.forget(listed)
+    if not count and label is None:
+        ask = "" if sums is None else " Name their class (--class) to take them out of the sums over features."
+        return f"No exemplar of the run in {run} has the content of what was given: nothing is changed.{ask}"
     content["memory"] = memory.state_dict()
     write_atomically(run / CHECKPOINT, lambda file: torch.save(content, file))
     (run / EPOCH).unlink(missing_ok=True)
@@ -64,8 +87,57 @@ def forget(run: Path, images: Sequence[str]) -> str:
     return (
         f"Removed {count} of {len(memory.items()) + count} exemplars from the memory of {run}. "
         + (f"None are left of {', '.join(bare)}. " if bare else "")
-        + "The trained weights are not changed by it: what the network has learnt from them it still knows."
+        + said
     )
+
+
+def _empty_memory(settings: Mapping[str, Any], copies: Path, sums: FeatureSums | None) -> ExemplarMemory:
+    if settings["selection"] == RESERVOIR:
+        return ReservoirMemory(0, exemplars=settings["exemplars"], folder=str(copies))
+    return ExemplarMemory(0, exemplars=settings["exemplars"], folder=str(copies), sums=sums)
+
+
+def _subtract(content: dict[str, Any], sums: FeatureSums | None, images: Sequence[str], label: str, model: Path) -> str:
+    """Take images out of the sums, solve the head anew in ``content`` and in the ``model`` file, and say so."""
+    classes = [name for task in content["tasks"] for name in task[1:]]
+    if sums is None:
+        raise UserError("the run keeps no sums over features: leave --class out")
+    if content["tasks_completed"] < content["tasks_planned"]:
+        raise UserError("the run is not finished: finish it first, then let it forget")
+    if label not in classes:
+        raise UserError(f"unknown class '{label}': give one of {', '.join(classes)}")
+    network, features = _as_learnt(content)
+    assert isinstance(network.head, UnifiedHead | ClassMeansHead)
+    number = classes.index(label)
+    items = [{"image": image, "label": number} for image in images]
+    moved = _moved(content, number)
+    sums.subtract(feature_vectors(network.head, features, items, sums.views), number, moved)
+    network.head.solve(sums.second, sums.first, sums.shrinkage)
+    content["weights"] = network.state_dict()
+    plain = network.merge_and_unload([{"name": task[0], "classes": task[1:]} for task in content["tasks"]])
+    write_atomically(model, lambda file: torch.save(plain.state_dict(), file))
+    return SUBTRACTED.format(number=len(images), file=model, exactness=MOVED if moved else "")
+
+
+def _as_learnt(content: Mapping[str, Any]) -> tuple[ContinualNet, FeatureExtractor]:
+    """Return the run's network, and what computes features with it as the run did."""
+    settings = content["settings"]
+    network = ContinualNet(settings["backbone"], settings["head"], settings["adapter"], sites=settings["sites"])
+    network.load_grown(content["structure"], content["weights"])
+    volumes = [CONFIGS / "networks" / "resnet18_3d.json"] if spatial_dims(settings["backbone"]) == 3 else []
+    parser = ConfigParser()
+    parser.read_config([str(path) for path in (TRAIN, *volumes)])
+    own = {key: settings[key] for key in ("backbone", "image_size", "mean", "std")}
+    parser.update({**own, "colour_transform": settings["colour"]})
+    dataset = partial(ImageDataset, transform=parser.get_parsed_content("validate#preprocessing"))
+    return network, FeatureExtractor(network, dataset, settings["batch_size"], "cpu")
+
+
+def _moved(content: Mapping[str, Any], number: int) -> bool:
+    """Say whether adapters were tuned, and merged, in a task after that of class ``number``."""
+    task = next(index for index, end in enumerate(accumulate(content["structure"]["classes"])) if number < end)
+    tuned = [int(name.removeprefix("task")) for name in content["structure"]["adapters"] if name != MERGED]
+    return max(tuned, default=0) > task
 
 
 def _as_trained(image: str, presentation: Mapping[str, Any] | None) -> list[str]:
@@ -80,8 +152,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m scripts.commands.forget", description=__doc__, epilog=EPILOG)
     parser.add_argument("run", metavar="RUN_DIR", type=Path, help="output folder of a run")
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="image file whose content is to be forgotten")
+    name = "the class as which they were learnt, to take them out of the sums of a method in closed form too"
+    parser.add_argument("--class", metavar="NAME", dest="label", help=name)
     given = parser.parse_args(arguments)
-    return end(lambda: forget(given.run.resolve(), given.images))
+    return end(lambda: forget(given.run.resolve(), given.images, given.label))
 
 
 if __name__ == "__main__":

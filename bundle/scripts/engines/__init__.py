@@ -3,7 +3,15 @@
 from scripts.engines.events import ContinualEvents
 from scripts.engines.method import check_method
 from scripts.engines.schedules import cosine, fractional_milestones
-from scripts.engines.stage import Stage
+from scripts.engines.stage import ClosedFormStage, Stage
 from scripts.engines.trainer import ContinualTrainer
 
-__all__ = ["ContinualEvents", "ContinualTrainer", "Stage", "check_method", "cosine", "fractional_milestones"]
+__all__ = [
+    "ClosedFormStage",
+    "ContinualEvents",
+    "ContinualTrainer",
+    "Stage",
+    "check_method",
+    "cosine",
+    "fractional_milestones",
+]

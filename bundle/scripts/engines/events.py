@@ -9,8 +9,8 @@ class ContinualEvents(EventEnum):
     """What happens between the epochs; ``engine.state.task`` and ``engine.state.stage`` count from 1.
 
     A stage called ``x`` has the events ``X_STARTED`` and ``X_COMPLETED``. ``STAGE_PREPARED`` comes after the stage's
-    data, optimizer and schedule exist. ``PROGRESSED`` comes after each stage and each task, when the trainer already
-    points at what is next: the moment to write a checkpoint.
+    data, optimizer and schedule exist (a stage in closed form has none). ``PROGRESSED`` comes after each stage and
+    each task, when the trainer already points at what is next: the moment to write a checkpoint.
     """
 
     RUN_STARTED = "run_started"
@@ -23,6 +23,8 @@ class ContinualEvents(EventEnum):
     ADAPTERS_AVERAGED = "adapters_averaged"
     BALANCED_FINETUNING_STARTED = "balanced_finetuning_started"
     BALANCED_FINETUNING_COMPLETED = "balanced_finetuning_completed"
+    CLOSED_FORM_STARTED = "closed_form_started"
+    CLOSED_FORM_COMPLETED = "closed_form_completed"
     TRAINING_STARTED = "training_started"
     TRAINING_COMPLETED = "training_completed"
     STAGE_PREPARED = "stage_prepared"

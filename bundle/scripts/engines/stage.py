@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -66,43 +66,22 @@ TASKS: dict[str, Callable[[int, int], bool]] = {
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One stage.
+class ClosedFormStage:
+    """A stage without epochs: when it is completed, a handler computes what it is for.
 
     Args:
         name: what the stage is called; ``<NAME>_STARTED`` and ``<NAME>_COMPLETED`` are its events.
-        epochs: passes over its data.
-        data: which images it sees, a key of :data:`DATA`.
-        trains: parts of the network that learn; see :meth:`scripts.networks.ContinualNet.parts`.
-        loss: from :class:`scripts.networks.Outputs` and labels to a scalar.
-        optimizer: from the parameters to an optimizer.
-        scheduler: from the optimizer and ``epochs=`` to a schedule that steps once an epoch; ``None``: a constant rate.
         tasks: which tasks have this stage, a key of :data:`TASKS`.
-        exemplars: how many of each old class it cannot do without; balanced data need one.
 
     Raises:
-        UserError: for fewer than one epoch, an unknown name, data or choice of tasks.
+        UserError: for an unknown name or choice of tasks.
     """
 
     name: str
-    epochs: int
-    data: str
-    trains: Sequence[str]
-    loss: Callable[[Outputs, Tensor], Tensor]
-    optimizer: Callable[..., Optimizer]
-    scheduler: Callable[..., LRScheduler] | None = None
-    tasks: str = "every"
-    exemplars: int = 0
+    tasks: str = field(default="every", kw_only=True)
 
     def __post_init__(self) -> None:
         """Check the values."""
-        if self.epochs < 1:
-            raise UserError(
-                f"stage {self.name} has {self.epochs} epochs: use at least 1 "
-                "(keys 'backbone_epochs', 'adapter_epochs', 'finetune_epochs')"
-            )
-        if self.data not in DATA:
-            raise UserError(f"stage {self.name} has unknown data '{self.data}': choose one of {', '.join(DATA)}")
         if self.tasks not in TASKS:
             raise UserError(f"stage {self.name} has unknown tasks '{self.tasks}': choose one of {', '.join(TASKS)}")
         if not hasattr(ContinualEvents, f"{self.name.upper()}_STARTED"):
@@ -121,8 +100,52 @@ class Stage:
     @property
     def least_exemplars(self) -> int:
         """The exemplars of each old class that the stage needs."""
-        return max(self.exemplars, int(self.data == "balanced"))
+        return 0
 
     def belongs_to(self, number: int, total: int) -> bool:
         """Say whether task ``number`` (from 1) of ``total`` has this stage."""
         return TASKS[self.tasks](number, total)
+
+
+@dataclass(frozen=True)
+class Stage(ClosedFormStage):
+    """A stage that trains.
+
+    Args:
+        name: what the stage is called; ``<NAME>_STARTED`` and ``<NAME>_COMPLETED`` are its events.
+        epochs: passes over its data.
+        data: which images it sees, a key of :data:`DATA`.
+        trains: parts of the network that learn; see :meth:`scripts.networks.ContinualNet.parts`.
+        loss: from :class:`scripts.networks.Outputs` and labels to a scalar.
+        optimizer: from the parameters to an optimizer.
+        scheduler: from the optimizer and ``epochs=`` to a schedule that steps once an epoch; ``None``: a constant rate.
+        exemplars: how many of each old class it cannot do without; balanced data need one.
+        tasks: which tasks have this stage, a key of :data:`TASKS`.
+
+    Raises:
+        UserError: for fewer than one epoch, an unknown name, data or choice of tasks.
+    """
+
+    epochs: int
+    data: str
+    trains: Sequence[str]
+    loss: Callable[[Outputs, Tensor], Tensor]
+    optimizer: Callable[..., Optimizer]
+    scheduler: Callable[..., LRScheduler] | None = None
+    exemplars: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.epochs < 1:
+            raise UserError(
+                f"stage {self.name} has {self.epochs} epochs: use at least 1 "
+                "(keys 'backbone_epochs', 'adapter_epochs', 'finetune_epochs')"
+            )
+        if self.data not in DATA:
+            raise UserError(f"stage {self.name} has unknown data '{self.data}': choose one of {', '.join(DATA)}")
+        super().__post_init__()
+
+    @property
+    def least_exemplars(self) -> int:
+        """The exemplars of each old class that the stage needs."""
+        return max(self.exemplars, int(self.data == "balanced"))

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from scripts.engines.events import EVENT_TO_ATTR, ContinualEvents
-from scripts.engines.stage import DATA, Stage
+from scripts.engines.stage import DATA, ClosedFormStage, Stage
 from scripts.errors import UserError
 from scripts.memory.exemplars import ExemplarMemory
 from scripts.networks.continual import ContinualNet
@@ -57,7 +57,7 @@ class ContinualTrainer(SupervisedTrainer):
         max_epochs: int,
         network: ContinualNet,
         tasks: Sequence[Task],
-        stages: Sequence[Stage],
+        stages: Sequence[ClosedFormStage],
         memory: ExemplarMemory,
         dataset: Dataset,
         loader: Callable[..., DataLoader],
@@ -110,7 +110,7 @@ class ContinualTrainer(SupervisedTrainer):
         return any(stage.belongs_to(self.state.task, len(self.tasks)) for stage in self.stages)
 
     @property
-    def current_stage(self) -> Stage:
+    def current_stage(self) -> ClosedFormStage:
         """The stage being run."""
         return self.stages[self.stages_completed]
 
@@ -140,18 +140,26 @@ class ContinualTrainer(SupervisedTrainer):
         self.tasks_completed, self.stages_completed = tasks, stages
         self.fire_event(ContinualEvents.PROGRESSED)
 
-    def _run_stage(self, stage: Stage) -> None:
+    def _run_stage(self, stage: ClosedFormStage) -> None:
         self.state.stage = self.stages_completed + 1
         self.reseed(0)
         self.fire_event(stage.started)
+        self.state.epoch = self.state.iteration = 0
+        self.state.output = None
+        if isinstance(stage, Stage):
+            self._train(stage)
+        else:
+            self.fire_event(ContinualEvents.STAGE_PREPARED)
+        self.fire_event(stage.completed)
+        self.fire_event(ContinualEvents.STAGE_COMPLETED)
+
+    def _train(self, stage: Stage) -> None:
         self._prepare(stage)
         self.fire_event(ContinualEvents.STAGE_PREPARED)
         if self.state.epoch < stage.epochs:  # a stage can have been resumed after its last epoch
             super().run()
         self.network = self.continual_network
         self._synchronise()
-        self.fire_event(stage.completed)
-        self.fire_event(ContinualEvents.STAGE_COMPLETED)
 
     def _prepare(self, stage: Stage) -> None:
         """Build what the stage needs; what the stage before left behind is replaced, not continued."""
@@ -161,7 +169,6 @@ class ContinualTrainer(SupervisedTrainer):
         self.loss_function = stage.loss
         self.optimizer = stage.optimizer([p for p in self.continual_network.parameters() if p.requires_grad])
         self.scheduler = None if stage.scheduler is None else stage.scheduler(self.optimizer, epochs=stage.epochs)
-        self.state.epoch = self.state.iteration = 0
         self.state.max_epochs = stage.epochs
         self.state.epoch_length = len(self.data_loader)
         self.state.best_metric, self.state.best_metric_epoch = -1, -1

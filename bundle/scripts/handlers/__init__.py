@@ -6,6 +6,7 @@ from scripts.handlers.backbone_expansion import BackboneExpansionHandler
 from scripts.handlers.backbone_training import BackboneTrainingHandler
 from scripts.handlers.bias_correction import BiasCorrectionHandler
 from scripts.handlers.checkpoint import CheckpointHandler
+from scripts.handlers.closed_form import ClosedFormHandler
 from scripts.handlers.dark_experience import DarkExperienceHandler
 from scripts.handlers.evaluation import EvaluationHandler
 from scripts.handlers.export import ExportHandler
@@ -28,6 +29,7 @@ __all__ = [
     "BiasCorrectionHandler",
     "CheckpointHandler",
     "DarkExperienceHandler",
+    "ClosedFormHandler",
     "EvaluationHandler",
     "ExportHandler",
     "FiniteLossHandler",

@@ -44,14 +44,13 @@ class ProgressHandler:
         self.record.stages.append({"task": task, "stage": stage, "seconds": seconds})
         output = engine.state.output or {}
         loss = f", last loss {output['loss'].item():.3f}" if "loss" in output else ""
+        epochs = f"{engine.state.epoch} epochs of {len(engine.dataset)} images{loss}" if engine.state.epoch else "done"
         self.logger.info(
-            "Task %d/%d %s, %s: %d epochs of %d images%s, %.1f s",
+            "Task %d/%d %s, %s: %s, %.1f s",
             engine.state.task,
             len(engine.tasks),
             task,
             stage.replace("_", " "),
-            engine.state.epoch,
-            len(engine.dataset),
-            loss,
+            epochs,
             seconds,
         )

@@ -1,6 +1,7 @@
-"""Exemplar memory: which images of old tasks are kept, and how."""
+"""Memory: which images of old tasks are kept, and how, or sums over their features."""
 
 from scripts.memory.exemplars import CopyStore, ExemplarMemory, PathStore
+from scripts.memory.feature_sums import FeatureSums
 from scripts.memory.features import FeatureExtractor
 from scripts.memory.held_out import divide
 from scripts.memory.reservoir import RESERVOIR, ReservoirMemory
@@ -14,6 +15,8 @@ __all__ = [
     "FeatureExtractor",
     "PathStore",
     "ReservoirMemory",
+    "FeatureSums",
+    "PathStore",
     "divide",
     "select",
 ]

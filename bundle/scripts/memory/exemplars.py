@@ -15,6 +15,7 @@ from torch import Tensor
 
 from scripts.errors import UserError
 from scripts.files import write_atomically
+from scripts.memory.feature_sums import FeatureSums
 from scripts.memory.selection import check_selection, select
 from scripts.tasks.task import Item
 from scripts.transforms.reader import is_volume, read_rgb, read_volume
@@ -128,6 +129,7 @@ class ExemplarMemory:
         per_class: a fixed number of images a class instead of ``size``.
         exemplars: ``paths`` or ``copies``; see :class:`PathStore` and :class:`CopyStore`.
         folder: where copies go.
+        sums: sums over the features of all images learnt, for methods that keep them beside, or instead of, images.
     """
 
     def __init__(
@@ -137,6 +139,7 @@ class ExemplarMemory:
         per_class: int | None = None,
         exemplars: str = "paths",
         folder: str = "exemplars",
+        sums: FeatureSums | None = None,
     ) -> None:
         check_selection(selection)
         if size < 0 or (per_class is not None and per_class < 0):
@@ -145,6 +148,7 @@ class ExemplarMemory:
         self.selection = selection
         self.per_class = per_class
         self.store = make_store(exemplars, folder)
+        self.sums = sums
         self.classes: dict[int, list[Item]] = {}
 
     def quota(self, seen: int) -> int:
@@ -222,12 +226,14 @@ class ExemplarMemory:
         return [item for label in sorted(self.classes) for item in self.classes[label]]
 
     def bytes(self) -> int:
-        """Return the bytes of the exemplars as they are stored (an npz entry, DICOM or NIfTI: of its pixels)."""
-        return sum(stored_bytes(item["image"]) for item in self.items())
+        """Return the bytes of the sums and of the exemplars as stored (an npz entry, DICOM or NIfTI: of its pixels)."""
+        sums = 0 if self.sums is None else self.sums.bytes()
+        return sum(stored_bytes(item["image"]) for item in self.items()) + sums
 
     def state_dict(self) -> dict[str, Any]:
-        """Return which images are kept: references, no pixels."""
-        return {"classes": {label: [item["image"] for item in items] for label, items in self.classes.items()}}
+        """Return which images are kept, references, no pixels, and the sums."""
+        state = {"classes": {label: [item["image"] for item in items] for label, items in self.classes.items()}}
+        return state if self.sums is None else {**state, "sums": self.sums.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any], copies: Path | None = None) -> None:
         """Take over a memory; copies come into this memory's own folder.
@@ -245,3 +251,5 @@ class ExemplarMemory:
                 if not image_file(image).is_file():
                     raise UserError(f"the exemplar {image} is gone: restore it, or train with --exemplars copies")
             self.classes[label] = [self.store.keep({"image": image, "label": label}) for image in images]
+        if self.sums is not None:
+            self.sums.load_state_dict(state["sums"])

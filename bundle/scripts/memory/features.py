@@ -12,7 +12,7 @@ from scripts.tasks.task import Item
 
 
 class FeatureExtractor:
-    """Compute the features that herding reads.
+    """Compute the features that herding and heads in closed form read.
 
     Args:
         network: a :class:`scripts.networks.ContinualNet`.
@@ -34,9 +34,17 @@ class FeatureExtractor:
         self.device = device
 
     @torch.no_grad()
-    def __call__(self, items: Sequence[Item]) -> Tensor:
-        """Return :attr:`scripts.networks.Outputs.embedding` of the images, [N, D], on the CPU."""
+    def __call__(self, items: Sequence[Item], views: Sequence[Sequence[int]] = ((),)) -> Tensor:
+        """Return :attr:`scripts.networks.Outputs.embedding`, [N V, D], on the CPU, the V views of an image together.
+
+        Args:
+            items: N images.
+            views: the axes of a batch that each view flips; see :func:`scripts.transforms.flip_views`.
+        """
         self.network.eval()
         loader = DataLoader(self.dataset(list(items)), batch_size=self.batch_size, num_workers=0)
-        batches = [self.network(batch["image"].to(self.device)).embedding.cpu() for batch in loader]
-        return torch.cat(batches)
+        return torch.cat([self._features(batch["image"].to(self.device), views) for batch in loader])
+
+    def _features(self, images: Tensor, views: Sequence[Sequence[int]]) -> Tensor:
+        seen = [self.network(images.flip(list(view))).embedding for view in views]
+        return torch.stack(seen, 1).flatten(0, 1).cpu()

@@ -31,7 +31,7 @@ class ContinualNet(nn.Module):
         weights_sha256: digest of the weights file, or its first digits.
         sites: blocks an adapter stands before; ``None``: the published ones.
         image_size: side of the images or volumes, in pixels, checked against what the adapters need.
-        seed: of an untrained backbone's first weights.
+        seed: of an untrained backbone's first weights, and of a random projection.
 
     Raises:
         UserError: for an unknown backbone, head or adapter, for images too small for the adapters, and where only one
@@ -55,11 +55,11 @@ class ContinualNet(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.backbone = make_backbone(backbone, sites, adapter, signed=kind.signed_features)
+            self.head = kind(self.backbone.width)
         self.backbone.check_image_size(image_size)
         if weights is not None:
             self.backbone.load_pretrained(weights, weights_sha256)
         self.head_name = head
-        self.head = kind(self.backbone.width)
         if isinstance(self.head, ConcatenatedHead) != (adapter == WHOLE):
             raise UserError(
                 f"head 'concatenated' and adapter '{WHOLE}' need each other, but head is '{head}' and adapter is "

@@ -11,15 +11,18 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
 from scripts.errors import UserError
+from scripts.networks.closed_form import ridge, whitening
 
 MARGIN = 1e-4  # how far classes of other tasks stay behind the predicted one, in log-probability
 SCALE = (
     10.0  # of squared distances (0..4) as logits: an image 0.2 nearer to one mean than to another is 7 times as likely
 )
 
+PROJECTIONS = 2000  # random features; RanPAC has 10,000, whose sums take 0.8 GB
+
 
 class UnifiedHead(nn.Module):
-    """One linear layer over all classes seen so far (DynaMMo, balanced fine-tuning).
+    """One linear layer over all classes seen so far (DynaMMo, balanced fine-tuning), trained or solved.
 
     Args:
         width: features of one branch; the head reads one branch.
@@ -44,9 +47,49 @@ class UnifiedHead(nn.Module):
             self.linear.weight[-num_classes:] = auxiliary.weight[:num_classes]
             self.linear.bias[-num_classes:] = auxiliary.bias[:num_classes]
 
+    def embed(self, features: Tensor) -> Tensor:
+        """Map features [N, d] to what the linear layer reads, [N, D]."""
+        return features
+
+    @torch.no_grad()
+    def solve(self, second: Tensor, first: Tensor, shrinkage: float) -> None:
+        """Take the weights of ridge regression; see :func:`scripts.networks.closed_form.ridge`.
+
+        Args:
+            second: sum of x'x, x an embedded image and a 1, [1, D + 1, D + 1].
+            first: sum of x of each class, [C, D + 1].
+            shrinkage: of the ridge.
+        """
+        weights = ridge(second[0], first, shrinkage)
+        self.linear.weight.copy_(weights[:, :-1])
+        self.linear.bias.copy_(weights[:, -1])
+
     def forward(self, features: Tensor) -> Tensor:
         """Map features [B, 1, d] to logits [B, C]."""
-        return self.linear(features.flatten(1))
+        return self.linear(self.embed(features.flatten(1)))
+
+
+class RandomProjectionHead(UnifiedHead):
+    """A linear layer, always solved, on random features relu(f P), whose P is drawn once.
+
+    Source: McDonnell et al., RanPAC (NeurIPS 2023).
+
+    Args:
+        width: features of one branch; the head reads one branch.
+        classes: number of classes of each task learnt so far.
+    """
+
+    def __init__(self, width: int, classes: Sequence[int] = ()) -> None:
+        super().__init__(PROJECTIONS, classes)
+        self.projection: Tensor
+        self.register_buffer("projection", torch.randn(width, PROJECTIONS))
+
+    def start_from(self, auxiliary: nn.Linear, num_classes: int) -> None:
+        """Take nothing: the auxiliary head reads other features."""
+
+    def embed(self, features: Tensor) -> Tensor:
+        """Map features [N, d] to random ones, [N, D]."""
+        return (features @ self.projection).relu()
 
 
 def grown(linear: nn.Linear, inputs: int, outputs: int) -> nn.Linear:
@@ -107,6 +150,70 @@ class NearestMeanHead(UnifiedHead):
         # not as 2 - 2 ab, which is nothing but rounding errors where all features are alike
         differences = normalize(features.flatten(1), dim=1).unsqueeze(1) - self.means
         return -self.scale * differences.square().sum(2)
+
+
+class ClassMeansHead(nn.Module):
+    """The nearest class mean decides, on L2-normalised features; the means come from sums over all images.
+
+    With covariances the distance is Mahalanobis's, on square roots of the features (FeCAM), else Euclid's (NCM).
+    Source: Goswami et al., FeCAM (NeurIPS 2023).
+
+    Args:
+        width: features of one branch; the head reads one branch.
+        classes: number of classes of each task learnt so far.
+    """
+
+    signed_features: ClassVar[bool] = False
+    has_covariances: ClassVar[bool] = False
+
+    def __init__(self, width: int, classes: Sequence[int] = ()) -> None:
+        super().__init__()
+        self.covariances = self.has_covariances
+        count = sum(classes)
+        self.means: Tensor
+        self.whitening: Tensor
+        self.register_buffer("means", torch.zeros(count, width))
+        self.register_buffer("whitening", torch.zeros(count, width, width) if self.covariances else torch.zeros(0))
+
+    def grow(self, num_classes: int) -> None:
+        """Make room for ``num_classes`` new classes."""
+        grown = type(self)(self.means.shape[1], [len(self.means) + num_classes])
+        self.means, self.whitening = grown.means, grown.whitening
+
+    def start_from(self, auxiliary: nn.Linear, num_classes: int) -> None:
+        """Take nothing: there is no linear layer."""
+
+    def embed(self, features: Tensor) -> Tensor:
+        """Map features [N, d] to what is summed and compared, [N, d]."""
+        return features.clamp(min=0).sqrt() if self.covariances else features
+
+    def solve(self, second: Tensor, first: Tensor, shrinkage: float) -> None:
+        """Take means and covariances from sums; see :func:`scripts.networks.closed_form.whitening`.
+
+        Args:
+            second: sum of x'x of each class, x an embedded image and a 1, [C, d + 1, d + 1]; read for covariances.
+            first: sum of x of each class, [C, d + 1].
+            shrinkage: of the covariances.
+        """
+        means = first[:, :-1] / first[:, -1:]  # the sum of the ones is the weight of what is left of the class
+        self.means = means.to(self.means)
+        if self.covariances:
+            seconds = second[:, :-1, :-1] / first[:, -1:, None]
+            self.whitening = whitening(seconds, means, shrinkage).to(self.whitening)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features [B, 1, d] to minus the squared distances [B, C]."""
+        embedded = normalize(self.embed(features.flatten(1)), dim=1).unsqueeze(1)
+        differences = embedded - normalize(self.means, dim=1)
+        if self.covariances:
+            differences = torch.einsum("cij,bcj->bci", self.whitening, differences)
+        return -differences.square().sum(2)
+
+
+class CovariancesHead(ClassMeansHead):
+    """FeCAM: class means with a covariance each."""
+
+    has_covariances: ClassVar[bool] = True
 
 
 class OthersHead(nn.Module):
@@ -238,7 +345,7 @@ class ProxyHead(CosineHead):
     proxies: ClassVar[int] = 10
 
 
-Head = UnifiedHead | OthersHead | CosineHead
+Head = UnifiedHead | ClassMeansHead | OthersHead | CosineHead
 
 HEADS: dict[str, type[Head]] = {
     "unified": UnifiedHead,
@@ -247,6 +354,9 @@ HEADS: dict[str, type[Head]] = {
     "concatenated": ConcatenatedHead,
     "cosine": CosineHead,
     "proxies": ProxyHead,
+    "random_projection": RandomProjectionHead,
+    "ncm": ClassMeansHead,
+    "fecam": CovariancesHead,
 }
 
 

@@ -22,6 +22,7 @@ from scripts.transforms.reader import (
     stored_mode,
 )
 from scripts.transforms.scans import ScanReader, file_of, is_scan, make_selection, read_scan
+from scripts.transforms.views import flip_views
 
 __all__ = [
     "COLOURS",
@@ -38,6 +39,7 @@ __all__ = [
     "VolumeReader",
     "describe_colour",
     "file_of",
+    "flip_views",
     "is_scan",
     "is_volume",
     "make_colour",

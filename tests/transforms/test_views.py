@@ -1,0 +1,31 @@
+"""The finite views of an image are what its flips can make of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from monai.transforms import RandFlipd, RandSpatialCropd
+
+from scripts.transforms import flip_views
+
+
+@pytest.mark.parametrize("axes", [[1], [0, 1], [-1], [[0, 1]]])
+def test_the_views_are_all_that_the_flips_make(axes: list[Any]) -> None:
+    flips = [RandFlipd("image", prob=0.5, spatial_axis=axis) for axis in axes]
+    image = torch.arange(12.0).reshape(1, 3, 4)
+    made = {str(image.tolist())}
+    for seed in range(40):
+        data = {"image": image}
+        for number, flip in enumerate(flips):
+            data = flip.set_random_state(seed * 7 + number)(data)
+        made.add(str(data["image"].tolist()))
+    views = flip_views(flips)
+    assert views[0] == ()
+    assert {str(image[None].flip(view)[0].tolist()) for view in views} == made
+    assert len(views) == len(made) == 2 ** len(axes)
+
+
+def test_what_has_no_end_is_left_out() -> None:
+    assert flip_views([RandSpatialCropd("image", [2, 2])]) == [()]
