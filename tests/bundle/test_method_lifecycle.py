@@ -27,6 +27,7 @@ SMALL: dict[str, Any] = {
     "adapter_epochs": 2,
     "finetune_epochs": 2,
     "memory_size": 10,
+    "least_images": 1,
     "image_size": 33,
     "batch_size": 8,
     "device": "cpu",

@@ -38,6 +38,7 @@ SMALL: dict[str, Any] = {
     "adapter_epochs": 1,
     "finetune_epochs": 1,
     "memory_size": 6,
+    "least_images": 1,
     "batch_size": 4,
     "device": "cpu",
     "models_dir": "$None",

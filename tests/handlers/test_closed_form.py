@@ -113,5 +113,5 @@ def test_a_class_with_fewer_images_than_allowed_is_refused_before_training(
 
 
 def test_a_head_a_task_is_refused(tiny: SimpleNamespace) -> None:
-    with pytest.raises(UserError, match="one head over all classes, not 'others'"):
+    with pytest.raises(UserError, match="a head that can be solved, not 'others'"):
         make_handler(tiny.network("others"), tiny)
