@@ -16,6 +16,7 @@ from scripts.inference.model import load_classifier
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 METHODS = sorted(path.stem for path in (BUNDLE / "configs" / "methods").glob("*.json"))
+SOLVED = {"fecam", "first_task_ridge", "ncm", "ranpac", "ridge"}  # a later task has no epoch to stop in
 # unequal tasks, one of them of a single class
 SPLIT = [["clusters/nests", "clusters/rings"], ["fibres/parallel"], ["cells/large", "cells/small"]]
 SMALL: dict[str, Any] = {
@@ -64,7 +65,8 @@ def train(images: Path, run_here: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-@pytest.mark.parametrize("method", METHODS)
+# joint learns all tasks at once: in parts it is another training
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "joint"])
 def test_a_later_task_stopped_on_the_way_ends_with_the_weights_of_one_run(
     method: str, train: Callable[..., None], weights_digest: Callable[[Path], str], tmp_path: Path
 ) -> None:
@@ -78,7 +80,7 @@ def test_a_later_task_stopped_on_the_way_ends_with_the_weights_of_one_run(
         except KeyboardInterrupt:
             kept = torch.load(tmp_path / "later/epoch.pt", weights_only=True)
             stopped.append((kept["stages_completed"], kept["epoch"]))
-    assert stopped, "never stopped"
+    assert bool(stopped) != (method in SOLVED)
     assert stopped == [(stage, 1) for stage in sorted({stage for stage, _ in stopped})], "once in each stage"
     for name in ("model.pt", "checkpoint.pt"):
         assert weights_digest(tmp_path / "later" / name) == weights_digest(tmp_path / "whole" / name), name
@@ -116,8 +118,8 @@ def test_without_a_memory_they_are_refused_before_training(
 
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "bic"])
 def test_one_image_a_class_is_enough_for_all_but_bic(method: str, train: Callable[..., None], tmp_path: Path) -> None:
-    # of 32 pixels is left a map of one
-    few = {"limit": 1, "memory_size": 5, "adapter_epochs": 1, "image_size": 32}
+    # of 32 pixels is left a map of one, which a batch of one image could not normalise
+    few = {"limit": 1, "memory_size": 5, "adapter_epochs": 1, "image_size": 32 if method == "gem" else 33}
     train(method, tmp_path / "run", split=[SPLIT[0], SPLIT[2]], **few)
     assert len(json.loads((tmp_path / "run/metrics.json").read_text())["accuracies"]) == 2
 

@@ -98,3 +98,21 @@ def test_every_method_learns_on_every_backbone(
     method: str, backbone: str, run_here: Callable[..., None], tmp_path: Path
 ) -> None:
     assert learn(method, backbone, run_here, tmp_path)["final_accuracy"] is not None
+
+
+def test_one_command_compares_all_methods(bundle_environment: dict[str, str], tmp_path: Path) -> None:
+    images, output = tmp_path / "images", tmp_path / "out"
+    command = [sys.executable, "-m", "scripts.commands.compare", "--data", "generated_small", "--methods", "all"]
+    command += ["--seeds", "1", "--jobs", "2", "--threads", "1", "--output", str(output), "--dataset_dir", str(images)]
+    done = subprocess.run(command, cwd=BUNDLE, env=bundle_environment, capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stderr
+    with (output / "comparison.csv").open() as file:
+        rows = {row["method"]: row for row in csv.DictReader(file)}
+    assert sorted(rows) == METHODS
+    for method, row in rows.items():
+        assert float(row["task_incremental_final_accuracy_mean"]) >= float(row["final_accuracy_mean"]), method
+    # the plain backbone's cost for all but what keeps adapters or whole backbones
+    cost = {method: float(row["flops_per_image_mean"]) for method, row in rows.items()}
+    assert cost["der_expandable"] > 2.9 * cost["finetune"]
+    assert cost["acl"] > cost["dynammo"] > cost["finetune"]
+    assert float(rows["finetune_without_memory"]["memory_bytes_mean"]) == 0
