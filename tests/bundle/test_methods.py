@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +14,8 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from scripts.engines import Stage
 from scripts.inference.model import load_classifier
-from scripts.memory import ExemplarMemory
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 CONFIGS = BUNDLE / "configs"
@@ -57,8 +60,8 @@ def test_a_method_can_be_read_over_every_data_set(method: str) -> None:
         assert (parser.get("data"), parser.get("method"), parser.get("configured_method")) == (before, method, method)
         assert parser.get_parsed_content("optimizer#lr") > 0
         stages = parser.get_parsed_content("stages")
-        assert all(callable(stage.loss) and callable(stage.optimizer) for stage in stages)
-        assert isinstance(parser.get_parsed_content("memory"), ExemplarMemory)
+        assert stages
+        assert all(callable(stage.loss) for stage in stages if isinstance(stage, Stage))
         names = [handler["_target_"].removeprefix("scripts.handlers.") for handler in parser.get("train#handlers")]
         assert len(names) == len(set(names))
 
