@@ -68,7 +68,7 @@ def test_two_processes_agree_and_one_writes(
 
     assert len(json.loads((output / "metrics.json").read_text())["accuracy_matrix"]) == 2
     printed = done.stdout + done.stderr
-    for line in ("Task 1/2 clusters, adapter tuning", "Task 2/2 fibres, balanced finetuning", "final accuracy"):
+    for line in ("Task 1/2 clusters, adapter tuning", "Task 2/2 fibres, balanced finetuning", "final mean class"):
         assert printed.count(line) == 1, printed
     assert len(list((output / "exemplars").iterdir())) == 16  # all that the memory holds, and nothing half written
 

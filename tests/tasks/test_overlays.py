@@ -24,6 +24,7 @@ KEYS = {
     *("backbone", "memory_size", "image_size", "batch_size", "adapter_epochs", "finetune_epochs"),
     *("finetune_scheduler#fractions", "random_transforms", "mean", "std", "check_images"),
     *("presentation", "datalist_source"),
+    *("source#sets", "source#root#train_per_class", "source#root#test_per_class", "backbone_epochs"),
 }
 SKIN8 = [("BKL", "MEL"), ("DF", "NV"), ("SCC", "BCC"), ("AK", "VASC")]
 # memory, classes a task, epochs of balanced fine-tuning (METHODS: protocols); None: a task for each data set
@@ -63,7 +64,8 @@ def test_an_overlay_sets_a_few_known_keys(name: str) -> None:
     assert config.keys() <= KEYS
     assert config["data"] == name
     assert text == json.dumps(config, indent=4) + "\n"
-    assert hasattr(_parser(name).get_parsed_content("source"), "groups")
+    if name != "generated_small":  # which keeps the source of train.json
+        assert hasattr(_parser(name).get_parsed_content("source"), "groups")
 
 
 @pytest.mark.parametrize("name", PROTOCOL)
