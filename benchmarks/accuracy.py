@@ -36,6 +36,10 @@ HISTOPATH = {  # our names of the tasks, in order, and the classes of histopath_
     "lung": "LC25000/lung",
     "colon": "LC25000/colon",
 }
+METHODS = (  # those DynaMMo is measured against
+    *("finetune_without_memory", "finetune", "icarl", "gem", "ucir", "bic", "podnet", "wa", "der", "derpp"),
+    *("der_expandable", "acl", "dynammo", "dynammo_others", "joint"),
+)
 
 
 def dataset_folder(data: str) -> Path:
@@ -73,7 +77,7 @@ def main() -> int:
     """Compare, and keep the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("data", choices=sorted(OVERLAYS))
-    parser.add_argument("--methods", nargs="+", default=["all"])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS))
     given, others = parser.parse_known_args()
     if not TEST_DATA.is_dir():
         sys.exit(f"no real images: {TEST_DATA} does not exist (set CONTINUAL_TEST_DATA)")
