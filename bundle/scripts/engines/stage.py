@@ -66,8 +66,8 @@ TASKS: dict[str, Callable[[int, int], bool]] = {
 
 
 @dataclass(frozen=True)
-class ClosedFormStage:
-    """A stage without epochs: when it is completed, a handler computes what it is for.
+class BaseStage:
+    """What all stages have.
 
     Args:
         name: what the stage is called; ``<NAME>_STARTED`` and ``<NAME>_COMPLETED`` are its events.
@@ -108,7 +108,12 @@ class ClosedFormStage:
 
 
 @dataclass(frozen=True)
-class Stage(ClosedFormStage):
+class ClosedFormStage(BaseStage):
+    """A stage without epochs: when it is completed, a handler computes what it is for."""
+
+
+@dataclass(frozen=True)
+class Stage(BaseStage):
     """A stage that trains.
 
     Args:

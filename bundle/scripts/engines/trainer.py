@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from scripts.engines.events import EVENT_TO_ATTR, ContinualEvents
-from scripts.engines.stage import DATA, ClosedFormStage, Stage
+from scripts.engines.stage import DATA, BaseStage, Stage
 from scripts.errors import UserError
 from scripts.memory.exemplars import ExemplarMemory
 from scripts.networks.continual import ContinualNet
@@ -57,7 +57,7 @@ class ContinualTrainer(SupervisedTrainer):
         max_epochs: int,
         network: ContinualNet,
         tasks: Sequence[Task],
-        stages: Sequence[ClosedFormStage],
+        stages: Sequence[BaseStage],
         memory: ExemplarMemory,
         dataset: Dataset,
         loader: Callable[..., DataLoader],
@@ -110,7 +110,7 @@ class ContinualTrainer(SupervisedTrainer):
         return any(stage.belongs_to(self.state.task, len(self.tasks)) for stage in self.stages)
 
     @property
-    def current_stage(self) -> ClosedFormStage:
+    def current_stage(self) -> BaseStage:
         """The stage being run."""
         return self.stages[self.stages_completed]
 
@@ -140,7 +140,7 @@ class ContinualTrainer(SupervisedTrainer):
         self.tasks_completed, self.stages_completed = tasks, stages
         self.fire_event(ContinualEvents.PROGRESSED)
 
-    def _run_stage(self, stage: ClosedFormStage) -> None:
+    def _run_stage(self, stage: BaseStage) -> None:
         self.state.stage = self.stages_completed + 1
         self.reseed(0)
         self.fire_event(stage.started)
