@@ -12,6 +12,8 @@ import torch
 from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
 
+from scripts.commands.forget import main
+from scripts.engines import ContinualEvents
 from scripts.inference.model import load_classifier
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
@@ -129,3 +131,59 @@ def test_bic_says_that_it_needs_two_images_a_class(images: Path, refusal: Callab
     last = refusal({**SMALL, **own}, configs("bic"))
     assert "class clusters/nests of task" in last
     assert "has a single training image: BiC learns from one and holds one out" in last
+
+
+def stop_before_the_sums_are_saved(workflow: ConfigWorkflow) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    workflow.trainer.add_event_handler(ContinualEvents.CLOSED_FORM_COMPLETED, interrupt)
+
+
+def sums_of(run: Path) -> dict[str, Any]:
+    return torch.load(run / "checkpoint.pt", weights_only=True)["memory"]["sums"]
+
+
+@pytest.mark.parametrize("method", ["dynammo_ridge_without_memory", "ranpac", "fecam"])
+def test_without_a_memory_a_head_stopped_before_its_sums_are_saved_ends_as_in_one_run(
+    method: str, train: Callable[..., None], weights_digest: Callable[[Path], str], tmp_path: Path
+) -> None:
+    later = {"split": SPLIT[2:], "previous": tmp_path / "earlier", "memory_size": 0}
+    train(method, tmp_path / "whole", memory_size=0)
+    train(method, tmp_path / "earlier", split=SPLIT[:2], memory_size=0)
+    with pytest.raises(KeyboardInterrupt):
+        train(method, tmp_path / "later", stop_before_the_sums_are_saved, **later)
+    train(method, tmp_path / "later", **later)
+    for name in ("model.pt", "checkpoint.pt"):
+        assert weights_digest(tmp_path / "later" / name) == weights_digest(tmp_path / "whole" / name), name
+    expected, found = sums_of(tmp_path / "whole"), sums_of(tmp_path / "later")
+    assert all(torch.equal(expected[name], found[name]) for name in ("second", "first", "weights"))
+    assert len(json.loads((tmp_path / "whole/metrics.json").read_text())["accuracies"]) == 3
+    network = load_classifier(tmp_path / "whole")
+    image = torch.zeros(2, 3, 33, 33)
+    assert torch.allclose(torch.jit.script(network)(image), network(image), atol=1e-5)
+
+
+def test_a_forgotten_image_is_out_of_the_sums_and_the_model(
+    train: Callable[..., None], images: Path, test_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = test_data / "weights" / "mobilenet_v2_imagenet_from_tflite_int8.pth"  # untrained, all images look alike
+    train("ridge", tmp_path / "run", memory_size=0, weights=weights)
+    before, model = sums_of(tmp_path / "run"), torch.load(tmp_path / "run/model.pt", weights_only=True)
+    folder = images / "Pathology16/fibres/train/parallel"
+    image = sorted(folder.iterdir())[0]
+    capsys.readouterr()
+    assert main([str(tmp_path / "run"), str(image), "--class", "fibres/parallel"]) == 0
+    assert "Took 1 images out of the sums" in capsys.readouterr().out
+    after, network = sums_of(tmp_path / "run"), load_classifier(tmp_path / "run")
+    assert after["first"][2, -1].item() == pytest.approx(0.75 * before["first"][2, -1].item())
+    assert torch.equal(after["first"][:2], before["first"][:2])
+    assert not torch.equal(network.state_dict()["head.linear.weight"], model["head.linear.weight"])
+    checkpoint = torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)["weights"]
+    assert torch.equal(network.state_dict()["head.linear.weight"], checkpoint["head.linear.weight"])
+    other = sorted((images / "Pathology16/fibres/test/parallel").iterdir())[0]
+    assert main([str(tmp_path / "run"), str(other), "--class", "fibres/parallel"]) == 1
+    assert "was not learnt from these images" in capsys.readouterr().err
+    assert torch.equal(sums_of(tmp_path / "run")["second"], after["second"])
+    assert main([str(tmp_path / "run"), str(image), "--class", "fibres"]) == 1
+    assert "unknown class 'fibres': give one of clusters/nests" in capsys.readouterr().err
