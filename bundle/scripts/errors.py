@@ -10,7 +10,13 @@ GO_ON = "What was learnt is saved: run the same command again (without --restart
 
 
 class UserError(Exception):
-    """A mistake the user can mend. The message is one line: what was wrong, where, and what to do."""
+    """A mistake the user can mend. The message is one line: what was wrong, where, and what to do.
+
+    Attributes:
+        exit_status: of a command that it ends.
+    """
+
+    exit_status = 1
 
 
 def find_user_error(error: BaseException | None) -> UserError | None:

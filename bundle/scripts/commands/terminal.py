@@ -21,7 +21,7 @@ def end(command: Callable[[], str | tuple[str, int]]) -> int:
         done = command()
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
-        return 1
+        return error.exit_status
     said, status = (done, 0) if isinstance(done, str) else done
     print(said)
     return status

@@ -1,0 +1,112 @@
+"""Take the models of a run in as versions, each with what it says of its test images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scripts.commands.model import load_image_classifier
+from scripts.decoding.reasons import ImageRefused
+from scripts.errors import UserError
+from scripts.handlers.checkpoint import CHECKPOINT, read_checkpoint
+from scripts.inference.evaluation import FOLDER, evaluation_items
+from scripts.inference.model import DESCRIPTION, WEIGHTS
+from scripts.metrics.accuracy_matrix import mean_class_recall
+from scripts.metrics.calibration import calibration_error
+from scripts.networks.classifier import class_names, read_description
+from scripts.tasks.record import read_tasks, testable
+from scripts.versions.gate import ANSWERS, Answers
+from scripts.versions.store import Version, VersionStore
+
+METRICS = "metrics.json"
+BATCH = 32
+
+
+def add(store: VersionStore, run: Path) -> str:
+    """Take in the model of every task of a run that the store does not hold yet.
+
+    Args:
+        store: where versions are kept.
+        run: a run's folder, finished or not.
+
+    Returns:
+        What was done, a line a version.
+
+    Raises:
+        UserError: when the folder holds no run, or its test images are gone.
+    """
+    folders = sorted(run.glob(f"{FOLDER}[0-9]*"), key=lambda path: int(path.name.removeprefix(FOLDER)))
+    if not folders:
+        raise UserError(f"no trained model in {run}: give a run's folder")
+    settings = read_checkpoint(run / CHECKPOINT)["settings"]
+    lines = []
+    for folder in folders:
+        weights = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+        known = [version for version in store.versions() if version.record["files"][WEIGHTS] == weights]
+        lines.append(f"{folder} is version {(known or [_add_task(store, run, folder, settings)])[0].number}.")
+    return "\n".join(lines)
+
+
+def _add_task(store: VersionStore, run: Path, folder: Path, settings: Mapping[str, Any]) -> Version:
+    description = read_description(str(folder / DESCRIPTION))
+    tested, answers = examine(run, folder)
+    matrix = json.loads((run / METRICS).read_text())["accuracy_matrix"][: len(description["tasks"])]
+    details = {
+        "name": "-".join(str(description[key]) for key in ("data", "method", "backbone") if description.get(key)),
+        "tasks": description["tasks"],
+        "tested": tested,
+        "accuracy_matrix": [row[: len(description["tasks"])] for row in matrix],
+        "settings": settings,
+    }
+    files = {name: (folder / name).read_bytes() for name in (WEIGHTS, DESCRIPTION)}
+    files[ANSWERS] = f"{json.dumps(answers, indent=1)}\n".encode()
+    return store.add(files, details, parent_of(description, store.versions()))
+
+
+def parent_of(description: Mapping[str, Any], versions: Sequence[Version]) -> int | None:
+    """Return the newest version whose tasks, and no others, stand before the last one's of ``network.json``."""
+    before = description["tasks"][:-1]
+    return next((version.number for version in reversed(versions) if version.record["tasks"] == before), None)
+
+
+def examine(run: Path, folder: Path) -> tuple[dict[str, Any], Answers]:
+    """Let a model classify the test images of the classes that it knows.
+
+    Returns:
+        Figures, and what it says of each image, by a hash of its reference.
+
+    Raises:
+        UserError: when the images of all tasks are gone.
+    """
+    names = class_names(read_description(str(folder / DESCRIPTION)))
+    items = evaluation_items(read_tasks(run), len(names), testable)
+    results = load_image_classifier(folder).classify_all([item["image"] for item in items], BATCH)
+    answers: dict[str, tuple[str, str]] = {}
+    labels, scores = list[int](), list[list[float]]()
+    for item, result in zip(items, results, strict=True):
+        if not isinstance(result, ImageRefused):
+            key = hashlib.sha256(str(item["image"]).encode()).hexdigest()
+            answers[key] = names[item["label"]], result.predicted_class
+            labels.append(item["label"])
+            scores.append([result.probabilities[name] for name in names])
+    predictions = [max(range(len(row)), key=row.__getitem__) for row in scores]
+    tested = {
+        "images": {name: labels.count(number) for number, name in enumerate(names)},
+        "recalls": recalls(answers, names),
+        "mean_class_recall": mean_class_recall(labels, predictions),
+        "calibration_error": calibration_error(labels, scores),
+        "refused": len(items) - len(answers),
+    }
+    return tested, answers
+
+
+def recalls(answers: Answers, names: Sequence[str]) -> dict[str, float | None]:
+    """Return the recall of each class, 0..1; ``None`` without images of it."""
+    found: dict[str, float | None] = {}
+    for name in names:
+        right = [predicted == label for label, predicted in answers.values() if label == name]
+        found[name] = sum(right) / len(right) if right else None
+    return found

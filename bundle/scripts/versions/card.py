@@ -1,0 +1,69 @@
+"""A model card of a version: what it is, how good it is, and what it is not for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+LIMITS = (
+    "For research. Not a medical device: it has no clearance, and nobody has shown that it is safe to decide on.",
+    "It knows the classes above and no other: an image of another class is given one of these.",
+    "The figures are those of the test images of its own data; images of another scanner, clinic or population were "
+    "not tested.",
+)
+
+
+def model_card(record: Mapping[str, Any]) -> str:
+    """Return the card, in Markdown.
+
+    Args:
+        record: of a version; see :class:`scripts.versions.store.Version` and ``scripts.commands.versions``.
+    """
+    tested = record["tested"]
+    origin = "none" if record["parent"] is None else f"version {record['parent']}"
+    sections = [
+        f"# {record['name']}, version {record['number']}",
+        f"Learnt {len(record['tasks'])} tasks, {sum(len(task['classes']) for task in record['tasks'])} classes. "
+        f"Parent: {origin}.",
+        "## Classes\n\n" + _table(["task", "class", "test images", "recall (%)"], _classes(record)),
+        "## Accuracy after each task (%)\n\n" + _matrix(record),
+        "## On its test images\n\n" + _table(["figure", "value"], _figures(tested)),
+        "## Settings\n\n" + _table(["key", "value"], sorted(record["settings"].items())),
+        "## Limits\n\n" + "\n".join(f"- {limit}" for limit in LIMITS),
+        "## Files (SHA-256)\n\n" + _table(["file", "hash"], sorted(record["files"].items())),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _classes(record: Mapping[str, Any]) -> list[list[object]]:
+    images, recalls = record["tested"]["images"], record["tested"]["recalls"]
+    return [
+        [task["name"], name, images.get(name, 0), _percent(recalls.get(name))]
+        for task in record["tasks"]
+        for name in task["classes"]
+    ]
+
+
+def _matrix(record: Mapping[str, Any]) -> str:
+    names = [task["name"] for task in record["tasks"]]
+    rows = [[name, *map(_percent, row)] for name, row in zip(names, record["accuracy_matrix"], strict=False)]
+    return _table(["after learning", *names], rows)
+
+
+def _figures(tested: Mapping[str, Any]) -> list[list[object]]:
+    return [
+        ["images", sum(tested["images"].values())],
+        ["mean class recall (%)", _percent(tested["mean_class_recall"])],
+        ["expected calibration error, 15 bins (%)", _percent(tested["calibration_error"])],
+        ["refused", tested["refused"]],
+    ]
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def _table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)

@@ -1,0 +1,194 @@
+"""Immutable versions of a trained model, one of which is promoted: the one that every door serves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scripts.errors import UserError
+from scripts.files import cannot_write, write_atomically
+from scripts.versions.audit import AuditLog
+from scripts.versions.card import model_card
+
+RECORD = "version.json"
+CARD = "model_card.md"
+PROMOTED = "promoted"
+AUDIT = "audit.jsonl"
+READ_ONLY, READ_ONLY_FOLDER = 0o444, 0o555
+
+
+@dataclass(frozen=True)
+class Version:
+    """A trained model as it was when it was added.
+
+    Attributes:
+        number: from 1, in the order they were added.
+        folder: holds its files.
+        record: ``version.json``: its number, its parent's, the hash of each file, and what it was added with.
+    """
+
+    number: int
+    folder: Path
+    record: Mapping[str, Any]
+
+    @property
+    def parent(self) -> int | None:
+        """The version that it was learnt from."""
+        return self.record["parent"]
+
+
+class VersionStore:
+    """A folder of versions, with an audit log of all that happens to them.
+
+    Args:
+        folder: is made when the first version is added.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder).absolute()
+        self.audit = AuditLog(self.folder / AUDIT)
+
+    def versions(self) -> list[Version]:
+        """Return all versions, oldest first."""
+        folders = sorted(self.folder.glob("versions/[0-9]*"), key=lambda path: int(path.name))
+        return [Version(int(folder.name), folder, json.loads((folder / RECORD).read_text())) for folder in folders]
+
+    def version(self, number: int) -> Version:
+        """Return a version.
+
+        Raises:
+            UserError: when there is none of this number; it lists those there are.
+        """
+        found = {version.number: version for version in self.versions()}
+        if number not in found:
+            present = ", ".join(map(str, found)) or "none yet"
+            raise UserError(f"{self.folder} has no version {number}: choose among those there are ({present})")
+        return found[number]
+
+    def promoted(self) -> Version | None:
+        """Return the version that is served now."""
+        link = self.folder / PROMOTED
+        return self.version(int(os.readlink(link).rpartition("/")[2])) if link.is_symlink() else None
+
+    def add(self, files: Mapping[str, bytes], details: Mapping[str, Any], parent: int | None) -> Version:
+        """Take a model in: whole or not at all, and never to be changed.
+
+        Args:
+            files: its files, by name.
+            details: what more its record says.
+            parent: the version that it was learnt from.
+
+        Raises:
+            UserError: when the folder cannot be written.
+        """
+        number = max((version.number for version in self.versions()), default=0) + 1
+        record = {"number": number, "parent": parent, **details, "files": _hashes(files)}
+        described = {RECORD: f"{json.dumps(record, indent=4)}\n".encode(), CARD: model_card(record).encode()}
+        self.audit.add("added", {"version": number, "parent": parent, "files": _hashes(described)})
+        self._write(number, {**files, **described})
+        return self.version(number)
+
+    def _write(self, number: int, files: Mapping[str, bytes]) -> None:
+        target = self.folder / "versions" / f"{number:04d}"
+        waiting = target.with_name(f".{target.name}.partial")
+        shutil.rmtree(waiting, ignore_errors=True)  # of a process that was killed
+        for name, content in files.items():
+            write_atomically(waiting / name, content)
+        try:
+            for name in files:
+                (waiting / name).chmod(READ_ONLY)
+            os.rename(waiting, target)
+            target.chmod(READ_ONLY_FOLDER)
+        except OSError as error:
+            raise cannot_write(target, error) from error
+
+    def promote(self, number: int) -> None:
+        """Serve another version from now on; its files are checked first.
+
+        Raises:
+            UserError: when there is no such version, or it was changed.
+        """
+        self._check(self.version(number))
+        self.audit.add("promoted", {"version": number})
+        self.settle()
+
+    def rollback(self) -> int:
+        """Serve the version that was served before the last promotion, and return its number.
+
+        Raises:
+            UserError: when there is none, or it was changed.
+        """
+        served = self.history()
+        if len(served) < 2:
+            raise UserError(f"{self.folder} has no promotion to take back: what is served stays as it is")
+        number = served[-2]
+        self._check(self.version(number))
+        self.audit.add("rolled back", {"version": number, "from": served[-1]})
+        self.settle()
+        return number
+
+    def refuse(self, number: int, objections: list[str]) -> None:
+        """Write down that a version was not promoted, and why."""
+        self.audit.add("refused", {"version": number, "objections": objections})
+
+    def settle(self) -> None:
+        """Serve what the audit log says; they differ where a process was killed between the two."""
+        served = self.history()
+        if not served:
+            return
+        waiting, target = self.folder / f".{PROMOTED}.tmp", Path("versions") / f"{served[-1]:04d}"
+        try:
+            waiting.unlink(missing_ok=True)
+            waiting.symlink_to(target)
+            os.replace(waiting, self.folder / PROMOTED)
+        except OSError as error:
+            raise cannot_write(self.folder / PROMOTED, error) from error
+
+    def history(self) -> list[int]:
+        """Return the versions served, oldest first, without those that were taken back."""
+        served: list[int] = []
+        for event in self.audit.events():
+            if event["event"] == "promoted":
+                served.append(event["version"])
+            elif event["event"] == "rolled back":
+                served.pop()
+        return served
+
+    def check(self) -> None:
+        """Check the audit log, and every file of every version.
+
+        Raises:
+            UserError: names what was changed.
+        """
+        for version in self.versions():
+            self._check(version)
+
+    def _check(self, version: Version) -> None:
+        added = [event for event in self.audit.events() if event["event"] == "added"]
+        described = {event["version"]: event["files"] for event in added}.get(version.number)
+        if described is None:
+            raise UserError(f"{version.folder} is not in the audit log: it was not added here, remove it")
+        check_files(version.folder, described)
+        check_files(version.folder, version.record["files"])
+
+
+def check_files(folder: Path, hashes: Mapping[str, str]) -> None:
+    """Compare files with their hashes.
+
+    Raises:
+        UserError: names the file that is missing or was changed.
+    """
+    for name, expected in hashes.items():
+        path = folder / name
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+            raise UserError(f"{path} is not as it was added: restore it from a copy; until then its version is void")
+
+
+def _hashes(files: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
