@@ -143,7 +143,7 @@ def describe_dicom(path: str, key: bytes, presentation: Presentation) -> dict[st
 def read_header(path: str, max_bytes: int) -> dict[str, Any]:
     """Return what a result about a file's image repeats of its header, as DICOM JSON (PS3.18 F).
 
-    What contradicts its value representation (a date that is none) is left out, unless it is an identifier.
+    What contradicts its value representation (a date that is none, a UID of letters) is left out.
 
     Raises:
         Refusal: with the reason.
@@ -153,9 +153,7 @@ def read_header(path: str, max_bytes: int) -> dict[str, Any]:
     for name in (*PATIENT_AND_STUDY, *_IMAGE):
         try:
             element = dataset[name]
-            if element.VR != "UI":
-                DataElement(element.tag, element.VR, element.value, validation_mode=RAISE)
-            header.add(element)
+            header.add(DataElement(element.tag, element.VR, element.value, validation_mode=RAISE))
         except Exception:  # missing, or whatever pydicom raises on a broken value
             continue
     with refusing(Reason.CORRUPT_HEADER):

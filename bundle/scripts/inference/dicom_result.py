@@ -19,6 +19,7 @@ from scripts.transforms.scans import Source
 SERIES_NUMBER = 990
 SERIES_DESCRIPTION = "Classification (not for diagnosis)"
 _IDENTIFIERS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+_HOW_REMOVED = ("DeidentificationMethod", "DeidentificationMethodCodeSequence")
 _EMPTY_AT_LEAST = (  # type 2: present, if empty
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
     *("StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName"),
@@ -45,7 +46,9 @@ def dicom_result(sop_class: UID, modality: str, model: ModelIdentity, source: So
     """
     header, now = source.header, datetime.now()
     if not all(header.get(name) for name in _IDENTIFIERS):
-        message = "a result in DICOM needs the study, series and SOP instance UID of its image, and one is missing"
+        message = (
+            "a result in DICOM needs the study, series and SOP instance UID of its image, and one is missing or no UID"
+        )
         raise ImageRefused(message, Reason.MISSING_IDENTIFIERS)
     result = Dataset()
     result.file_meta = FileMetaDataset()
@@ -65,6 +68,8 @@ def dicom_result(sop_class: UID, modality: str, model: ModelIdentity, source: So
             result[name] = header[name]
     if result.PatientSex not in ("M", "F", "O"):  # no other word is valid
         result.PatientSex = ""
+    if "PatientIdentityRemoved" in result and not any(name in result for name in _HOW_REMOVED):
+        result.DeidentificationMethod = "not stated by the image"  # one of the two is required
     return result
 
 

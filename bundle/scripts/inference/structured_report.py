@@ -22,7 +22,16 @@ from highdicom.sr import (
 )
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
-from pydicom.uid import Comprehensive3DSRStorage
+from pydicom.uid import (
+    Comprehensive3DSRStorage,
+    ComputedRadiographyImageStorage,
+    CTImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+    MRImageStorage,
+    SecondaryCaptureImageStorage,
+    UltrasoundImageStorage,
+)
 
 from scripts.decoding.dicom import OWN_MANUFACTURER
 from scripts.inference.dicom_result import derived_uid, dicom_result, reference_to, result_uid, short
@@ -31,6 +40,11 @@ from scripts.transforms.scans import Source
 
 SCHEME = "99DYNAMMO"
 """Our private coding scheme: classes have no codes of their own."""
+
+_ONE_FRAME = (  # classes of images whose frames must not be named, although such files may hold several
+    *(ComputedRadiographyImageStorage, CTImageStorage, MRImageStorage, UltrasoundImageStorage),
+    *(SecondaryCaptureImageStorage, DigitalXRayImageStorageForPresentation, DigitalXRayImageStorageForProcessing),
+)
 
 
 def structured_report(result: Result, source: Source, illustrations: Sequence[Dataset] = ()) -> Dataset:
@@ -74,7 +88,8 @@ def _evidence(images: Sequence[Dataset]) -> Dataset:
 def _content(result: Result, source: Source, illustrations: Sequence[Dataset]) -> MeasurementReport:
     model = result.model
     said = codes.SCT.Indeterminate if result.indeterminate else _code("class", result.predicted_class)
-    image = (source.header.SOPClassUID, source.header.SOPInstanceUID, source.frames or None)
+    kind, frames = source.header.SOPClassUID, list(source.frames) or None
+    image = (kind, source.header.SOPInstanceUID, None if kind in _ONE_FRAME else frames)
     group = MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(result_uid("tracking", model, source), "Classification of the image"),
         algorithm_id=AlgorithmIdentification(model.name, model.version, parameters=_parameters(model)),
