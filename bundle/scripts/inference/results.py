@@ -15,6 +15,7 @@ from scripts.decoding.reasons import ImageRefused, Reason
 from scripts.errors import UserError
 from scripts.inference.model import DESCRIPTION, WEIGHTS
 from scripts.networks.classifier import class_names, read_description
+from scripts.versions.store import RECORD
 
 DIGITS = 6
 """Digits behind the point that probabilities are given with: the same in JSON, CSV and reports."""
@@ -26,7 +27,7 @@ class ModelIdentity:
 
     Args:
         name: ``<data>-<method>-<backbone>``, as its run is called.
-        version: ``task_<t>``, the last task learnt, from 0.
+        version: number in the store of versions; elsewhere ``task_<t>``, the last task learnt, from 0.
         weights_sha256: of the file with the weights.
         classes: names, in the order of the network's outputs.
         temperature: logits are divided by it; ``None``: they are taken as they are.
@@ -126,9 +127,14 @@ def identify(models_dir: str | Path, temperature: float | None = None, threshold
     parts = (description.get("data"), description.get("method"), description["backbone"])
     return ModelIdentity(
         name="-".join(str(part) for part in parts if part),
-        version=f"task_{len(description['tasks']) - 1}",
+        version=_version(Path(models_dir), len(description["tasks"])),
         weights_sha256=hashlib.sha256(weights.read_bytes()).hexdigest(),
         classes=tuple(class_names(description)),
         temperature=description.get("temperature") if temperature is None else temperature,
         threshold=description.get("threshold") if threshold is None else threshold,
     )
+
+
+def _version(folder: Path, tasks: int) -> str:
+    record = folder / RECORD
+    return str(json.loads(record.read_text())["number"]) if record.is_file() else f"task_{tasks - 1}"
