@@ -79,6 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return add(store, given.run)
             case "rollback":
                 return f"Version {store.rollback()} is served now."
+            case "promote":
+                return promote(store, given.number, given.margin, given.floor)
             case "check":
                 store.check()
                 return (
