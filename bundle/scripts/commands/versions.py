@@ -38,6 +38,8 @@ def promote(store: VersionStore, number: int, margin: float, floor: float) -> st
     from scripts.versions.gate import Gate, answers_of
 
     version, served = store.version(number), store.promoted()
+    for compared in filter(None, (version, served)):
+        store.check_version(compared)
     objections = Gate(margin, floor).objections(answers_of(version), None if served is None else answers_of(served))
     if objections:
         store.refuse(number, objections)

@@ -109,13 +109,14 @@ class VersionStore:
             raise cannot_write(target, error) from error
 
     def promote(self, number: int) -> None:
-        """Serve another version from now on; its files are checked first.
+        """Serve another version from now on; its files are checked first. One that is served already stays.
 
         Raises:
             UserError: when there is no such version, or it was changed.
         """
-        self._check(self.version(number))
-        self.audit.add("promoted", {"version": number})
+        self.check_version(self.version(number))
+        if self.history()[-1:] != [number]:
+            self.audit.add("promoted", {"version": number})
         self.settle()
 
     def rollback(self) -> int:
@@ -128,7 +129,7 @@ class VersionStore:
         if len(served) < 2:
             raise UserError(f"{self.folder} has no promotion to take back: what is served stays as it is")
         number = served[-2]
-        self._check(self.version(number))
+        self.check_version(self.version(number))
         self.audit.add("rolled back", {"version": number, "from": served[-1]})
         self.settle()
         return number
@@ -167,9 +168,14 @@ class VersionStore:
             UserError: names what was changed.
         """
         for version in self.versions():
-            self._check(version)
+            self.check_version(version)
 
-    def _check(self, version: Version) -> None:
+    def check_version(self, version: Version) -> None:
+        """Check every file of a version.
+
+        Raises:
+            UserError: names what was changed.
+        """
         added = [event for event in self.audit.events() if event["event"] == "added"]
         described = {event["version"]: event["files"] for event in added}.get(version.number)
         if described is None:
