@@ -27,9 +27,10 @@ MEGABYTE = 1_000_000
 # written once, there. Nothing imports `commands`.
 MAY_IMPORT: dict[str, set[str]] = {
     "decoding": set(),
+    "edge": {"decoding"},
     "transforms": {"decoding"},
     "tasks": {"decoding", "transforms"},
-    "memory": {"transforms", "tasks"},
+    "memory": {"decoding", "transforms", "tasks"},
     "networks": set(),
     "losses": {"networks"},
     "metrics": set(),

@@ -14,6 +14,7 @@ import torch
 
 from scripts.commands.model import training_config
 from scripts.commands.terminal import end
+from scripts.decoding.scans import is_scan, make_selection
 from scripts.errors import UserError
 from scripts.files import write_atomically
 from scripts.handlers.checkpoint import CHECKPOINT, EPOCH, EXEMPLARS, read_checkpoint
@@ -23,7 +24,6 @@ from scripts.memory import RESERVOIR, ExemplarMemory, FeatureExtractor, FeatureS
 from scripts.memory.exemplars import image_file
 from scripts.networks import MERGED, ClassMeansHead, ContinualNet, UnifiedHead
 from scripts.tasks import ImageDataset
-from scripts.transforms import is_scan, make_selection
 
 EPILOG = (
     "An exemplar is an image of an old task that later training sees again. Each is compared by content, so a renamed "

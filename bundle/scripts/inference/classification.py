@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from scripts.decoding.reasons import ImageRefused, Reason
+from scripts.decoding.scans import is_scan, make_selection
 from scripts.errors import UserError, find_user_error
 from scripts.inference.results import ModelIdentity, Result
 from scripts.transforms.reader import RGBReader
-from scripts.transforms.scans import is_scan, make_selection
 
 
 class ImageClassifier:

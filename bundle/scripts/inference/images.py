@@ -14,11 +14,11 @@ from monai.data import Dataset
 
 from scripts.decoding.presentation import split_reference
 from scripts.decoding.reasons import ImageRefused
+from scripts.decoding.scans import is_scan, make_selection
 from scripts.errors import UserError
 from scripts.inference.classification import refusal_in
 from scripts.inference.folder import REFUSED, ResultFolder
 from scripts.transforms.reader import RGBReader, read_rgb
-from scripts.transforms.scans import is_scan, make_selection
 
 IMAGE_SUFFIXES = RGBReader.suffixes
 WORKERS = 4

@@ -13,13 +13,14 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from scripts.decoding.scans import is_scan
 from scripts.errors import UserError
 from scripts.files import write_atomically
 from scripts.memory.feature_sums import FeatureSums
 from scripts.memory.selection import check_selection, select
 from scripts.tasks.task import Item
 from scripts.transforms.reader import is_volume, read_rgb, read_volume
-from scripts.transforms.scans import file_of, is_scan
+from scripts.transforms.scans import file_of
 
 PRIVATE = 0o600
 

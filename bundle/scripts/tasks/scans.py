@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 from scripts.decoding.kinds import kind_of
+from scripts.decoding.scans import make_selection
 from scripts.errors import UserError
 from scripts.tasks.folders import read_classes
 from scripts.tasks.task import Group, Item, Source
-from scripts.transforms.scans import make_selection
 
 LAYOUT = "<dataset_dir>/<train and test>/<class>/... or <dataset_dir>/<class>/..., DICOM or NIfTI files at any depth"
 SERIES = ("all", "middle")

@@ -1,5 +1,6 @@
 """MONAI transforms and readers that MONAI lacks."""
 
+from scripts.decoding.scans import is_scan, make_selection, read_scan
 from scripts.transforms.colour import (
     COLOURS,
     Clahed,
@@ -21,7 +22,7 @@ from scripts.transforms.reader import (
     read_volume,
     stored_mode,
 )
-from scripts.transforms.scans import ScanReader, file_of, is_scan, make_selection, read_scan
+from scripts.transforms.scans import ScanReader, file_of
 from scripts.transforms.views import flip_views
 
 __all__ = [

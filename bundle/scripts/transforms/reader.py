@@ -16,17 +16,15 @@ from typing import Any
 
 import numpy as np
 from monai.data.image_reader import ImageReader
-from PIL import Image, ImageFile
+from PIL import Image
 
+from scripts.decoding.pictures import picture_rgb
 from scripts.decoding.reasons import ImageRefused, Reason
-from scripts.errors import UserError
+from scripts.decoding.scans import is_scan, is_whole_volume, read_scan, read_scan_rgb
 from scripts.transforms.npz import holds_volumes, npz_images
-from scripts.transforms.scans import is_scan, is_whole_volume, read_scan, read_scan_rgb
 
 NPY = ".npy"
 AXIAL = (2, 1, 0)  # of [X, Y, Z]: slice by slice, rows first
-_PLAIN_MODES = ("1", "L", "P", "RGB")
-_ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 
 
 class ReferenceReader(ImageReader):
@@ -110,16 +108,7 @@ def read_rgb(reference: str) -> np.ndarray:
         raise ImageRefused(message, Reason.MANY_PICTURES)
     if is_scan(reference):
         return read_scan_rgb(reference)
-    try:
-        with Image.open(reference) as image:
-            return _to_rgb(image, reference)
-    except UserError:
-        raise
-    except FileNotFoundError:
-        message = f"image {reference} is missing: put it back, or take it out of the data"
-        raise ImageRefused(message, Reason.MISSING) from None
-    except Exception as error:  # Pillow's decoders raise nearly every kind of exception on a broken file
-        raise ImageRefused(f"image {reference} cannot be read ({error}): replace it, or remove it") from error
+    return picture_rgb(reference)
 
 
 def read_volume(reference: str) -> np.ndarray:
@@ -209,22 +198,3 @@ def _npy_array(path: str) -> np.ndarray:
         raise ImageRefused(message, Reason.MISSING) from None
     except Exception as error:  # header, pickle, memory: all mean that the array is not to be had
         raise ImageRefused(f"volume {path} cannot be read ({error}): it must be a plain array") from error
-
-
-def _to_rgb(file: ImageFile.ImageFile, name: str) -> np.ndarray:
-    image: Image.Image = file
-    if image.mode not in _PLAIN_MODES + _ALPHA_MODES:
-        message = f"image {name} is of the kind {image.mode}: convert it to 8-bit RGB or grey"
-        raise ImageRefused(message, Reason.UNSUPPORTED_KIND)
-    if any(";16" in str(tile[3]) for tile in file.tile):  # Pillow opens 16-bit colour as "RGB" and drops 8 bits
-        message = f"image {name} has 16-bit samples: convert it to 8-bit RGB or grey"
-        raise ImageRefused(message, Reason.UNSUPPORTED_KIND)
-    if file.format != "MPO" and getattr(file, "n_frames", 1) > 1:  # the second of an MPO is a camera's preview
-        message = f"image {name} has {getattr(image, 'n_frames', 1)} frames: save the one that counts"
-        raise ImageRefused(message, Reason.MANY_PICTURES)
-    if image.mode in _ALPHA_MODES or "transparency" in image.info:
-        image = image.convert("RGBA")
-        if image.getchannel("A").getextrema()[0] != 255:
-            message = f"image {name} is transparent in parts: save it without an alpha channel"
-            raise ImageRefused(message, Reason.TRANSPARENT)
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
