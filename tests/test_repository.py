@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engines": {"tasks", "memory", "networks", "losses", "metrics"},
     "handlers": {"transforms", "tasks", "memory", "networks", "losses", "metrics", "engines"},
     "versions": {"metrics"},
-    "inference": {"decoding", "transforms", "networks", "metrics", "versions"},
+    "inference": {"decoding", "edge", "transforms", "networks", "metrics", "versions"},
 }
 MAY_IMPORT["commands"] = set(MAY_IMPORT)
 

@@ -1,0 +1,265 @@
+"""Write a trained model as TorchScript, ONNX and 8-bit ONNX, and say what each is worth beside torch."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+import torch
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from tabulate import tabulate
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from scripts.edge.classifier import METADATA
+from scripts.errors import UserError
+from scripts.files import write_atomically
+from scripts.inference.results import ModelIdentity
+from scripts.metrics.accuracy_matrix import accuracy, mean_class_recall
+
+TORCHSCRIPT, ONNX, INT8 = "model.ts", "model.onnx", "model.int8.onnx"
+REPORT = "export.json"
+IMAGES, LOGITS = "images", "logits"
+Scores = Callable[[Tensor], Tensor]
+"""From normalised images [B, 3, H, W] to logits [B, C]."""
+
+
+class Exporter:
+    """Exports a model, and refuses what says something else, or is worse, than the model itself.
+
+    Args:
+        network: the trained classifier, of images.
+        description: its ``network.json``.
+        model: which model it is.
+        folder: where the files go.
+        calibration: normalised images [B, 3, H, W] that the ranges of the 8-bit numbers are taken from.
+        test: batches with ``image`` and ``label``.
+        tolerance: how far logits in TorchScript and ONNX may be from torch's, in units of their largest magnitude.
+        largest_loss: mean class recall that the 8-bit model may lose, 0..1.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        description: Mapping[str, Any],
+        model: ModelIdentity,
+        folder: str,
+        calibration: Callable[[], Iterable[Tensor]],
+        test: Iterable[Mapping[str, Tensor]],
+        tolerance: float,
+        largest_loss: float,
+    ) -> None:
+        self.network = only_convolutions(network)
+        self.description = description
+        self.model = model
+        self.folder = Path(folder)
+        self.calibration = calibration
+        self.test = test
+        self.tolerance = tolerance
+        self.largest_loss = largest_loss
+        self.logger = logging.getLogger(__name__)
+
+    def run(self) -> None:
+        """Export, and write ``export.json``.
+
+        Raises:
+            UserError: when a file says something else than the model, the 8-bit model is too bad (its file is then not
+                left there), or the folder cannot be written.
+        """
+        example = next(iter(self.calibration()))
+        for name in (TORCHSCRIPT, ONNX, INT8, REPORT):
+            (self.folder / name).unlink(missing_ok=True)
+        write_atomically(self.folder / TORCHSCRIPT, torchscript(self.network))
+        plain = onnx_model(self.network, example)
+        write_atomically(self.folder / ONNX, self._described(plain))
+        small = self._described(quantised(plain, self.calibration()))
+        variants = {
+            "torch": self.network,
+            TORCHSCRIPT: torch.jit.load(self.folder / TORCHSCRIPT),
+            ONNX: onnx_scores((self.folder / ONNX).read_bytes()),
+            INT8: onnx_scores(small),
+        }
+        for name in (TORCHSCRIPT, ONNX):
+            self._check(name, variants["torch"], variants[name], example)
+        figures = examine(variants, self.test)
+        loss = figures["torch"]["mean_class_recall"] - figures[INT8]["mean_class_recall"]
+        if loss <= self.largest_loss:
+            write_atomically(self.folder / INT8, small)
+        write_atomically(self.folder / REPORT, json.dumps(figures, indent=4) + "\n")
+        self.logger.info("Exported to %s:\n%s", self.folder, table(figures, self.folder))
+        if loss > self.largest_loss:
+            raise UserError(
+                f"the 8-bit model loses {100 * loss:.1f} points of mean class recall, more than "
+                f"{100 * self.largest_loss:.1f}: its file is not left in {self.folder}; use {ONNX}, or calibrate on "
+                "more images (key 'calibration_images')"
+            )
+
+    def _described(self, model: onnx.ModelProto) -> bytes:
+        """Return the file, with all that the edge needs to know in it."""
+        keys = ("image_size", "mean", "std")
+        content = {
+            **{key: self.description[key] for key in keys},
+            "presentation": self.description.get("presentation") or {},
+            "classes": list(self.model.classes),
+            "model": self.model.record(),
+        }
+        onnx.helper.set_model_props(model, {METADATA: json.dumps(content)})
+        return model.SerializeToString()
+
+    @torch.inference_mode()
+    def _check(self, name: str, expected: Scores, found: Scores, images: Tensor) -> None:
+        wanted = expected(images)
+        distance = float((found(images) - wanted).abs().max() / wanted.abs().max())
+        if not distance <= self.tolerance:
+            raise UserError(
+                f"{self.folder / name} says something else than the model (logits differ by {distance:.1e} of the "
+                f"largest, more than {self.tolerance:.1e}): do not use it"
+            )
+
+
+def only_convolutions(network: nn.Module) -> nn.Module:
+    """Return a copy, in evaluation mode, whose transposed convolutions are plain ones, which quantise.
+
+    One of stride 1 without padding is the convolution, on a map with k - 1 zeros around it, with its kernel turned
+    round and its channels exchanged.
+    """
+    plain = copy.deepcopy(network).eval()
+    for module in list(plain.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.ConvTranspose2d):
+                setattr(module, name, _turned(child))
+    return plain
+
+
+def _turned(layer: nn.ConvTranspose2d) -> nn.Conv2d:
+    assert set(layer.stride) == {1} and set(layer.padding) == {0} and layer.groups == 1
+    height, width = layer.kernel_size
+    margins = (height - 1, width - 1)
+    plain = nn.Conv2d(
+        layer.in_channels, layer.out_channels, (height, width), padding=margins, bias=layer.bias is not None
+    )
+    plain.weight.data = layer.weight.data.flip(2, 3).transpose(0, 1).contiguous()
+    if layer.bias is not None:
+        assert plain.bias is not None
+        plain.bias.data = layer.bias.data
+    return plain
+
+
+def torchscript(network: nn.Module) -> bytes:
+    """Return a model as a TorchScript file holds it."""
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.script(network), file)
+    return file.getvalue()
+
+
+def onnx_model(network: nn.Module, example: Tensor) -> onnx.ModelProto:
+    """Return a model in ONNX, for batches of any size.
+
+    Args:
+        network: in evaluation mode.
+        example: normalised images, at least two.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter's own making
+        program = torch.onnx.export(
+            network,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            input_names=[IMAGES],
+            output_names=[LOGITS],
+            verbose=False,
+        )
+    assert program is not None
+    return program.model_proto
+
+
+class _Batches(CalibrationDataReader):
+    def __init__(self, images: Iterable[Tensor]) -> None:
+        self.images: Iterator[Tensor] = iter(images)
+
+    def get_next(self) -> dict[str, Any]:
+        batch = next(self.images, None)
+        return {} if batch is None else {IMAGES: batch.cpu().numpy()}
+
+
+def quantised(model: onnx.ModelProto, images: Iterable[Tensor]) -> onnx.ModelProto:
+    """Return a model with 8-bit weights, a scale a channel, and activations, whose ranges are those of ``images``."""
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder, INT8)
+        quantize_static(
+            model,
+            target,
+            _Batches(images),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+        return onnx.load(target)
+
+
+def onnx_scores(content: bytes) -> Scores:
+    """Return what an ONNX file computes."""
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(None, {IMAGES: images.cpu().numpy()})[0])
+
+
+@torch.inference_mode()
+def examine(variants: Mapping[str, Scores], test: Iterable[Mapping[str, Tensor]]) -> dict[str, dict[str, float]]:
+    """Return accuracy and mean class recall of each variant, and how often it agrees with the first, all 0..1."""
+    labels: list[Tensor] = []
+    said: dict[str, list[Tensor]] = {name: [] for name in variants}
+    for batch in test:
+        labels.append(batch["label"])
+        for name, scores in variants.items():
+            said[name].append(scores(batch["image"]).argmax(1))
+    truth = torch.cat(labels).numpy()
+    predictions = {name: torch.cat(parts).numpy() for name, parts in said.items()}
+    first = next(iter(predictions.values()))
+    return {
+        name: {
+            "accuracy": accuracy(truth, own) or 0.0,
+            "mean_class_recall": mean_class_recall(truth, own) or 0.0,
+            "agreement": float((own == first).mean()),
+        }
+        for name, own in predictions.items()
+    }
+
+
+def table(figures: Mapping[str, Mapping[str, float]], folder: Path) -> str:
+    """Return the figures in per cent, with the size of each file."""
+    rows = [
+        [
+            name,
+            _size(folder / name),
+            *(f"{100 * own[key]:.1f}" for key in ("accuracy", "mean_class_recall", "agreement")),
+        ]
+        for name, own in figures.items()
+    ]
+    return tabulate(rows, headers=["model", "MiB", "accuracy", "MCR", "agrees with torch"], disable_numparse=True)
+
+
+def _size(path: Path) -> str:
+    return f"{path.stat().st_size / 2**20:.1f}" if path.is_file() else ""
+
+
+def batches(dataset: Dataset, batch_size: int) -> Iterator[Tensor]:
+    """Yield the images of a data set in batches."""
+    for batch in DataLoader(dataset, batch_size=batch_size):
+        yield batch["image"]
+
+
+def spread(items: Sequence[Any], count: int) -> list[Any]:
+    """Return ``count`` items at equal distances, or all where there are fewer."""
+    step = max(len(items) / max(count, 1), 1.0)
+    return [items[int(number * step)] for number in range(min(count, len(items)))]
