@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from monai.networks.layers import Pool
 from torch import Tensor, nn
 
 from scripts.errors import UserError
-from scripts.networks.adapters import AdaptedBlock, check_adapter, make_adapter
+from scripts.networks.adapters import LOW_RANK, AdaptedBlock, check_adapter, make_adapter
 from scripts.networks.backbones import MINIMUM_MAP, black_image, load_into, load_weights, segments, spatial_dims
 from scripts.networks.heads import make_head
+from scripts.networks.low_rank import LowRankBlock
 
 PLAIN = "backbone"  # the branch without adapters
+RANK, SCALE = 8, 0.25  # of low-rank adapters
 PROBE = 32  # side of the image whose maps are measured: a multiple of every stride
 
 
@@ -27,8 +30,11 @@ class AdaptedBackbone(nn.Module):
     Args:
         name: a name in :data:`scripts.networks.backbones.SITES`.
         sites: blocks an adapter stands before; ``None``: the published ones.
-        adapter: a name in :data:`scripts.networks.adapters.ADAPTERS`; ``None``: no adapters.
+        adapter: a name in :data:`scripts.networks.adapters.ADAPTERS`, or ``lora``: low-rank changes of the layers from
+            the first site on; ``None``: no adapters.
         branches: the branches that a forward pass goes through.
+        rank: of low-rank adapters.
+        scale: of low-rank adapters; see :class:`scripts.networks.low_rank.LowRankChange`.
     """
 
     def __init__(
@@ -37,12 +43,15 @@ class AdaptedBackbone(nn.Module):
         sites: Sequence[str] | None = None,
         adapter: str | None = None,
         branches: Sequence[str] = (PLAIN,),
+        rank: int = RANK,
+        scale: float = SCALE,
     ) -> None:
         super().__init__()
         if adapter is not None:
             check_adapter(adapter)  # now, not once the backbone is trained
         self.stem, parts = segments(name, sites)
-        self.blocks = nn.ModuleDict({site.replace(".", "_"): AdaptedBlock(part) for site, part in parts.items()})
+        make_block = partial(LowRankBlock, rank=rank, scale=scale) if adapter == LOW_RANK else AdaptedBlock
+        self.blocks = nn.ModuleDict({site.replace(".", "_"): make_block(part) for site, part in parts.items()})
         self.name = name
         self.sites = tuple(parts)
         self.adapter = adapter
@@ -72,7 +81,29 @@ class AdaptedBackbone(nn.Module):
         reference = next(self.parameters())
         for block, channels in zip(self.blocks.values(), self.channels, strict=True):
             assert isinstance(block, AdaptedBlock)
-            block.adapters[branch] = make_adapter(self.adapter, channels, self.spatial_dims).to(reference)
+            low_rank = isinstance(block, LowRankBlock)
+            adapter = block.make_adapter(branch) if low_rank else make_adapter(self.adapter, channels, self.spatial_dims)
+            block.adapters[branch] = adapter.to(reference)
+
+    def folded(self) -> dict[str, Tensor]:
+        """Return the state of the plain backbone that equals this one: the branch's changes are added to its weights.
+
+        Raises:
+            UserError: when the adapters are not linear, or several branches are in use.
+        """
+        if self.adapter != LOW_RANK:
+            raise UserError(
+                f"adapter {self.adapter} does not fold into the backbone, since it is not linear (it has ReLUs): use "
+                f"'{LOW_RANK}' (key 'adapter')"
+            )
+        if len(self.branches) > 1:
+            raise UserError(f"{len(self.branches)} sets of adapters do not fold into one backbone: merge them first")
+        plain = {key: value for key, value in self.state_dict().items() if ".adapters." not in key}
+        for site, block in self.blocks.items():
+            assert isinstance(block, LowRankBlock)
+            changed = block.weights(self.branches[0])
+            plain |= {f"blocks.{site}.block.{name}": weight.detach() for name, weight in changed.items()}
+        return plain
 
     def load_pretrained(self, weights: str, sha256: str | None = None) -> None:
         """Load pretrained weights by name or by file; see :func:`scripts.networks.backbones.load_weights`."""
@@ -85,7 +116,7 @@ class AdaptedBackbone(nn.Module):
         Raises:
             UserError: names the site whose feature map has a side below 3, and the minimum.
         """
-        if self.adapter is None:
+        if self.adapter in (None, LOW_RANK):
             return
         for site, stride in reversed(list(zip(self.sites, self.strides, strict=True))):  # the last needs most
             side = math.ceil(size / stride)  # every convolution of a backbone is padded

@@ -10,15 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from scripts.errors import UserError
-from scripts.networks.adapters import AdaptedBlock
+from scripts.networks.adapters import LOW_RANK, MERGED, AdaptedBlock
 from scripts.networks.backbones import check_backbone, normalisation
-from scripts.networks.classifier import PLAIN, AdaptedBackbone, Classifier
+from scripts.networks.classifier import PLAIN, RANK, SCALE, AdaptedBackbone, Classifier
 from scripts.networks.heads import NearestMeanHead, OthersHead, make_head
 from scripts.networks.merging import merge
 from scripts.networks.outputs import Outputs
-
-MERGED = "merged"
-
 
 class ContinualNet(nn.Module):
     """A classifier that grows a task at a time.
@@ -26,12 +23,14 @@ class ContinualNet(nn.Module):
     Args:
         backbone: a name in :data:`scripts.networks.backbones.SITES`.
         head: a name in :data:`scripts.networks.heads.HEADS`.
-        adapter: a name in :data:`scripts.networks.adapters.ADAPTERS`; ``None``: no adapters.
+        adapter: a name in :data:`scripts.networks.adapters.ADAPTERS`, or ``lora``; ``None``: no adapters.
         weights: pretrained weights of the backbone, a file or a torchvision name; ``None``: untrained.
         weights_sha256: digest of the weights file, or its first digits.
         sites: blocks an adapter stands before; ``None``: the published ones.
         image_size: side of the images or volumes, in pixels, checked against what the adapters need.
         seed: of an untrained backbone's first weights.
+        adapter_rank: of low-rank adapters (``lora``).
+        adapter_scale: of low-rank adapters; see :class:`scripts.networks.low_rank.LowRankChange`.
     """
 
     def __init__(
@@ -44,12 +43,14 @@ class ContinualNet(nn.Module):
         sites: Sequence[str] | None = None,
         image_size: int = 224,
         seed: int = 0,
+        adapter_rank: int = RANK,
+        adapter_scale: float = SCALE,
     ) -> None:
         super().__init__()
         check_backbone(backbone)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.backbone = AdaptedBackbone(backbone, sites, adapter)
+            self.backbone = AdaptedBackbone(backbone, sites, adapter, rank=adapter_rank, scale=adapter_scale)
         self.backbone.check_image_size(image_size)
         if weights is not None:
             self.backbone.load_pretrained(weights, weights_sha256)
@@ -111,7 +112,7 @@ class ContinualNet(nn.Module):
         tasks = self.adapter_branches()
         self.backbone.add_branch(MERGED)
         for block in self._blocks():
-            states = [block.adapters[name].state_dict() for name in tasks]
+            states = [block.mergeable(name) for name in tasks]
             block.adapters[MERGED].load_state_dict(merge(strategy, states))
         self.backbone.branches = [MERGED]
 
@@ -196,23 +197,30 @@ class ContinualNet(nn.Module):
         self.load_state_dict(weights)
 
     def description(self) -> dict[str, Any]:
-        """Return what :class:`Classifier` needs to be built, tasks apart."""
+        """Return what :class:`Classifier` needs to be built, tasks apart; low-rank adapters are folded away in it."""
         return {
             "backbone": self.backbone.name,
             "head": self.head_name,
-            "adapter": self.backbone.adapter,
-            "branches": list(self.backbone.branches),
+            "adapter": None if self._folds() else self.backbone.adapter,
+            "branches": [PLAIN] if self._folds() else list(self.backbone.branches),
             "sites": list(self.backbone.sites),
         }
 
     def merge_and_unload(self, tasks: Sequence[Mapping[str, Any]]) -> Classifier:
         """Return the plain network for inference: only the branches in use, no auxiliary head.
 
+        Low-rank adapters are added to the copy's weights, so that it is the backbone without adapters.
+
         Args:
             tasks: ``[{"name": ..., "classes": [...]}, ...]`` learnt so far.
+
+        Raises:
+            UserError: when there are low-rank adapters in several branches.
         """
         classifier = Classifier(tasks=tasks, **self.description())
         own = self.state_dict()
+        if self._folds():
+            own |= {f"backbone.{key}": value for key, value in self.backbone.folded().items()}
         classifier.load_state_dict({key: own[key] for key in classifier.state_dict()})
         return classifier.eval()
 
@@ -225,6 +233,9 @@ class ContinualNet(nn.Module):
     def normalisation(self) -> tuple[list[float], list[float]]:
         """Return the mean and standard deviation that images are normalised with, by backbone."""
         return normalisation(self.backbone.name)
+
+    def _folds(self) -> bool:
+        return self.backbone.adapter == LOW_RANK
 
     def _blocks(self) -> list[AdaptedBlock]:
         return list(self.backbone.blocks.values())  # type: ignore[arg-type]
