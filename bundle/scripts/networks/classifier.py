@@ -81,9 +81,11 @@ class AdaptedBackbone(nn.Module):
         reference = next(self.parameters())
         for block, channels in zip(self.blocks.values(), self.channels, strict=True):
             assert isinstance(block, AdaptedBlock)
-            low_rank = isinstance(block, LowRankBlock)
-            adapter = block.make_adapter(branch) if low_rank else make_adapter(self.adapter, channels, self.spatial_dims)
-            block.adapters[branch] = adapter.to(reference)
+            block.adapters[branch] = (
+                block.make_adapter(branch)
+                if isinstance(block, LowRankBlock)
+                else make_adapter(self.adapter, channels, self.spatial_dims)
+            ).to(reference)
 
     def folded(self) -> dict[str, Tensor]:
         """Return the state of the plain backbone that equals this one: the branch's changes are added to its weights.
@@ -91,7 +93,7 @@ class AdaptedBackbone(nn.Module):
         Raises:
             UserError: when the adapters are not linear, or several branches are in use.
         """
-        if self.adapter != LOW_RANK:
+        if self.adapter not in (None, LOW_RANK):
             raise UserError(
                 f"adapter {self.adapter} does not fold into the backbone, since it is not linear (it has ReLUs): use "
                 f"'{LOW_RANK}' (key 'adapter')"
@@ -100,8 +102,7 @@ class AdaptedBackbone(nn.Module):
             raise UserError(f"{len(self.branches)} sets of adapters do not fold into one backbone: merge them first")
         plain = {key: value for key, value in self.state_dict().items() if ".adapters." not in key}
         for site, block in self.blocks.items():
-            assert isinstance(block, LowRankBlock)
-            changed = block.weights(self.branches[0])
+            changed = block.weights(self.branches[0]) if isinstance(block, LowRankBlock) else {}
             plain |= {f"blocks.{site}.block.{name}": weight.detach() for name, weight in changed.items()}
         return plain
 

@@ -17,6 +17,7 @@ from scripts.networks.heads import NearestMeanHead, OthersHead, make_head
 from scripts.networks.merging import merge
 from scripts.networks.outputs import Outputs
 
+
 class ContinualNet(nn.Module):
     """A classifier that grows a task at a time.
 
@@ -201,10 +202,15 @@ class ContinualNet(nn.Module):
         return {
             "backbone": self.backbone.name,
             "head": self.head_name,
-            "adapter": None if self._folds() else self.backbone.adapter,
-            "branches": [PLAIN] if self._folds() else list(self.backbone.branches),
+            "adapter": None if self.folds else self.backbone.adapter,
+            "branches": [PLAIN] if self.folds else list(self.backbone.branches),
             "sites": list(self.backbone.sites),
         }
+
+    @property
+    def folds(self) -> bool:
+        """Whether the adapters are added to the backbone's weights when it is exported."""
+        return self.backbone.adapter == LOW_RANK
 
     def merge_and_unload(self, tasks: Sequence[Mapping[str, Any]]) -> Classifier:
         """Return the plain network for inference: only the branches in use, no auxiliary head.
@@ -219,7 +225,7 @@ class ContinualNet(nn.Module):
         """
         classifier = Classifier(tasks=tasks, **self.description())
         own = self.state_dict()
-        if self._folds():
+        if self.folds:
             own |= {f"backbone.{key}": value for key, value in self.backbone.folded().items()}
         classifier.load_state_dict({key: own[key] for key in classifier.state_dict()})
         return classifier.eval()
@@ -233,9 +239,6 @@ class ContinualNet(nn.Module):
     def normalisation(self) -> tuple[list[float], list[float]]:
         """Return the mean and standard deviation that images are normalised with, by backbone."""
         return normalisation(self.backbone.name)
-
-    def _folds(self) -> bool:
-        return self.backbone.adapter == LOW_RANK
 
     def _blocks(self) -> list[AdaptedBlock]:
         return list(self.backbone.blocks.values())  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Low-rank linear adapters: a change of rank r beside each convolution and linear layer, which folds into its weight."""
+"""Low-rank linear adapters: beside each convolution and linear layer, and folded into its weight in the end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from scripts.errors import UserError
-from scripts.networks.adapters import LOW_RANK, MERGED, AdaptedBlock
+from scripts.networks.adapters import MERGED, AdaptedBlock
 
 
 class LowRankChange(nn.Module):
@@ -81,7 +81,7 @@ class LowRankBlock(AdaptedBlock):
 
     def make_adapter(self, branch: str) -> nn.ModuleDict:
         """Make the adapter of a branch: a change a layer, a dense one for the merged branch."""
-        weights = {key: self.block.get_submodule(name).weight.detach() for key, name in self.layers.items()}
+        weights = {key: self.block.get_parameter(f"{name}.weight").detach() for key, name in self.layers.items()}
         return nn.ModuleDict(
             {
                 key: DenseChange(weight) if branch == MERGED else LowRankChange(weight, self.rank, self.scale)
@@ -91,14 +91,20 @@ class LowRankBlock(AdaptedBlock):
 
     def mergeable(self, branch: str) -> dict[str, Tensor]:
         """Return the products of a branch, not their factors, under the names of a dense adapter's entries."""
-        return {f"{key}.change": change().detach() for key, change in self.adapters[branch].items()}
+        return {f"{key}.change": change.detach() for key, change in self.changes(branch).items()}
+
+    def changes(self, branch: str) -> dict[str, Tensor]:
+        """Return the change of each layer's weight; none for a branch without an adapter."""
+        if branch not in self.adapters:
+            return {}
+        adapter = self.adapters[branch]
+        assert isinstance(adapter, nn.ModuleDict)
+        return {key: change() for key, change in adapter.items()}
 
     def weights(self, branch: str) -> dict[str, Tensor]:
         """Return the weights that ``branch`` changes, changed, by their names in the block."""
-        changes = self.adapters[branch] if branch in self.adapters else {}
-        own = dict(self.block.named_parameters())
-        names = {key: f"{self.layers[key]}.weight" for key in changes}
-        return {name: own[name] + changes[key]() for key, name in names.items()}
+        named = {f"{self.layers[key]}.weight": change for key, change in self.changes(branch).items()}
+        return {name: self.block.get_parameter(name) + change for name, change in named.items()}
 
     def forward(self, x: Tensor, branch: str) -> Tensor:
         """Pass a feature map through the block with the weights of ``branch``."""
