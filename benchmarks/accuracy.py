@@ -36,7 +36,7 @@ HISTOPATH = {  # our names of the tasks, in order, and the classes of histopath_
     "lung": "LC25000/lung",
     "colon": "LC25000/colon",
 }
-METHODS = ("dynammo", "dynammo_others", "acl", "icarl", "wa", "bic", "finetune", "joint")
+METHODS = ("dynammo", "dynammo_others", "dynammo_lora", "acl", "icarl", "wa", "bic", "finetune", "joint")
 
 
 def dataset_folder(data: str) -> Path:

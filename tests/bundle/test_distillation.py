@@ -1,4 +1,4 @@
-"""iCaRL, WA and BiC as they are shipped: stopped and gone on, learnt in parts, refused, and the model they leave."""
+"""Methods that leave a plain backbone, as they are shipped: stopped and gone on, learnt in parts, refused, and the model they leave."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from monai.bundle import ConfigWorkflow
 
 from scripts.inference.model import load_classifier
 
-METHODS = ("icarl", "wa", "bic")
+METHODS = ("icarl", "wa", "bic", "dynammo_lora")
 # unequal tasks, one of them of a single class
 SPLIT = [["clusters/nests", "clusters/rings"], ["fibres/parallel"], ["cells/large", "cells/small"]]
 SMALL: dict[str, Any] = {
     "source#root#train_per_class": 4,
     "source#root#test_per_class": 2,
     "backbone": "mobilenet_v2",
+    "backbone_epochs": 1,
     "adapter_epochs": 2,
+    "finetune_epochs": 1,
     "memory_size": 10,
     "image_size": 33,
     "batch_size": 8,
@@ -73,6 +75,8 @@ def test_a_later_task_stopped_on_the_way_ends_with_the_weights_of_one_run(
     found = json.loads((tmp_path / "whole/metrics.json").read_text())
     assert [len(task["classes"]) for task in found["tasks"]] == [2, 1, 2]
     assert ("softmax_accuracy" in found) == (method == "icarl")
+    description = json.loads((tmp_path / "whole/network.json").read_text())
+    assert (description["adapter"], description["branches"]) == (None, ["backbone"])
     assert load_classifier(tmp_path / "whole")(torch.zeros(2, 3, 33, 33)).shape == (2, 5)
 
 
@@ -85,7 +89,7 @@ def test_without_a_memory_they_are_refused_before_training(
     assert f"stage training needs a memory, but memory_size is 0: use at least {least}" in last
 
 
-@pytest.mark.parametrize("method", ["icarl", "wa"])
+@pytest.mark.parametrize("method", ["icarl", "wa", "dynammo_lora"])
 def test_one_image_a_class_is_enough_for_all_but_bic(method: str, train: Callable[..., None], tmp_path: Path) -> None:
     train(method, tmp_path / "run", limit=1, memory_size=5, adapter_epochs=1, split=[SPLIT[0], SPLIT[2]])
     assert len(json.loads((tmp_path / "run/metrics.json").read_text())["accuracies"]) == 2
