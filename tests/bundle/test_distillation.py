@@ -1,4 +1,4 @@
-"""Methods that leave a plain backbone, as they are shipped: stopped and gone on, learnt in parts, refused, and the model they leave."""
+"""Methods that leave a plain backbone: stopped and gone on, learnt in parts, refused, and the model they leave."""
 
 from __future__ import annotations
 
