@@ -168,6 +168,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "expandable": {"head": "concatenated", "adapter": "backbone"},
     "cosine": {"head": "cosine"},
     "proxies": {"head": "proxies"},
+    "low rank": {"head": "unified", "adapter": "lora"},
 }
 
 
@@ -196,7 +197,7 @@ def test_the_unloaded_network_gives_exactly_the_same_logits(kind: str, tiny: Sim
     assert not plain.training
     assert not any("auxiliary" in key for key in plain.state_dict())
     used = {key.split("adapters.")[1].split(".")[0] for key in plain.state_dict() if "adapters." in key}
-    expected: dict[str, set[str]] = {"acl": {"task0", "task1"}, "plain": set(), "expandable": set()}
+    expected: dict[str, set[str]] = {"acl": {"task0", "task1"}, "plain": set(), "expandable": set(), "low rank": set()}
     assert used == expected.get(kind, {"merged"})
     tiny.randomise(plain, 9)
     with torch.no_grad():

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from scripts.errors import UserError
+from scripts.networks.adapters import LOW_RANK, MERGED
 from scripts.networks.backbones import check_backbone, normalisation
-from scripts.networks.classifier import PLAIN, WHOLE, Classifier, make_backbone
+from scripts.networks.classifier import PLAIN, RANK, SCALE, WHOLE, AdaptedBackbone, Classifier, make_backbone
 from scripts.networks.heads import ConcatenatedHead, CosineHead, NearestMeanHead, OthersHead, UnifiedHead, find_head
 from scripts.networks.merging import merge
 from scripts.networks.outputs import Outputs
-
-MERGED = "merged"
 
 
 class ContinualNet(nn.Module):
@@ -25,13 +24,15 @@ class ContinualNet(nn.Module):
     Args:
         backbone: a name in :data:`scripts.networks.backbones.SITES`.
         head: a name in :data:`scripts.networks.heads.HEADS`.
-        adapter: a name in :data:`scripts.networks.adapters.ADAPTERS`; ``"backbone"``: a task adds a whole backbone;
-            ``None``: it adds nothing.
+        adapter: a name in :data:`scripts.networks.adapters.ADAPTERS`; ``"lora"``: low-rank changes of the layers;
+            ``"backbone"``: a task adds a whole backbone; ``None``: it adds nothing.
         weights: pretrained weights of the backbone, a file or a torchvision name; ``None``: untrained.
         weights_sha256: digest of the weights file, or its first digits.
         sites: blocks an adapter stands before; ``None``: the published ones.
         image_size: side of the images or volumes, in pixels, checked against what the adapters need.
         seed: of an untrained backbone's first weights, and of a random projection.
+        adapter_rank: of low-rank adapters (``lora``).
+        adapter_scale: of low-rank adapters; see :class:`scripts.networks.low_rank.LowRankChange`.
 
     Raises:
         UserError: for an unknown backbone, head or adapter, for images too small for the adapters, and where only one
@@ -48,13 +49,17 @@ class ContinualNet(nn.Module):
         sites: Sequence[str] | None = None,
         image_size: int = 224,
         seed: int = 0,
+        adapter_rank: int = RANK,
+        adapter_scale: float = SCALE,
     ) -> None:
         super().__init__()
         check_backbone(backbone)
         kind = find_head(head)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.backbone = make_backbone(backbone, sites, adapter, signed=kind.signed_features)
+            self.backbone = make_backbone(
+                backbone, sites, adapter, signed=kind.signed_features, rank=adapter_rank, scale=adapter_scale
+            )
             self.head = kind(self.backbone.width)
         self.backbone.check_image_size(image_size)
         if weights is not None:
@@ -135,9 +140,9 @@ class ContinualNet(nn.Module):
         """Merge the adapters of all tasks into one set; from here on a forward pass is one pass through it."""
         tasks = self.adapter_branches()
         self.backbone.add_branch(MERGED)
-        added = self.backbone.added()
-        for merged, *own in zip(added[MERGED], *(added[name] for name in tasks), strict=True):
-            merged.load_state_dict(merge(strategy, [adapter.state_dict() for adapter in own]))
+        own = [self._adapted().mergeable(name) for name in tasks]
+        for merged, *states in zip(self.backbone.added()[MERGED], *own, strict=True):
+            merged.load_state_dict(merge(strategy, states))
         self.backbone.branches = [MERGED]
 
     def unmerge(self) -> None:
@@ -222,23 +227,35 @@ class ContinualNet(nn.Module):
         self.load_state_dict(weights)
 
     def description(self) -> dict[str, Any]:
-        """Return what :class:`Classifier` needs to be built, tasks apart."""
+        """Return what :class:`Classifier` needs to be built, tasks apart; low-rank adapters are folded away in it."""
         return {
             "backbone": self.backbone.name,
             "head": self.head_name,
-            "adapter": self.backbone.adapter,
-            "branches": list(self.backbone.branches),
+            "adapter": None if self.folds else self.backbone.adapter,
+            "branches": [PLAIN] if self.folds else list(self.backbone.branches),
             "sites": list(self.backbone.sites),
         }
+
+    @property
+    def folds(self) -> bool:
+        """Whether the adapters are added to the backbone's weights when it is exported."""
+        return self.backbone.adapter == LOW_RANK
 
     def merge_and_unload(self, tasks: Sequence[Mapping[str, Any]]) -> Classifier:
         """Return the plain network for inference: only the branches in use, no auxiliary head.
 
+        Low-rank adapters are added to the copy's weights, so that it is the backbone without adapters.
+
         Args:
             tasks: ``[{"name": ..., "classes": [...]}, ...]`` learnt so far.
+
+        Raises:
+            UserError: when there are low-rank adapters in several branches.
         """
         classifier = Classifier(tasks=tasks, **self.description())
         own = self.state_dict()
+        if self.folds:
+            own |= {f"backbone.{key}": value for key, value in self._adapted().folded().items()}
         classifier.load_state_dict({key: own[key] for key in classifier.state_dict()})
         return classifier.eval()
 
@@ -255,6 +272,10 @@ class ContinualNet(nn.Module):
     def _branch(self, task: int) -> str:
         """Name the branch of the newest task (-1) or of the one before it (-2)."""
         return f"task{len(self.classes) + task}"
+
+    def _adapted(self) -> AdaptedBackbone:
+        assert isinstance(self.backbone, AdaptedBackbone)
+        return self.backbone
 
     def _trained_modules(self) -> list[nn.Module]:
         parts = self.parts()
