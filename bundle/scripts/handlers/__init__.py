@@ -1,8 +1,10 @@
 """Handlers: one behaviour a file, each attached to events of the trainer."""
 
 from scripts.handlers.adapter_averaging import AdapterAveragingHandler
+from scripts.handlers.adapter_statistics import AdapterStatisticsHandler
 from scripts.handlers.adapter_tuning import AdapterTuningHandler
 from scripts.handlers.backbone_training import BackboneTrainingHandler
+from scripts.handlers.batchnorm_recalibration import BatchNormRecalibrationHandler
 from scripts.handlers.bias_correction import BiasCorrectionHandler
 from scripts.handlers.checkpoint import CheckpointHandler
 from scripts.handlers.evaluation import EvaluationHandler
@@ -18,8 +20,10 @@ from scripts.handlers.weight_alignment import WeightAlignmentHandler
 
 __all__ = [
     "AdapterAveragingHandler",
+    "AdapterStatisticsHandler",
     "AdapterTuningHandler",
     "BackboneTrainingHandler",
+    "BatchNormRecalibrationHandler",
     "BiasCorrectionHandler",
     "CheckpointHandler",
     "EvaluationHandler",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from monai.data import DataLoader
@@ -33,10 +33,14 @@ class FeatureExtractor:
         self.batch_size = batch_size
         self.device = device
 
+    def images(self, items: Sequence[Item], batch_size: int | None = None) -> Iterator[Tensor]:
+        """Yield the images as the network sees them, in batches, where the network is."""
+        loader = DataLoader(self.dataset(list(items)), batch_size=batch_size or self.batch_size, num_workers=0)
+        for batch in loader:
+            yield batch["image"].to(self.device)
+
     @torch.no_grad()
     def __call__(self, items: Sequence[Item]) -> Tensor:
         """Return the features of the newest branch, [N, d], on the CPU."""
         self.network.eval()
-        loader = DataLoader(self.dataset(list(items)), batch_size=self.batch_size, num_workers=0)
-        batches = [self.network(batch["image"].to(self.device)).features[:, -1].cpu() for batch in loader]
-        return torch.cat(batches)
+        return torch.cat([self.network(images).features[:, -1].cpu() for images in self.images(items)])

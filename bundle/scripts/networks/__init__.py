@@ -10,23 +10,27 @@ from scripts.networks.classifier import (
     classifier_from,
     read_description,
 )
-from scripts.networks.continual import MERGED, ContinualNet
+from scripts.networks.continual import ADAPTER_STARTS, MERGED, START, ContinualNet
 from scripts.networks.heads import HEADS, NearestMeanHead, OthersHead, UnifiedHead, make_head
-from scripts.networks.merging import STRATEGIES, check_strategy, merge
+from scripts.networks.merging import BATCHNORMS, STRATEGIES, MergingOptions, check_strategy, merge, needed_statistics
 from scripts.networks.outputs import Outputs
 
 __all__ = [
     "ADAPTERS",
+    "ADAPTER_STARTS",
+    "BATCHNORMS",
     "HEADS",
     "MERGED",
     "PLAIN",
     "SITES",
+    "START",
     "STRATEGIES",
     "AdaptedBackbone",
     "AdaptedBlock",
     "Classifier",
     "ContinualNet",
     "ConvAdapter",
+    "MergingOptions",
     "NearestMeanHead",
     "OthersHead",
     "Outputs",
@@ -37,6 +41,7 @@ __all__ = [
     "make_adapter",
     "make_head",
     "merge",
+    "needed_statistics",
     "normalisation",
     "read_description",
     "spatial_dims",

@@ -14,10 +14,12 @@ from scripts.networks.adapters import AdaptedBlock
 from scripts.networks.backbones import check_backbone, normalisation
 from scripts.networks.classifier import PLAIN, AdaptedBackbone, Classifier
 from scripts.networks.heads import NearestMeanHead, OthersHead, make_head
-from scripts.networks.merging import merge
+from scripts.networks.merging import STRATEGIES, MergingOptions, check_strategy, merge
 from scripts.networks.outputs import Outputs
 
 MERGED = "merged"
+START = "start"  # the first task's adapters before they learnt
+ADAPTER_STARTS = ("previous", "first", "running_mean")
 
 
 class ContinualNet(nn.Module):
@@ -32,6 +34,11 @@ class ContinualNet(nn.Module):
         sites: blocks an adapter stands before; ``None``: the published ones.
         image_size: side of the images or volumes, in pixels, checked against what the adapters need.
         seed: of an untrained backbone's first weights.
+        adapter_start: what a later task's adapters start from: those of the task before (``previous``), of the
+            ``first`` task (ACMap, arXiv 2407.18819), or the mean of all so far (``running_mean``).
+
+    Raises:
+        UserError: for an unknown name, or images too small for the adapters.
     """
 
     def __init__(
@@ -44,9 +51,13 @@ class ContinualNet(nn.Module):
         sites: Sequence[str] | None = None,
         image_size: int = 224,
         seed: int = 0,
+        adapter_start: str = "previous",
     ) -> None:
         super().__init__()
         check_backbone(backbone)
+        if adapter_start not in ADAPTER_STARTS:
+            known = ", ".join(ADAPTER_STARTS)
+            raise UserError(f"unknown adapter start '{adapter_start}': choose one of {known} (key 'adapter_start')")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.backbone = AdaptedBackbone(backbone, sites, adapter)
@@ -58,6 +69,8 @@ class ContinualNet(nn.Module):
         self.auxiliary: nn.Linear | None = None
         self.classes: tuple[int, ...] = ()
         self.trained: tuple[str, ...] = ()
+        self.adapter_start = adapter_start
+        self.statistics: dict[str, dict[str, dict[str, Tensor]]] = {}
 
     # -- growing ------------------------------------------------------------------------------------------------
 
@@ -68,14 +81,29 @@ class ContinualNet(nn.Module):
         self.head.to(self._reference())
 
     def add_adapters(self) -> None:
-        """Give the newest task its adapters, started from those of the task before, and pass through them alone."""
-        newest = f"task{len(self.classes) - 1}"
+        """Give the newest task its adapters, started as ``adapter_start`` says, and pass through them alone."""
+        learnt = len(self.classes) - 1
+        newest = f"task{learnt}"
+        start = self._start_state(learnt) if learnt else None
         self.backbone.add_branch(newest)
-        previous = f"task{len(self.classes) - 2}"
-        for block in self._blocks():
-            if previous in block.adapters:
-                block.adapters[newest].load_state_dict(block.adapters[previous].state_dict())
+        if start is not None:
+            self.branch(newest).load_state_dict(start)
         self.backbone.branches = [newest]
+
+    def _start_state(self, learnt: int) -> dict[str, Tensor] | None:
+        """Return what the adapters after ``learnt`` tasks start from, if there is something."""
+        kept = self.adapter_branches()
+        if self.adapter_start == "running_mean" and kept:
+            alone = len(kept) < learnt  # of the others only the mean is kept
+            return self.branch_state(MERGED) if alone else merge("average", [self.branch_state(name) for name in kept])
+        name = f"task{learnt - 1}" if self.adapter_start == "previous" else "task0"
+        return self.branch_state(name) if name in kept else None
+
+    def keep_start(self) -> None:
+        """Keep a copy of the first task's adapters, before they learn, as a base for merging."""
+        if len(self.classes) == 1:
+            self.backbone.add_branch(START)
+            self.branch(START).load_state_dict(self.branch_state("task0"))
 
     def add_auxiliary(self, outputs: int) -> None:
         """Start a fresh auxiliary head of ``outputs`` classes on the newest branch."""
@@ -102,18 +130,57 @@ class ContinualNet(nn.Module):
 
     # -- adapters -----------------------------------------------------------------------------------------------
 
-    def adapter_branches(self) -> list[str]:
-        """Return the branches with an adapter of their own, in task order."""
-        return [name for name in self._blocks()[0].adapters if name != MERGED]
+    def branch(self, name: str) -> nn.ModuleDict:
+        """Return the adapters of a branch, by site."""
+        blocks: dict[str, AdaptedBlock] = dict(self.backbone.blocks.items())  # type: ignore[arg-type]
+        return nn.ModuleDict({site: block.adapters[name] for site, block in blocks.items() if name in block.adapters})
 
-    def merge(self, strategy: str) -> None:
-        """Merge the adapters of all tasks into one set; from here on a forward pass is one pass through it."""
+    def branch_state(self, name: str) -> dict[str, Tensor]:
+        """Return the state dict of a branch's adapters."""
+        return self.branch(name).state_dict()
+
+    def adapter_branches(self) -> list[str]:
+        """Return the tasks' branches with an adapter of their own, in task order."""
+        return [name for name in self._blocks()[0].adapters if name not in (MERGED, START)]
+
+    def merge(self, strategy: str, options: MergingOptions | None = None) -> None:
+        """Merge the adapters of all tasks into one set; from here on a forward pass is one pass through it.
+
+        Args:
+            strategy: a key of :data:`scripts.networks.merging.STRATEGIES`.
+            options: the further choices; ``None``: the defaults.
+
+        Raises:
+            UserError: for an unknown strategy, or where the base or a statistic was not kept.
+        """
+        check_strategy(strategy)
+        options = options or MergingOptions()
         tasks = self.adapter_branches()
+        states = [self.branch_state(name) for name in tasks]
+        statistics = [self.statistics.get(f"task{number}", {}) for number in range(len(self.classes))]
+        if STRATEGIES[strategy].running and MERGED in self._blocks()[0].adapters:
+            # the mean stands for each task that it is of: they weigh as one set a task does
+            states = [self.branch_state(MERGED)] * (len(self.classes) - 1) + states[-1:]
+        elif len(tasks) < len(self.classes):
+            raise UserError(f"merging by '{strategy}' needs the adapters of every task, but those of some are not kept")
+        merged = merge(strategy, states, self._base(strategy, options), statistics, options)
+        if STRATEGIES[strategy].running:
+            self._drop_adapters({*tasks[:-1]} - ({"task0"} if self.adapter_start == "first" else set()))
         self.backbone.add_branch(MERGED)
-        for block in self._blocks():
-            states = [block.adapters[name].state_dict() for name in tasks]
-            block.adapters[MERGED].load_state_dict(merge(strategy, states))
+        self.branch(MERGED).load_state_dict(merged)
         self.backbone.branches = [MERGED]
+
+    def _base(self, strategy: str, options: MergingOptions) -> dict[str, Tensor] | None:
+        if not STRATEGIES[strategy].relative or options.base == "first":
+            return None
+        if START not in self._blocks()[0].adapters:
+            raise UserError("the start of the first task's adapters was not kept: use --merging_base first")
+        return self.branch_state(START)
+
+    def _drop_adapters(self, names: set[str]) -> None:
+        for block in self._blocks():
+            for name in names:
+                del block.adapters[name]
 
     def unmerge(self) -> None:
         """Pass through the adapters of every task, one branch each."""
@@ -184,6 +251,7 @@ class ContinualNet(nn.Module):
             "classes": list(self.classes),
             "adapters": list(self._blocks()[0].adapters),
             "branches": list(self.backbone.branches),
+            "statistics": self.statistics,
         }
 
     def load_grown(self, structure: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
@@ -193,6 +261,7 @@ class ContinualNet(nn.Module):
         for branch in structure["adapters"]:
             self.backbone.add_branch(branch)
         self.backbone.branches = list(structure["branches"])
+        self.statistics = dict(structure.get("statistics", {}))
         self.load_state_dict(weights)
 
     def description(self) -> dict[str, Any]:
@@ -217,9 +286,11 @@ class ContinualNet(nn.Module):
         return classifier.eval()
 
     def kept_bytes(self) -> int:
-        """Return the bytes of the adapters kept for the next merge (or, for ACL, for the next pass)."""
-        adapters = [block.adapters[name] for block in self._blocks() for name in self.adapter_branches()]
-        tensors = [tensor for adapter in adapters for tensor in adapter.state_dict().values()]
+        """Return the bytes of what is kept of the adapters for the next merge (or, for ACL, for the next pass)."""
+        names = [name for name in self._blocks()[0].adapters if name != MERGED]
+        tensors = [tensor for name in names for tensor in self.branch_state(name).values()]
+        kinds = [kind for task in self.statistics.values() for kind in task.values()]
+        tensors += {tensor.data_ptr(): tensor for kind in kinds for tensor in kind.values()}.values()
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def normalisation(self) -> tuple[list[float], list[float]]:
@@ -237,4 +308,4 @@ class ContinualNet(nn.Module):
         return next(self.backbone.parameters())
 
 
-__all__ = ["MERGED", "PLAIN", "ContinualNet"]
+__all__ = ["ADAPTER_STARTS", "MERGED", "PLAIN", "START", "ContinualNet"]
