@@ -1,4 +1,4 @@
-"""What strategies read of a task equals what the plainest loops measure, and is there before the auxiliary head goes."""
+"""What strategies read of a task equals what the plainest loops measure; the auxiliary head is still there then."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class ContinualNet(nn.Module):
         image_size: side of the images or volumes, in pixels, checked against what the adapters need.
         seed: of an untrained backbone's first weights.
         adapter_start: what a later task's adapters start from: those of the task before (``previous``), of the
-            ``first`` task (ACMap, arXiv 2407.18819), or the mean of all so far (``running_mean``).
+            ``first`` task (ACMap, arXiv 2412.18219), or the mean of all so far (``running_mean``).
 
     Raises:
         UserError: for an unknown name, or images too small for the adapters.

@@ -193,7 +193,7 @@ class MergingOptions:
     """What there is to choose beside the strategy.
 
     Args:
-        base: what task vectors are relative to: the ``first`` task's adapters (ACMap, arXiv 2407.18819), or the
+        base: what task vectors are relative to: the ``first`` task's adapters (ACMap, arXiv 2412.18219), or the
             ``start`` of these, before they learnt.
         batchnorm: running statistics are the ``average``, ``pooled`` (the mixture's, weighted by images), or
             ``recalibrated`` on images after the merge (averaged until then).
