@@ -34,7 +34,7 @@ def test_the_bound_is_ridge_regression_in_which_every_class_weighs_the_same() ->
         x = torch.cat([feature, torch.ones(1, dtype=torch.double)])
         gram += torch.outer(x, x) / counts[label]
         right[:, label] += x / counts[label]
-    weight = torch.inverse(gram + BOUND_RIDGE * gram.diagonal().mean() * torch.eye(6)) @ right
+    weight = torch.inverse(gram + BOUND_RIDGE * gram.diagonal().mean() * torch.eye(6, dtype=torch.double)) @ right
     x = torch.cat([content.features.double(), torch.ones(15, 1, dtype=torch.double)], 1)
     torch.testing.assert_close(classify(content.features), x @ weight)
 

@@ -263,14 +263,24 @@ def test_kept_bytes_are_those_of_the_tasks_adapters(tiny: SimpleNamespace) -> No
     assert network.kept_bytes() == before
 
 
+def tune_by_chance(network: ContinualNet, tiny: SimpleNamespace, number: int) -> dict[str, Tensor]:
+    """Change all of a task's adapters, the same way at every call; return a copy of what they are then."""
+    branch, generator = network.branch(f"task{number}"), torch.Generator().manual_seed(number)
+    tiny.randomise(branch, number)
+    with torch.no_grad():
+        for parameter in branch.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return tiny.copy_of(branch.state_dict())
+
+
 def learn_tasks(network: ContinualNet, tiny: SimpleNamespace, strategy: str, count: int) -> list[dict[str, Tensor]]:
     """Tune adapters by chance and merge them, task after task; return what each task's were."""
+    torch.manual_seed(0)  # of the first adapters
     tuned: list[dict[str, Tensor]] = []
     for number in range(count):
         network.grow(2)
         network.add_adapters()
-        tiny.randomise(network.branch(f"task{number}"), number)
-        tuned.append(tiny.copy_of(network.branch_state(f"task{number}")))
+        tuned.append(tune_by_chance(network, tiny, number))
         network.merge(strategy)
     return tuned
 
@@ -287,14 +297,15 @@ def test_the_running_mean_is_the_uniform_mean_at_a_storage_that_does_not_grow(
         for net, strategy in ((network, "running_mean"), (uniform, "average")):
             net.grow(2)
             net.add_adapters()
-            tiny.randomise(net.branch(f"task{number}"), number)
+            latest = tune_by_chance(net, tiny, number)
             net.merge(strategy)
-        tuned.append(tiny.copy_of(uniform.branch_state(f"task{number}")))
+        tuned.append(latest)
         merged = network.branch_state("merged")
         for key, value in uniform.branch_state("merged").items():
             torch.testing.assert_close(merged[key], value, rtol=1e-5, atol=1e-6)
-        expected = sum(state["features_3.scale"] for state in tuned) / len(tuned)
-        torch.testing.assert_close(merged["features_3.scale"], expected)
+        for key in ("features_3.scale", "features_5.layers.0.weight", "features_5.layers.4.running_var"):
+            expected = sum(state[key] for state in tuned) / len(tuned)
+            torch.testing.assert_close(merged[key], expected, rtol=1e-5, atol=1e-6)
         assert network.adapter_branches() == [*(["task0"] if start == "first" else []), f"task{number}"]
         assert network.kept_bytes() == stored
     rebuilt = tiny.network(adapter_start=start)

@@ -382,8 +382,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             check_strategy(strategy)
         for batchnorm in given.batchnorms:
             MergingOptions(batchnorm=batchnorm)
-        torch.set_num_threads(threads)
         runs = plan_starts(given.data, given.starts, given.seeds, overrides, output)
+        torch.set_num_threads(threads)
         cells = list(product(given.starts, given.strategies, given.batchnorms))
         return tabulate_merging(title, runs, cells, output, given.jobs, threads)
 
