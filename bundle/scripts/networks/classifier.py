@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -116,10 +116,22 @@ class AdaptedBackbone(nn.Module):
         names = list(blocks[0].adapters) if blocks else []
         return {name: [block.adapters[name] for block in blocks] for name in names}
 
-    def mergeable(self, branch: str) -> list[dict[str, Tensor]]:
-        """Return what a merging strategy reads of a branch: the tensors of its adapter at each site, by name."""
+    def branch(self, name: str) -> nn.ModuleDict:
+        """Return the adapters of a branch, by site."""
+        blocks: dict[str, Any] = dict(self.blocks.items())
+        return nn.ModuleDict({site: block.adapters[name] for site, block in blocks.items() if name in block.adapters})
+
+    def mergeable(self, branch: str) -> dict[str, Tensor]:
+        """Return what a merging strategy reads of a branch, under the names of the merged adapters' entries."""
+        blocks: dict[str, Any] = dict(self.blocks.items())
+        return {f"{site}.{key}": value for site, own in blocks.items() for key, value in own.mergeable(branch).items()}
+
+    def drop_branches(self, names: Iterable[str]) -> None:
+        """Remove the adapters of some branches."""
         blocks: list[Any] = list(self.blocks.values())
-        return [block.mergeable(branch) for block in blocks]
+        for block in blocks:
+            for name in names:
+                del block.adapters[name]
 
     def base(self) -> list[nn.Module]:
         """Return what an adapter is added to: the backbone itself."""
