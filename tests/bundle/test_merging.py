@@ -43,7 +43,7 @@ def test_adapters_are_tuned_once_and_merged_in_every_way(
     assert [(row["strategy"], row["BatchNorm"]) for row in rows] == [
         (way, rule) for way in WAYS for rule in ("pooled", "recalibrated")
     ]
-    assert all(0 <= float(row[f"{head}: last MCR mean"]) <= 1 for row in rows for head in ("unified", "BOUND"))
+    assert all(0 <= float(row[f"{head}: last MCR mean"]) <= 1 for row in rows for head in ("unified", "ridge", "BOUND"))
     assert (output / "merging.md").read_text() in second.stdout
     curves = json.loads((folder / "merging.json").read_text())["average, pooled"]
-    assert {head: len(values) for head, values in curves.items()} == {"unified": 2, "BOUND": 2}
+    assert {head: len(values) for head, values in curves.items()} == {"unified": 2, "ridge": 2, "BOUND": 2}

@@ -104,3 +104,9 @@ def test_an_unknown_kind_is_refused(tiny: SimpleNamespace, tmp_path: Path) -> No
     network = tiny.network()
     with pytest.raises(UserError, match="unknown 'mean': choose some of samples, fisher, gram, auxiliary"):
         AdapterStatisticsHandler(network, extractor(network, tiny), ["mean"])
+
+
+def test_what_low_rank_adapters_do_not_have_is_refused(tiny: SimpleNamespace) -> None:
+    network = tiny.network(adapter="lora")
+    with pytest.raises(UserError, match="'fisher' is measured of adapters' parameters, but of 'lora' products are"):
+        AdapterStatisticsHandler(network, extractor(network, tiny), ["fisher"])

@@ -432,3 +432,8 @@ def test_merging_refuses_what_was_not_kept(tiny: SimpleNamespace) -> None:
 def test_an_unknown_adapter_start_is_refused(tiny: SimpleNamespace) -> None:
     with pytest.raises(UserError, match="unknown adapter start 'last': choose one of previous, first, running_mean"):
         tiny.network(adapter_start="last")
+
+
+def test_low_rank_adapters_do_not_start_from_a_mean(tiny: SimpleNamespace) -> None:
+    with pytest.raises(UserError, match="adapters 'lora' cannot start from a running mean.*'previous' or 'first'"):
+        tiny.network(adapter="lora", adapter_start="running_mean")

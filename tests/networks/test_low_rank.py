@@ -248,3 +248,17 @@ def test_folding_several_branches_into_one_backbone_is_refused(tiny: SimpleNames
 
 def test_images_may_be_smaller_than_other_adapters_need(tiny: SimpleNamespace) -> None:
     network_of(tiny).backbone.check_image_size(8)
+
+
+def test_merging_by_samples_weighs_the_products(tiny: SimpleNamespace) -> None:
+    network = network_of(tiny)
+    changes = [network.mergeable_state(name) for name in ("task0", "task1")]
+    network.statistics = {
+        name: {"samples": dict.fromkeys(changes[0], torch.tensor(float(images)))}
+        for name, images in (("task0", 3), ("task1", 1))
+    }
+    network.merge("samples")
+    merged = network.branch_state("merged")
+    assert merged.keys() == changes[0].keys()
+    for name, change in merged.items():
+        torch.testing.assert_close(change, (3 * changes[0][name] + changes[1][name]) / 4)

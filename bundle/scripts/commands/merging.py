@@ -10,7 +10,6 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -19,7 +18,6 @@ from typing import Any
 import torch
 from tabulate import tabulate
 from torch import Tensor
-from torch.nn.functional import cross_entropy, one_hot, pad
 
 from scripts import bundle_root
 from scripts.commands.compare import (
@@ -33,6 +31,7 @@ from scripts.commands.compare import (
     train_unfinished,
 )
 from scripts.commands.configs import parse_config
+from scripts.commands.fitted_heads import HEADS, Learnt
 from scripts.commands.keys import top_level_keys
 from scripts.commands.terminal import end
 from scripts.errors import UserError, find_user_error
@@ -43,13 +42,11 @@ from scripts.memory.exemplars import ExemplarMemory
 from scripts.metrics.accuracy_matrix import mean_class_recall
 from scripts.metrics.comparison import mean_and_deviation
 from scripts.networks.continual import ADAPTER_STARTS, MERGED, START
-from scripts.networks.heads import UnifiedHead
 from scripts.networks.merging import BATCHNORMS, STRATEGIES, MergingOptions, check_strategy, merge, recalibrate
 from scripts.tasks.task import Item, Task
 
 METHOD = "dynammo"
 RESULTS = "merging.json"
-BOUND_RIDGE = 0.3  # of the mean diagonal of the weighted Gram matrix
 # what the tuning of a run must keep for all strategies
 STATISTICS = ("samples", "fisher", "gram", "auxiliary")
 SET_HERE = ("adapter_start", "adapter_statistics", "merging", "merging_batchnorm", "head", "adapter")
@@ -61,37 +58,15 @@ EPILOG = (
 _NOTES = (
     "MCR in per cent, mean (standard deviation) over seeds: *last* after the last task, *average* over the stages. "
     "*unified*: balanced fine-tuning on the features of the exemplars, which herding chooses anew in the merged "
-    "features, without augmentation. *BOUND*: no method, but ridge regression on all training images of all tasks "
-    f"learnt (each class weighs the same, {BOUND_RIDGE} of the mean diagonal), in the same merged features."
+    "features, without augmentation. *ridge*: the head that keeps sums and follows the merge, without augmentation. "
+    "*BOUND*: no method, but the same ridge regression on all training images of all tasks learnt, in the same merged "
+    "features."
 )
 
 Cell = tuple[str, str, str]
 """Start, strategy, BatchNorm."""
 Curves = Mapping[str, Sequence[float]]
 """Of each head, the MCR after each task."""
-
-
-@dataclass(frozen=True)
-class Learnt:
-    """What a head is fitted on after a task.
-
-    Attributes:
-        classes: number of classes of each task learnt.
-        features: of all training images of these, [N, d], merged.
-        labels: their class numbers, [N].
-        exemplars: which of them are in the balanced memory.
-        auxiliary: the newest task's auxiliary head, as its tuning left it.
-    """
-
-    classes: tuple[int, ...]
-    features: Tensor
-    labels: Tensor
-    exemplars: Tensor
-    auxiliary: Mapping[str, Tensor]
-
-
-Head = Callable[[Learnt], Callable[[Tensor], Tensor]]
-"""Called after each task in turn; returns what maps features [N, d] to scores [N, C]."""
 
 
 class TunedRun:
@@ -140,53 +115,6 @@ class TunedRun:
         self.network.backbone.branches = [MERGED]
 
 
-def unified_head(tuned: TunedRun) -> Head:
-    """Fine-tune one linear layer on the exemplars, as the run does but for augmentation; the first task's is as tuned.
-
-    Source: Qazi et al., DynaMMo (MIUA 2024), balanced fine-tuning.
-    """
-    epochs, batch_size = tuned.get("finetune_epochs"), tuned.get("batch_size")
-    make_optimizer, make_schedule = tuned.get("finetune_optimizer"), tuned.get("finetune_scheduler")
-    head = UnifiedHead(tuned.network.backbone.width)
-
-    def fit(learnt: Learnt) -> Callable[[Tensor], Tensor]:
-        torch.manual_seed(1000 * tuned.seed + len(learnt.classes))
-        head.grow(learnt.classes[-1])
-        outputs, width = learnt.auxiliary["weight"].shape
-        auxiliary = torch.nn.Linear(width, outputs)
-        auxiliary.load_state_dict(learnt.auxiliary)
-        head.start_from(auxiliary, learnt.classes[-1])
-        optimizer = make_optimizer(list(head.parameters()))
-        schedule = make_schedule(optimizer, epochs=epochs)
-        for _ in range(epochs if len(learnt.classes) > 1 else 0):
-            for rows in learnt.exemplars[torch.randperm(len(learnt.exemplars))].split(batch_size):
-                optimizer.zero_grad()
-                cross_entropy(head(learnt.features[rows].unsqueeze(1)), learnt.labels[rows]).backward()
-                optimizer.step()
-            schedule.step()
-        return lambda features: head(features.unsqueeze(1))
-
-    return fit
-
-
-def ridge_bound(tuned: TunedRun) -> Head:
-    """Fit ridge regression on all training images of all tasks learnt: no method may see these, so it is a bound."""
-
-    def fit(learnt: Learnt) -> Callable[[Tensor], Tensor]:
-        x = pad(learnt.features.double(), (0, 1), value=1)
-        targets = one_hot(learnt.labels, sum(learnt.classes)).double()
-        weighted = x / targets.sum(0)[learnt.labels].unsqueeze(1)
-        gram = weighted.T @ x
-        ridge = BOUND_RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.double)
-        weight = torch.linalg.solve(gram + ridge, weighted.T @ targets)
-        return lambda features: pad(features.double(), (0, 1), value=1) @ weight
-
-    return fit
-
-
-HEADS: dict[str, Callable[[TunedRun], Head]] = {"unified": unified_head, "BOUND": ridge_bound}
-
-
 def evaluate(tuned: TunedRun, strategy: str, batchnorm: str) -> dict[str, list[float]]:
     """Merge the adapters after each task, fit each head, and return its MCR after each task.
 
@@ -195,12 +123,12 @@ def evaluate(tuned: TunedRun, strategy: str, batchnorm: str) -> dict[str, list[f
         strategy: a key of :data:`scripts.networks.merging.STRATEGIES`.
         batchnorm: a name in :data:`scripts.networks.merging.BATCHNORMS`.
     """
-    heads = {name: make(tuned) for name, make in HEADS.items()}
+    width = tuned.network.backbone.width
+    heads = {name: make(width, tuned.get) for name, make in HEADS.items()}
     curves: dict[str, list[float]] = {name: [] for name in heads}
     for learnt, test, labels in stages(tuned, strategy, batchnorm):
         for name, head in heads.items():
-            with torch.enable_grad():
-                classify = head(learnt)
+            classify = head(learnt)
             found = mean_class_recall(labels.numpy(), classify(test).argmax(1).numpy())
             assert found is not None
             curves[name].append(found)
@@ -212,10 +140,12 @@ def stages(tuned: TunedRun, strategy: str, batchnorm: str) -> Iterator[tuple[Lea
     """Yield, for each task in turn, what heads are fitted on, and features and labels of all test images so far."""
     memory = tuned.memory()
     for count, task in enumerate(tuned.tasks, start=1):
+        at_hand = [*task.train, *memory.items()]
+        before = tuned.features(at_hand) if count > 1 else None
         tuned.merge(count, strategy, batchnorm)
         if batchnorm == "recalibrated":
-            batches = mixed_batches(tuned.features, [*task.train, *memory.items()])
-            recalibrate(tuned.network, tuned.network.branch(MERGED), batches)
+            recalibrate(tuned.network, tuned.network.branch(MERGED), mixed_batches(tuned.features, at_hand))
+        moved = None if before is None else (before, tuned.features(at_hand))
         seen = tuned.tasks[:count]
         train = [item for old in seen for item in old.train]
         test = [item for old in seen for item in old.test]
@@ -224,8 +154,9 @@ def stages(tuned: TunedRun, strategy: str, batchnorm: str) -> Iterator[tuple[Lea
         rows = {item["image"]: row for row, item in enumerate(train)}
         exemplars = torch.tensor([rows[item["image"]] for item in memory.items()])
         sizes = tuple(len(old.classes) for old in seen)
-        auxiliary = tuned.network.statistics[f"task{count - 1}"]["auxiliary"]
-        yield Learnt(sizes, features, _labels(train), exemplars, auxiliary), tuned.features(test), _labels(test)
+        auxiliary = tuned.network.statistics[f"task{count - 1}"].get("auxiliary", {})
+        learnt = Learnt(sizes, features, _labels(train), exemplars, auxiliary, moved, 1000 * tuned.seed + count)
+        yield learnt, tuned.features(test), _labels(test)
         memory.reduce(memory.quota(sum(sizes)))
 
 
