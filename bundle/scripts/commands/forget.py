@@ -122,7 +122,9 @@ def _subtract(content: dict[str, Any], sums: FeatureSums | None, images: Sequenc
 def _as_learnt(content: Mapping[str, Any]) -> tuple[ContinualNet, FeatureExtractor]:
     """Return the run's network, and what computes features with it as the run did."""
     settings = content["settings"]
-    network = ContinualNet(settings["backbone"], settings["head"], settings["adapter"], sites=settings["sites"])
+    low_rank = {key: settings[key] for key in ("adapter_rank", "adapter_scale") if settings.get(key) is not None}
+    adapter, sites = settings["adapter"], settings["sites"]
+    network = ContinualNet(settings["backbone"], settings["head"], adapter, sites=sites, **low_rank)
     network.load_grown(content["structure"], content["weights"])
     volumes = [CONFIGS / "networks" / "resnet18_3d.json"] if spatial_dims(settings["backbone"]) == 3 else []
     parser = ConfigParser()
