@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from monai.data import DataLoader
@@ -33,6 +33,12 @@ class FeatureExtractor:
         self.batch_size = batch_size
         self.device = device
 
+    def images(self, items: Sequence[Item], batch_size: int | None = None) -> Iterator[Tensor]:
+        """Yield the images as the network sees them, in batches, where the network is."""
+        loader = DataLoader(self.dataset(list(items)), batch_size=batch_size or self.batch_size, num_workers=0)
+        for batch in loader:
+            yield batch["image"].to(self.device)
+
     @torch.no_grad()
     def __call__(self, items: Sequence[Item], views: Sequence[Sequence[int]] = ((),)) -> Tensor:
         """Return :attr:`scripts.networks.Outputs.embedding`, [N V, D], on the CPU, the V views of an image together.
@@ -42,8 +48,7 @@ class FeatureExtractor:
             views: the axes of a batch that each view flips; see :func:`scripts.transforms.flip_views`.
         """
         self.network.eval()
-        loader = DataLoader(self.dataset(list(items)), batch_size=self.batch_size, num_workers=0)
-        return torch.cat([self._features(batch["image"].to(self.device), views) for batch in loader])
+        return torch.cat([self._features(images, views) for images in self.images(items)])
 
     def _features(self, images: Tensor, views: Sequence[Sequence[int]]) -> Tensor:
         seen = [self.network(images.flip(list(view))).embedding for view in views]
