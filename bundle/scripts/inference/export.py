@@ -16,6 +16,7 @@ import onnx
 import onnxruntime
 import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
 from tabulate import tabulate
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -28,6 +29,8 @@ from scripts.metrics.accuracy_matrix import accuracy, mean_class_recall
 
 TORCHSCRIPT, ONNX, INT8 = "model.ts", "model.onnx", "model.int8.onnx"
 REPORT = "export.json"
+CHATTY = ("onnxscript", "onnx_ir")
+"""Loggers that say of every node what was done to it."""
 IMAGES, LOGITS = "images", "logits"
 Scores = Callable[[Tensor], Tensor]
 """From normalised images [B, 3, H, W] to logits [B, C]."""
@@ -80,16 +83,16 @@ class Exporter:
             (self.folder / name).unlink(missing_ok=True)
         write_atomically(self.folder / TORCHSCRIPT, torchscript(self.network))
         plain = onnx_model(self.network, example)
-        write_atomically(self.folder / ONNX, self._described(plain))
-        small = self._described(quantised(plain, self.calibration()))
-        variants = {
+        write_atomically(self.folder / ONNX, self.described(plain))
+        small = self.described(quantised(plain, self.calibration()))
+        variants: dict[str, Scores] = {
             "torch": self.network,
-            TORCHSCRIPT: torch.jit.load(self.folder / TORCHSCRIPT),
+            TORCHSCRIPT: load_torchscript(self.folder / TORCHSCRIPT),
             ONNX: onnx_scores((self.folder / ONNX).read_bytes()),
             INT8: onnx_scores(small),
         }
         for name in (TORCHSCRIPT, ONNX):
-            self._check(name, variants["torch"], variants[name], example)
+            self.check(name, variants[name], example)
         figures = examine(variants, self.test)
         loss = figures["torch"]["mean_class_recall"] - figures[INT8]["mean_class_recall"]
         if loss <= self.largest_loss:
@@ -103,7 +106,7 @@ class Exporter:
                 "more images (key 'calibration_images')"
             )
 
-    def _described(self, model: onnx.ModelProto) -> bytes:
+    def described(self, model: onnx.ModelProto) -> bytes:
         """Return the file, with all that the edge needs to know in it."""
         keys = ("image_size", "mean", "std")
         content = {
@@ -116,8 +119,13 @@ class Exporter:
         return model.SerializeToString()
 
     @torch.inference_mode()
-    def _check(self, name: str, expected: Scores, found: Scores, images: Tensor) -> None:
-        wanted = expected(images)
+    def check(self, name: str, found: Scores, images: Tensor) -> None:
+        """Compare what a file computes with what the network does.
+
+        Raises:
+            UserError: when they are not the same.
+        """
+        wanted = self.network(images)
         distance = float((found(images) - wanted).abs().max() / wanted.abs().max())
         if not distance <= self.tolerance:
             raise UserError(
@@ -161,6 +169,13 @@ def torchscript(network: nn.Module) -> bytes:
     return file.getvalue()
 
 
+def load_torchscript(path: Path) -> Scores:
+    """Return what a TorchScript file computes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated, but what older runtimes read
+        return torch.jit.load(path)
+
+
 def onnx_model(network: nn.Module, example: Tensor) -> onnx.ModelProto:
     """Return a model in ONNX, for batches of any size.
 
@@ -168,6 +183,8 @@ def onnx_model(network: nn.Module, example: Tensor) -> onnx.ModelProto:
         network: in evaluation mode.
         example: normalised images, at least two.
     """
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter's own making
         program = torch.onnx.export(
@@ -195,9 +212,11 @@ class _Batches(CalibrationDataReader):
 def quantised(model: onnx.ModelProto, images: Iterable[Tensor]) -> onnx.ModelProto:
     """Return a model with 8-bit weights, a scale a channel, and activations, whose ranges are those of ``images``."""
     with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder, INT8)
+        source, prepared, target = (Path(folder, name) for name in (ONNX, "prepared.onnx", INT8))
+        onnx.save(model, source)  # both steps would write into a model given as an object
+        quant_pre_process(source, prepared, skip_symbolic_shape=True)
         quantize_static(
-            model,
+            prepared,
             target,
             _Batches(images),
             quant_format=QuantFormat.QDQ,
