@@ -1,0 +1,135 @@
+"""Print what the edge gains: latencies of one network in eager torch and exported, and the runner's start and memory.
+
+python benchmarks/edge.py                     # MobileNetV2, 224 px, merged adapters and folded ones
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from PIL import Image
+from tabulate import tabulate
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bundle"))
+
+from scripts.inference import ModelIdentity
+from scripts.inference.export import IMAGES, INT8, ONNX, Exporter, Scores, only_convolutions
+from scripts.networks import Classifier, ContinualNet
+
+BUNDLE = Path(__file__).resolve().parent.parent / "bundle"
+TASKS = [{"name": "a", "classes": ["a", "b"]}, {"name": "b", "classes": ["c", "d"]}]
+ADAPTERS = {"merged": "conv", "folded": "lora"}
+
+
+def trained(backbone: str, adapter: str) -> Classifier:
+    """Return the inference network after two tasks, untrained: its speed does not depend on what it has learnt."""
+    network = ContinualNet(backbone, adapter=adapter)
+    for task in TASKS:
+        network.grow(len(task["classes"]))
+        network.add_adapters()
+    network.merge("average")
+    return network.merge_and_unload(TASKS)
+
+
+def export(network: Classifier, size: int, folder: str) -> None:
+    """Write the files; the 8-bit one is kept however bad it is, since nothing was learnt."""
+    images = torch.rand(8, 3, size, size)
+    description = {"image_size": size, "mean": [0.5] * 3, "std": [0.5] * 3}
+    model = ModelIdentity("benchmark", "0", "", ("a", "b", "c", "d"))
+    test = [{"image": images, "label": network(images).argmax(1)}]
+    Exporter(network, description, model, folder, lambda: images.split(4), test, 1e-2, 1.0).run()
+
+
+def variants(network: Classifier, folder: str, threads: int) -> dict[str, Scores]:
+    """Return what is measured, by name."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    sessions = {
+        name: onnxruntime.InferenceSession(str(Path(folder, name)), options, ["CPUExecutionProvider"])
+        for name in (ONNX, INT8)
+    }
+    plain = only_convolutions(network)
+
+    def in_bfloat16(image: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return plain(image)
+
+    return {
+        "eager": plain,
+        "eager, bf16": in_bfloat16,
+        "compiled": torch.compile(plain),
+        "ONNX": lambda image: torch.from_numpy(sessions[ONNX].run(None, {IMAGES: image.numpy()})[0]),
+        "ONNX, int8": lambda image: torch.from_numpy(sessions[INT8].run(None, {IMAGES: image.numpy()})[0]),
+    }
+
+
+def medians(measured: dict[str, Scores], image: torch.Tensor, rounds: int) -> dict[str, float]:
+    """Return the median seconds of each, measured in turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in measured}
+    with torch.inference_mode():
+        for turn in range(rounds + 2):
+            for name, compute in measured.items():
+                started = time.perf_counter()
+                compute(image)
+                if turn > 1:  # the first turns warm up
+                    seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def start(model: Path) -> tuple[float, float]:
+    """Return the seconds from nothing to the first result of the runner, and its peak memory in MB (Linux)."""
+    code = (
+        "import re, sys; from scripts.edge.__main__ import main; main(sys.argv[1:]); "
+        "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        image = Path(folder, "image.png")
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (500, 600, 3), dtype=np.uint8)).save(image)
+        command = [sys.executable, "-c", code, str(model), str(image)]
+        started = time.perf_counter()
+        with subprocess.Popen(command, cwd=BUNDLE, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            json.loads(process.stdout.readline())
+            seconds = time.perf_counter() - started
+            return seconds, int(process.stdout.readline()) / 1024
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backbone", default="mobilenet_v2")
+    parser.add_argument("--image_size", type=int, default=224)
+    parser.add_argument("--rounds", type=int, default=15)
+    given = parser.parse_args()
+    threads = torch.get_num_threads()
+    image = torch.rand(1, 3, given.image_size, given.image_size)
+    print(
+        f"{given.backbone}, {given.image_size} px, one image, {threads} threads; median of {given.rounds} turns; "
+        f"{platform.processor() or platform.machine()}"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        rows = []
+        for name, adapter in ADAPTERS.items():
+            network = trained(given.backbone, adapter)
+            export(network, given.image_size, folder)
+            found = medians(variants(network, folder, threads), image, given.rounds)
+            rows += [[name, how, f"{1000 * s:.1f}", f"{s / found['eager']:.2f}"] for how, s in found.items()]
+        print(tabulate(rows, headers=["network", "run", "ms", "to eager"], tablefmt="github", disable_numparse=True))
+        starts = [start(Path(folder, INT8)) for _ in range(3)]
+        seconds, memory = (statistics.median(values) for values in zip(*starts, strict=True))
+        print(f"Runner, int8: first result after {seconds:.2f} s, at most {memory:.0f} MB of memory")
+
+
+if __name__ == "__main__":
+    main()

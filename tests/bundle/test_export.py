@@ -1,0 +1,37 @@
+"""A finished run is exported by the config that is shipped, and the edge agrees with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.edge.classifier import EdgeClassifier
+
+CONFIGS = ("configs/train.json", "configs/export.json")
+
+
+@pytest.fixture
+def run(tmp_path: Path, small_run: Any, linked_copy: Callable[[Path, Path], Path]) -> Path:
+    return linked_copy(small_run.output, tmp_path / "run")
+
+
+def test_the_last_model_is_exported_with_the_images_at_hand(run: Path, small_run: Any, bundle_run: Any) -> None:
+    keys = {**small_run.overrides, "output_dir": run, "dataset_dir": small_run.dataset, "calibration_images": 20}
+    done = bundle_run(CONFIGS, {**keys, "largest_loss": 1.0})
+    assert "agrees with torch" in done.stdout + done.stderr
+    figures = json.loads((run / "task_3/export/export.json").read_text())
+    final = json.loads((run / "metrics.json").read_text())
+    assert figures["model.onnx"]["accuracy"] == pytest.approx(final["final_accuracy"])
+    edge = EdgeClassifier(run / "task_3/export/model.int8.onnx")
+    image = next(small_run.dataset.glob("Pathology16/*/test/*/*.png"))
+    known = [name for task in final["tasks"] for name in task["classes"]]
+    assert list(edge.classify(str(image))["probabilities"]) == known
+
+
+def test_a_task_that_was_not_learnt_is_refused(run: Path, refusal: Callable[..., str]) -> None:
+    said = refusal({"output_dir": run, "task": 4, "device": "cpu"}, CONFIGS)
+    assert said == f"Error: the run in {run} has no model of task 4: choose among 0, 1, 2, 3 (key 'task')"
