@@ -45,7 +45,7 @@ def trained(backbone: str, adapter: str) -> Classifier:
 def export(network: Classifier, size: int, folder: str) -> None:
     """Write the files; the 8-bit one is kept however bad it is, since nothing was learnt."""
     images = torch.rand(8, 3, size, size)
-    description = {"image_size": size, "mean": [0.5] * 3, "std": [0.5] * 3}
+    description = {"backbone": network.backbone.name, "image_size": size, "mean": [0.5] * 3, "std": [0.5] * 3}
     model = ModelIdentity("benchmark", "0", "", ("a", "b", "c", "d"))
     test = [{"image": images, "label": network(images).argmax(1)}]
     Exporter(network, description, model, folder, lambda: images.split(4), test, 1e-2, 1.0).run()

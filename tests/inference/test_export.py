@@ -147,6 +147,21 @@ def test_a_file_that_says_something_else_is_named(trained_model: Path, tmp_path:
         one.check(ONNX, lambda images: one.network(images) * float("nan"), images)
 
 
+@pytest.mark.parametrize(
+    ("changed", "part"),
+    [
+        ({"backbone": "resnet18_3d"}, "takes volumes"),
+        ({"colour_transform": {"name": "clahe"}}, "colours changed first"),
+    ],
+)
+def test_what_the_edge_cannot_prepare_is_refused(
+    changed: dict[str, Any], part: str, trained_model: Path, tmp_path: Path
+) -> None:
+    description = {**read_description(str(trained_model / "network.json")), **changed}
+    with pytest.raises(UserError, match=part):
+        exporter(trained_model, tmp_path, description=description)
+
+
 def test_calibration_images_are_spread_over_all() -> None:
     assert spread(list(range(10)), 5) == [0, 2, 4, 6, 8]
     assert spread([1, 2], 5) == [1, 2]

@@ -26,6 +26,7 @@ from scripts.errors import UserError
 from scripts.files import write_atomically
 from scripts.inference.results import ModelIdentity
 from scripts.metrics.accuracy_matrix import accuracy, mean_class_recall
+from scripts.networks.backbones import spatial_dims
 
 TORCHSCRIPT, ONNX, INT8 = "model.ts", "model.onnx", "model.int8.onnx"
 REPORT = "export.json"
@@ -48,6 +49,9 @@ class Exporter:
         test: batches with ``image`` and ``label``.
         tolerance: how far logits in TorchScript and ONNX may be from torch's, in units of their largest magnitude.
         largest_loss: mean class recall that the 8-bit model may lose, 0..1.
+
+    Raises:
+        UserError: for a network of volumes, or of images whose colours are changed first.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Exporter:
         tolerance: float,
         largest_loss: float,
     ) -> None:
+        check_exportable(description)
         self.network = only_convolutions(network)
         self.description = description
         self.model = model
@@ -132,6 +137,21 @@ class Exporter:
                 f"{self.folder / name} says something else than the model (logits differ by {distance:.1e} of the "
                 f"largest, more than {self.tolerance:.1e}): do not use it"
             )
+
+
+def check_exportable(description: Mapping[str, Any]) -> None:
+    """Refuse a model whose input the edge cannot make.
+
+    Raises:
+        UserError: says why.
+    """
+    if spatial_dims(description["backbone"]) == 3:
+        raise UserError(f"{description['backbone']} takes volumes, which the edge does not read: export one of images")
+    if description.get("colour_transform"):
+        raise UserError(
+            "this model's images have their colours changed first (colour_transform), which the edge does not do: "
+            "train one without"
+        )
 
 
 def only_convolutions(network: nn.Module) -> nn.Module:
