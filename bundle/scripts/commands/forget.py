@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser
 
-from scripts.commands.configs import CONFIGS, TRAIN
+from scripts.commands.model import training_config
 from scripts.commands.terminal import end
 from scripts.errors import UserError
 from scripts.files import write_atomically
@@ -22,7 +21,7 @@ from scripts.handlers.closed_form import feature_vectors
 from scripts.handlers.export import WEIGHTS
 from scripts.memory import RESERVOIR, ExemplarMemory, FeatureExtractor, FeatureSums, ReservoirMemory
 from scripts.memory.exemplars import image_file
-from scripts.networks import MERGED, ClassMeansHead, ContinualNet, UnifiedHead, spatial_dims
+from scripts.networks import MERGED, ClassMeansHead, ContinualNet, UnifiedHead
 from scripts.tasks import ImageDataset
 from scripts.transforms import is_scan, make_selection
 
@@ -124,11 +123,8 @@ def _as_learnt(content: Mapping[str, Any]) -> tuple[ContinualNet, FeatureExtract
     settings = content["settings"]
     network = ContinualNet(settings["backbone"], settings["head"], settings["adapter"], sites=settings["sites"])
     network.load_grown(content["structure"], content["weights"])
-    volumes = [CONFIGS / "networks" / "resnet18_3d.json"] if spatial_dims(settings["backbone"]) == 3 else []
-    parser = ConfigParser()
-    parser.read_config([str(path) for path in (TRAIN, *volumes)])
     own = {key: settings[key] for key in ("backbone", "image_size", "mean", "std")}
-    parser.update({**own, "colour_transform": settings["colour"]})
+    parser = training_config({**own, "colour_transform": settings["colour"]})
     dataset = partial(ImageDataset, transform=parser.get_parsed_content("validate#preprocessing"))
     return network, FeatureExtractor(network, dataset, settings["batch_size"], "cpu")
 

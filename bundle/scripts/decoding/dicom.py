@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 import pydicom
+from pydicom.config import RAISE
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.pixels import (
@@ -63,6 +65,21 @@ _OFTEN_BURNED_IN = (
     "1.2.840.10008.5.1.4.1.1.3",
     "1.2.840.10008.5.1.4.1.1.6",
     "1.2.840.10008.5.1.4.1.1.7",
+)
+OWN_MANUFACTURER = "DynaMMo bundle"
+"""The manufacturer that our own results name, by which they are known: a result is never classified."""
+
+PATIENT_AND_STUDY = (
+    *("PatientName", "PatientID", "IssuerOfPatientID", "TypeOfPatientID", "PatientBirthDate", "PatientSex"),
+    *("PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence"),
+    *("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "StudyDescription", "AccessionNumber"),
+    *("ReferringPhysicianName", "PatientAge", "PatientSize", "PatientWeight"),
+)
+"""What a result has in common with the image that it is of."""
+
+_IMAGE = (
+    *("SeriesInstanceUID", "SeriesNumber", "SOPClassUID", "SOPInstanceUID", "InstanceNumber", "NumberOfFrames"),
+    *("Modality", "PatientOrientation", "BurnedInAnnotation", "Manufacturer"),
 )
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
@@ -128,6 +145,28 @@ def describe_dicom(path: str, key: bytes, presentation: Presentation) -> dict[st
         }
 
 
+def read_header(path: str, max_bytes: int) -> dict[str, Any]:
+    """Return what a result about a file's image repeats of its header, as DICOM JSON (PS3.18 F).
+
+    What contradicts its value representation (a date that is none) is left out, unless it is an identifier.
+
+    Raises:
+        Refusal: with the reason.
+    """
+    dataset = _parsed(path, os.stat(path).st_mtime_ns, max_bytes)
+    header = Dataset()
+    for name in (*PATIENT_AND_STUDY, *_IMAGE):
+        try:
+            element = dataset[name]
+            if element.VR != "UI":
+                DataElement(element.tag, element.VR, element.value, validation_mode=RAISE)
+            header.add(element)
+        except Exception:  # missing, or whatever pydicom raises on a broken value
+            continue
+    with refusing(Reason.CORRUPT_HEADER):
+        return header.to_json_dict()
+
+
 def _code(key: bytes, value: Any) -> str | None:
     if not value:
         return None
@@ -164,6 +203,8 @@ def _parsed(path: str, modified: int, max_bytes: int) -> Dataset:
 def _checked(dataset: Dataset, presentation: Presentation) -> int:
     """Refuse what is not taken; return the number of frames."""
     sop_class = str(dataset.get("SOPClassUID", ""))
+    if dataset.get("Manufacturer") == OWN_MANUFACTURER:
+        raise Refusal(Reason.OWN_RESULT)
     if sop_class in _NO_PICTURES:
         raise Refusal(Reason.UNSUPPORTED_SOP_CLASS)
     if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):

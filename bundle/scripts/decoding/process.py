@@ -68,6 +68,14 @@ class Decoder:
         """
         return dict(self._ask({"path": path, "key": key.hex()}, presentation)[0]["description"])
 
+    def header(self, path: str, presentation: Presentation) -> dict[str, Any]:
+        """Return what a result repeats of a DICOM file's header, patient and study included; see ``read_header``.
+
+        Raises:
+            Refusal: with the reason.
+        """
+        return dict(self._ask({"path": path}, presentation)[0]["header"])
+
     def close(self) -> None:
         """End the child process."""
         if self._child is not None:

@@ -33,6 +33,7 @@ class Reason(StrEnum):
     DERIVED = "derived"
     BURNED_IN = "burned_in"
     UNKNOWN_ORIENTATION = "unknown_orientation"
+    OWN_RESULT = "own_result"
 
 
 WAIVABLE = (
@@ -71,6 +72,7 @@ EXPLANATIONS: dict[Reason, str] = {
         "secondary capture); accept those in 'presentation#accept'"
     ),
     Reason.UNKNOWN_ORIENTATION: "its header does not say how it lies; accept that in 'presentation#accept'",
+    Reason.OWN_RESULT: "it is a result that a model of this project wrote; leave it out",
 }
 
 

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from scripts.decoding.dicom import describe_dicom, forbid_other_decoders, read_dicom
+from scripts.decoding.dicom import describe_dicom, forbid_other_decoders, read_dicom, read_header
 from scripts.decoding.kinds import Kind, kind_of
 from scripts.decoding.nifti import describe_nifti, read_nifti
 from scripts.decoding.presentation import Presentation, make_presentation
@@ -33,10 +33,11 @@ def answer(request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     """Do what a request asks for.
 
     Args:
-        request: ``path``, ``presentation``, and ``picture`` with ``bits`` (8: 0..255, 32: float32 0..1), or ``key``.
+        request: ``path``, ``presentation``, and ``picture`` with ``bits`` (8: 0..255, 32: float32 0..1), or ``key``;
+            with neither, the header is meant.
 
     Returns:
-        The answer: ``shape`` with the picture's bytes, a ``description``, or the ``reason`` of a refusal.
+        The answer: ``shape`` with the picture's bytes, a ``description``, a ``header``, or the ``reason`` of a refusal.
     """
     path, presentation = request["path"], make_presentation(request["presentation"])
     try:
@@ -47,6 +48,8 @@ def answer(request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
             raise Refusal(Reason.UNREADABLE)
         if "key" in request:
             return {"description": _description(kind, request, presentation)}, b""
+        if "picture" not in request:
+            return {"header": read_header(path, presentation.max_bytes)}, b""
         pixels = READ[kind](path, request["picture"], presentation)
         if not np.isfinite(pixels).all():
             raise Refusal(Reason.NON_FINITE)

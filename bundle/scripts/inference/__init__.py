@@ -1,20 +1,28 @@
 """Use a trained model: load it, classify a folder of images, evaluate it on test images."""
 
+from scripts.inference.classification import ImageClassifier
 from scripts.inference.evaluation import ClinicalReport, evaluation_items, task_folder
 from scripts.inference.images import IMAGE_SUFFIXES, ScreeningHandler, find_images, require_images
 from scripts.inference.model import WeightsLoader, load_classifier, load_weights
 from scripts.inference.predictions import PredictionWriter
+from scripts.inference.results import ModelIdentity, Result, identify
+from scripts.inference.structured_report import structured_report
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "ClinicalReport",
+    "ImageClassifier",
+    "ModelIdentity",
     "PredictionWriter",
+    "Result",
     "ScreeningHandler",
     "WeightsLoader",
     "find_images",
+    "identify",
     "load_classifier",
     "load_weights",
     "require_images",
+    "structured_report",
     "task_folder",
     "evaluation_items",
 ]

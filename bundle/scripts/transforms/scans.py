@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from monai.data.image_reader import ImageReader
+from pydicom import Dataset
 
 from scripts.decoding.kinds import kind_of
 from scripts.decoding.presentation import KEY, Presentation, make_presentation, make_reference, split_reference
@@ -54,6 +55,40 @@ def read_scan_rgb(reference: str) -> np.ndarray:
     if is_whole_volume(reference):
         raise refused(reference, Reason.MANY_PICTURES)
     return np.array(pixels) if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The DICOM image that a result is of.
+
+    Args:
+        header: what a result repeats of it; see :func:`scripts.decoding.dicom.read_header`.
+        frames: the numbers, from 1, of the frames that were looked at; none where there is but one.
+        shown: picture and settings of the reference, whatever the file is called.
+    """
+
+    header: Dataset
+    frames: tuple[int, ...]
+    shown: str
+
+
+def read_source(reference: str) -> Source | None:
+    """Return the DICOM image behind a reference; ``None`` for any other image.
+
+    Raises:
+        ImageRefused: with the reason.
+    """
+    path, picture, presentation = split_reference(reference)
+    if kind_of(path) != "dicom":
+        return None
+    try:
+        header = Dataset.from_json(decoder().header(path, presentation))
+    except Refusal as refusal:
+        raise refused(reference, refusal.reason) from None
+    count = int(header.get("NumberOfFrames") or 1)
+    frames = {"": (1,), "mean": tuple(range(1, count + 1)), "middle": (count // 2 + 1,)}
+    looked_at = frames[picture] if picture in frames else (int(picture) + 1,)
+    return Source(header, looked_at if count > 1 else (), make_reference("", picture, presentation))
 
 
 def is_whole_volume(reference: str) -> bool:

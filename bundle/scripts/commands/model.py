@@ -1,0 +1,67 @@
+"""Build what classifies images from a trained model's folder: the same object behind every door."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+from monai.data import set_track_meta
+
+from scripts.commands.configs import CONFIGS, TRAIN
+from scripts.inference.classification import ImageClassifier
+from scripts.inference.model import DESCRIPTION, load_classifier
+from scripts.inference.results import identify
+from scripts.networks.backbones import spatial_dims
+from scripts.networks.classifier import read_description
+
+VOLUMES = CONFIGS / "networks" / "resnet18_3d.json"
+PICTURE_KEYS = ("backbone", "image_size", "mean", "std", "colour_transform")
+
+
+def training_config(settings: Mapping[str, Any]) -> ConfigParser:
+    """Return the training's config with what decides how a trained model sees an image.
+
+    Args:
+        settings: ``network.json`` or what else holds ``backbone``, ``image_size``, ``mean``, ``std`` and
+            ``colour_transform``.
+    """
+    parser = ConfigParser()
+    volumes = [VOLUMES] if spatial_dims(settings["backbone"]) == 3 else []
+    parser.read_config([str(path) for path in (TRAIN, *volumes)])
+    parser.update({key: settings.get(key) for key in PICTURE_KEYS})
+    return parser
+
+
+def load_image_classifier(
+    models_dir: str | Path,
+    presentation: Mapping[str, Any] | None = None,
+    temperature: float | None = None,
+    threshold: float | None = None,
+    device: str = "cpu",
+    workers: int = 1,
+) -> ImageClassifier:
+    """Load a trained model with the preprocessing that it was trained with.
+
+    Args:
+        models_dir: a run's folder, one of its ``task_<t>``, or ``models``.
+        presentation: over that of training, a setting at a time; see :func:`scripts.transforms.make_selection`.
+        temperature: see :class:`scripts.inference.ModelIdentity`.
+        threshold: as the temperature.
+        device: where the network computes.
+        workers: images that are read at the same time.
+
+    Raises:
+        UserError: when the folder holds no model that can be used, or a setting means nothing.
+    """
+    set_track_meta(False)  # as in training
+    description = read_description(str(Path(models_dir) / DESCRIPTION))
+    return ImageClassifier(
+        network=load_classifier(models_dir),
+        prepare=training_config(description).get_parsed_content("validate#preprocessing"),
+        model=identify(models_dir, temperature, threshold),
+        presentation={**(description.get("presentation") or {}), **(presentation or {})},
+        device=device,
+        workers=workers,
+    )

@@ -1,0 +1,113 @@
+"""The object behind every door (folder, DICOM node, service): an image in, a result out."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scripts.decoding.reasons import ImageRefused, Reason
+from scripts.errors import UserError, find_user_error
+from scripts.inference.results import ModelIdentity, Result
+from scripts.transforms.scans import Selection, is_scan, make_selection
+
+
+class ImageClassifier:
+    """Classifies images by reference. May be called by several threads at once.
+
+    Args:
+        network: maps images [B, 3, H, W], or volumes [B, 1, D, H, W], to logits [B, C]; put into evaluation mode.
+        prepare: reads and normalises: ``{"image": reference}`` to ``{"image": tensor}``, as in training.
+        model: which model it is.
+        presentation: how the pictures of DICOM and NIfTI files are chosen and shown, as in training.
+        device: where the network computes.
+        workers: images that are read at the same time.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        prepare: Callable[[dict[str, Any]], Mapping[str, Any]],
+        model: ModelIdentity,
+        presentation: Mapping[str, Any] | None = None,
+        device: str = "cpu",
+        workers: int = 1,
+    ) -> None:
+        self.network = network.to(device).eval()
+        self.prepare = prepare
+        self.model = model
+        self.selection: Selection = make_selection(presentation)
+        self.device = device
+        self._readers = ThreadPoolExecutor(workers, "reader")
+
+    def pictures(self, file: str) -> list[str]:
+        """Return references to the pictures of a file that count, shown as in training; of most files it is one."""
+        return self.selection.references(file)[0] if is_scan(file) else [file]
+
+    def classify(self, reference: str) -> Result:
+        """Classify one picture.
+
+        Args:
+            reference: one of :meth:`pictures`, or any other that training could have read.
+
+        Raises:
+            ImageRefused: with the reason.
+        """
+        (result,) = self._judged([self._read(reference)])
+        if isinstance(result, ImageRefused):
+            raise result
+        return result
+
+    def classify_all(self, references: Sequence[str], batch_size: int) -> Iterator[Result | ImageRefused]:
+        """Classify pictures in order; the next batch is read while the network is at work on one.
+
+        Yields:
+            A result, or why the picture is refused.
+        """
+        waiting: deque[list[Future[Tensor | ImageRefused]]] = deque()
+        for start in range(0, len(references), batch_size):
+            batch = references[start : start + batch_size]
+            waiting.append([self._readers.submit(self._read, reference) for reference in batch])
+            if len(waiting) > 1:
+                yield from self._judged([future.result() for future in waiting.popleft()])
+        for futures in waiting:
+            yield from self._judged([future.result() for future in futures])
+
+    def _read(self, reference: str) -> Tensor | ImageRefused:
+        try:
+            return torch.as_tensor(self.prepare({"image": reference})["image"])
+        except Exception as error:  # MONAI wraps what a transform raises
+            refusal = refusal_in(error)
+            if refusal is None:
+                raise
+            return refusal
+
+    def _judged(self, images: Sequence[Tensor | ImageRefused]) -> list[Result | ImageRefused]:
+        taken = [image for image in images if isinstance(image, Tensor)]
+        results = iter(self._results(torch.stack(taken))) if taken else iter(())
+        return [image if isinstance(image, ImageRefused) else next(results) for image in images]
+
+    def _results(self, images: Tensor) -> list[Result | ImageRefused]:
+        with torch.inference_mode():
+            probabilities = self.network(images.to(self.device)).softmax(1)
+        return [judged(self.model, row) for row in probabilities.tolist()]
+
+
+def judged(model: ModelIdentity, probabilities: Sequence[float]) -> Result | ImageRefused:
+    """Return the result, or that there is none."""
+    try:
+        return model.judge(probabilities)
+    except ImageRefused as refusal:
+        return refusal
+
+
+def refusal_in(error: BaseException) -> ImageRefused | None:
+    """Return why an image is refused, as the error of reading it says; ``None`` where it is no user's mistake."""
+    mistake: UserError | None = find_user_error(error)
+    if mistake is None or isinstance(mistake, ImageRefused):
+        return mistake
+    return ImageRefused(str(mistake), Reason.UNREADABLE)
