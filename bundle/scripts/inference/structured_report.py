@@ -7,13 +7,13 @@ import io
 import json
 import uuid
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import pydicom
 from highdicom.sr import (
     AlgorithmIdentification,
     CodedConcept,
-    Comprehensive3DSR,
     DeviceObserverIdentifyingAttributes,
     ImageContentItem,
     Measurement,
@@ -26,9 +26,9 @@ from highdicom.sr import (
     SourceImageForMeasurementGroup,
     TrackingIdentifier,
 )
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sr.codedict import codes
-from pydicom.uid import UID
+from pydicom.uid import UID, Comprehensive3DSRStorage, ExplicitVRLittleEndian
 
 from scripts.decoding.dicom import OWN_MANUFACTURER, PATIENT_AND_STUDY
 from scripts.decoding.reasons import ImageRefused, Reason
@@ -45,13 +45,6 @@ _EMPTY_AT_LEAST = (  # type 2: present, if empty
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
     *("StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName"),
 )
-
-
-class _Report(Comprehensive3DSR):
-    """highdicom copies by tables of the SOP classes it knows, and logs names that it finds odd; this does neither."""
-
-    def copy_patient_and_study_information(self, dataset: Dataset) -> None:
-        """Leave the patient to :func:`put_into_study`."""
 
 
 def structured_report(result: Result, source: Source, illustrations: Sequence[Dataset] = ()) -> Dataset:
@@ -71,23 +64,39 @@ def structured_report(result: Result, source: Source, illustrations: Sequence[Da
         ImageRefused: when the source lacks the identifiers that say where the report belongs.
     """
     require_identifiers(source)
-    model = result.model
-    report = _Report(
-        evidence=[_without_patient(dataset) for dataset in (source.header, *illustrations)],
-        content=_content(result, source, illustrations)[0],
-        series_instance_uid=derived_uid("series SR", model, str(source.header.SeriesInstanceUID)),
-        series_number=SERIES_NUMBER,
-        sop_instance_uid=result_uid("SR", model, source),
-        instance_number=instance_number(source),
-        is_complete=True,
-        is_final=False,
-        is_verified=False,
-        series_description=SERIES_DESCRIPTION,
-        specific_character_set="ISO_IR 192",
-        **device(model),
-    )
+    model, now = result.model, datetime.now()
+    report = Dataset()
+    report.file_meta = FileMetaDataset()
+    report.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    report.SOPClassUID = Comprehensive3DSRStorage
+    report.SOPInstanceUID = result_uid("SR", model, source)
+    report.SpecificCharacterSet = "ISO_IR 192"
+    report.SeriesInstanceUID = derived_uid("series SR", model, str(source.header.SeriesInstanceUID))
+    report.SeriesNumber, report.Modality = SERIES_NUMBER, "SR"
+    report.SeriesDescription = SERIES_DESCRIPTION
+    report.InstanceNumber = instance_number(source)
+    report.ContentDate, report.ContentTime = f"{now:%Y%m%d}", f"{now:%H%M%S.%f}"
+    report.CompletionFlag, report.PreliminaryFlag, report.VerificationFlag = "COMPLETE", "PRELIMINARY", "UNVERIFIED"
+    report.CurrentRequestedProcedureEvidenceSequence = [_evidence([source.header, *illustrations])]
+    report.PerformedProcedureCodeSequence = report.ReferencedPerformedProcedureStepSequence = []
+    for name, value in device(model).items():
+        setattr(report, name, value)
     put_into_study(report, source.header)
+    report.update(_content(result, source, illustrations)[0])
     return report
+
+
+def _evidence(images: Sequence[Dataset]) -> Dataset:
+    """Return the reference to the images, all of one study, that stand in the report."""
+    study = Dataset()
+    study.StudyInstanceUID = images[0].StudyInstanceUID
+    study.ReferencedSeriesSequence = []
+    for image in images:
+        series, instance = Dataset(), Dataset()
+        instance.ReferencedSOPClassUID, instance.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
+        series.SeriesInstanceUID, series.ReferencedSOPSequence = image.SeriesInstanceUID, [instance]
+        study.ReferencedSeriesSequence.append(series)
+    return study
 
 
 def _content(result: Result, source: Source, illustrations: Sequence[Dataset]) -> MeasurementReport:
@@ -187,12 +196,12 @@ def instance_number(source: Source) -> int:
 
 
 def device(model: ModelIdentity) -> dict[str, Any]:
-    """Return the equipment that every result names: the model, by its weights."""
+    """Return the equipment that every result names, by keyword: the model, by its weights."""
     return {
-        "manufacturer": OWN_MANUFACTURER,
-        "manufacturer_model_name": _short(model.name),
-        "device_serial_number": model.weights_sha256,
-        "software_versions": model.version,
+        "Manufacturer": OWN_MANUFACTURER,
+        "ManufacturerModelName": _short(model.name),
+        "DeviceSerialNumber": model.weights_sha256,
+        "SoftwareVersions": model.version,
     }
 
 
@@ -205,15 +214,6 @@ def put_into_study(result: Dataset, header: Dataset) -> None:
             result[name] = header[name]
     if result.PatientSex not in ("M", "F", "O"):
         result.PatientSex = ""
-
-
-def _without_patient(header: Dataset) -> Dataset:
-    reference = Dataset()
-    for name in _IDENTIFIERS:
-        setattr(reference, name, header[name].value)
-    for name in _EMPTY_AT_LEAST:
-        setattr(reference, name, None)
-    return reference
 
 
 def dicom_bytes(dataset: Dataset) -> bytes:
