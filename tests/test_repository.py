@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "handlers": {"transforms", "tasks", "memory", "networks", "losses", "metrics", "engines"},
     "versions": {"metrics"},
     "inference": {"decoding", "transforms", "networks", "metrics", "versions"},
-    "node": {"decoding", "inference"},
+    "node": {"decoding", "transforms", "inference"},
 }
 MAY_IMPORT["commands"] = set(MAY_IMPORT)
 

@@ -60,11 +60,11 @@ _NO_PICTURES = (
     "1.2.840.10008.5.1.4.1.1.481.2",
     "1.2.840.10008.5.1.4.1.1.77.1.6",
 )
-# Ultrasound and secondary captures: where names are written into the pixels
+# Ultrasound and secondary captures, of one frame and of several (.1 and so on): where names are written into the pixels
 _OFTEN_BURNED_IN = (
-    "1.2.840.10008.5.1.4.1.1.3",
-    "1.2.840.10008.5.1.4.1.1.6",
-    "1.2.840.10008.5.1.4.1.1.7",
+    "1.2.840.10008.5.1.4.1.1.3.",
+    "1.2.840.10008.5.1.4.1.1.6.",
+    "1.2.840.10008.5.1.4.1.1.7.",
 )
 OWN_MANUFACTURER = "DynaMMo bundle"
 """The manufacturer that our own results name, by which they are known: a result is never classified."""
@@ -263,7 +263,7 @@ def _reservations(dataset: Dataset, sop_class: str) -> list[Reason]:
     if words[:1] == ["DERIVED"]:
         found.append(Reason.DERIVED)
     burned_in = str(dataset.get("BurnedInAnnotation") or "").strip().upper()
-    if burned_in == "YES" or (burned_in != "NO" and sop_class.startswith(_OFTEN_BURNED_IN)):
+    if burned_in == "YES" or (burned_in != "NO" and f"{sop_class}.".startswith(_OFTEN_BURNED_IN)):
         found.append(Reason.BURNED_IN)
     return found
 

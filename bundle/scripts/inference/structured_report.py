@@ -120,7 +120,7 @@ def _content(result: Result, source: Source, illustrations: Sequence[Dataset]) -
             for name, value in result.probabilities.items()
         ],
         source_images=[
-            SourceImageForMeasurementGroup(header.SOPClassUID, header.SOPInstanceUID, source.frames or None)
+            SourceImageForMeasurementGroup(header.SOPClassUID, header.SOPInstanceUID, list(source.frames) or None)
         ],
     )
     shown = _code("saliency", "Saliency map")

@@ -5,6 +5,16 @@ from scripts.node.node import Node
 from scripts.node.puller import Puller
 from scripts.node.queue import ImageQueue
 from scripts.node.receiver import Receiver
+from scripts.node.reporter import Reporter
 from scripts.node.web import make_client
 
-__all__ = ["ImageQueue", "Node", "Puller", "Receiver", "StoreDestination", "WebDestination", "make_client"]
+__all__ = [
+    "ImageQueue",
+    "Node",
+    "Puller",
+    "Receiver",
+    "Reporter",
+    "StoreDestination",
+    "WebDestination",
+    "make_client",
+]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import signal
 import time
+import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from types import FrameType
 from typing import Any
 
-from scripts.decoding.reasons import ImageRefused
+from scripts.decoding.reasons import ImageRefused, Reason
 from scripts.errors import UserError
 from scripts.node.destinations import Destination, NotTaken, Unreachable
 from scripts.node.queue import Entry, ImageQueue, State
@@ -52,6 +54,7 @@ class Node:
 
     def run(self) -> None:
         """Work until SIGTERM or Ctrl-C; the image at hand is finished first."""
+        _silence_libraries()
         with closing(self.queue), self._until_a_signal():
             with self.source, closing(self.destination):
                 while not self._stopped:
@@ -89,11 +92,24 @@ class Node:
     def _classify(self, entry: Entry) -> None:
         try:
             results = self.answer(entry.files[0])
-        except ImageRefused as error:
-            self._logger.warning("Refused %s: %s", entry.name, error.reason)
-            self.queue.refused(entry, error.reason)
+        except UserError as error:
+            if not isinstance(error, ImageRefused):
+                raise
+            self._refuse(entry, error.reason)
+        except Exception as error:  # a fault in the code must not hold up the other images; its message may name people
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            self._logger.error("%s in %s, line %s", type(error).__name__, place.filename, place.lineno)
+            self._refuse(entry, Reason.UNREADABLE)
         else:
             self._send(self.queue.classified(entry, results))
+
+    def _refuse(self, entry: Entry, reason: Reason) -> None:
+        if reason is Reason.OWN_RESULT:
+            self._logger.info("Dropped %s: it is a result of this bundle.", entry.name)
+            self.queue.ignored(entry, reason)
+        else:
+            self._logger.warning("Refused %s: %s.", entry.name, reason)
+            self.queue.refused(entry, reason)
 
     def _send(self, entry: Entry) -> None:
         try:
@@ -127,3 +143,10 @@ class Node:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _silence_libraries() -> None:
+    """Let nothing be said that may quote a file: what libraries find odd in a header can be a name."""
+    warnings.simplefilter("ignore")
+    for name in ("pydicom", "pynetdicom", "highdicom", "dicomweb_client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -77,13 +77,15 @@ class Entry:
 class ImageQueue:
     """Images in the order of their arrival, in one SQLite file; each step is one transaction.
 
+    Any thread may use it.
+
     The folder (mode 0700) holds ``queue.db``, a key, and a lock: one process at a time. An image is deleted when its
     results are there, and they are when they have arrived. What stays is the image's name, an HMAC, and what became of
     it.
 
     Args:
         folder: on a local disk; made where it is missing.
-        model: identity of the classifier: an image that it has answered is not queued again.
+        model: says which model answers, and how: an image that it has answered is not queued again.
 
     Raises:
         UserError: the folder cannot be used, or another process uses it.
@@ -91,7 +93,7 @@ class ImageQueue:
 
     def __init__(self, folder: str, model: str) -> None:
         self.folder = Path(folder)
-        self.model = model
+        self.model = hashlib.sha256(model.encode()).hexdigest()[:32]
         self.arrived = threading.Event()
         self._access = threading.Lock()
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 
 from dicomweb_client import DICOMwebClient
@@ -21,7 +20,6 @@ def make_client(url: str, headers: Mapping[str, str], seconds: float) -> DICOMwe
     Raises:
         UserError: for an address that is none.
     """
-    logging.getLogger("dicomweb_client").setLevel(logging.WARNING)  # it reports the UIDs of each request
     try:
         client = DICOMwebClient(url.rstrip("/"), headers=dict(headers), timeout=seconds)
     except (ValueError, AttributeError) as error:
