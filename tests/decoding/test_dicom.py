@@ -290,6 +290,13 @@ def test_what_is_refused_and_why(tmp_path: Path, scans: Any, attributes: dict[st
         np.testing.assert_array_equal(np.rint(shown(path, accept=(reason,)) * 255), GREY8)
 
 
+@pytest.mark.parametrize("sop_class", ["1.2.840.10008.5.1.4.1.1.77.1.4", "1.2.840.10008.5.1.4.1.1.77.1.4.1"])
+def test_photographs_are_no_captures_though_their_numbers_begin_alike(
+    tmp_path: Path, scans: Any, sop_class: str
+) -> None:
+    assert shown(scans.dicom(tmp_path / "image", GREY8, SOPClassUID=sop_class)).shape == GREY8.shape
+
+
 @pytest.mark.parametrize("name", ["RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth"])
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 @pytest.mark.filterwarnings("ignore")

@@ -67,9 +67,9 @@ class StoreDestination:
         for dataset in datasets:
             try:
                 status = association.send_c_store(dataset).get("Status")
-            except (RuntimeError, ValueError) as error:  # closed meanwhile, or no results wanted at all
+            except (RuntimeError, ValueError) as error:  # closed meanwhile, or this class is not taken
                 self.close()
-                raise Unreachable(f"{self} takes no {dataset.SOPClassUID.name} ({error})") from None
+                raise Unreachable(f"{self} takes no {dataset.SOPClassUID.name} now ({error})") from None
             if status is None:
                 self.close()
                 raise Unreachable(f"{self} ended the association or does not answer")
@@ -95,6 +95,9 @@ class StoreDestination:
         association = self._entity.associate(self.host, self.port, ae_title=self.ae_title)
         if association.is_rejected:
             raise Unreachable(f"{self} rejects the association of {self._entity.ae_title}: allow it there")
+        if association.rejected_contexts and not association.is_established:
+            names = ", ".join(sorted(context.abstract_syntax.name for context in association.rejected_contexts))
+            raise Unreachable(f"{self} takes no {names}: allow that there")
         if not association.is_established:
             raise Unreachable(f"{self} does not answer")
         self._association, self._classes = association, classes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pydicom.uid
+from pydicom.config import IGNORE
 from pydicom.uid import UID
 from pynetdicom import AE, _config
 
@@ -35,7 +36,7 @@ def find_uid(name: str) -> UID:
     Raises:
         UserError: there is none of this name.
     """
-    found = UID(name) if name[:1].isdigit() else getattr(pydicom.uid, name, None)
+    found = UID(name, validation_mode=IGNORE) if name[:1].isdigit() else getattr(pydicom.uid, name, None)
     if not isinstance(found, UID) or not found.is_valid:
         raise UserError(
             f"unknown UID '{name}': give a name such as CTImageStorage, or a number (keys 'sop_classes', "

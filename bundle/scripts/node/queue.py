@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import hmac
-import os
 import secrets
 import sqlite3
 import threading
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from scripts.errors import UserError
 from scripts.files import cannot_write, write_atomically
@@ -185,7 +184,7 @@ class ImageQueue:
     def close(self) -> None:
         """Let another process use the folder."""
         self._database.close()
-        os.close(self._lock)
+        self._lock.close()
 
     def _settle(self, entry: Entry, state: State, reason: str | None = None, files: Sequence[bytes] = ()) -> None:
         with self._transaction(_QUICK) as execute:
@@ -220,12 +219,12 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _locked(path: Path) -> int:
-    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+def _locked(path: Path) -> BinaryIO:
+    lock = path.open("ab")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.close(lock)
+        lock.close()
         raise UserError(
             f"another node uses {path.parent}: stop it, or give this one a folder of its own (key 'queue_dir')"
         ) from None
