@@ -8,7 +8,7 @@ from typing import Protocol
 
 import pydicom
 from dicomweb_client import DICOMwebClient
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.association import Association
 
 from scripts.node.entity import make_entity
@@ -96,7 +96,7 @@ class StoreDestination:
         if association.is_rejected:
             raise Unreachable(f"{self} rejects the association of {self._entity.ae_title}: allow it there")
         if association.rejected_contexts and not association.is_established:
-            names = ", ".join(sorted(context.abstract_syntax.name for context in association.rejected_contexts))
+            names = ", ".join(sorted(UID(name).name for name in classes))
             raise Unreachable(f"{self} takes no {names}: allow that there")
         if not association.is_established:
             raise Unreachable(f"{self} does not answer")

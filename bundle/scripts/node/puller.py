@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from dicomweb_client import DICOMwebClient
+from pydicom.dataset import Dataset
 
 from scripts.errors import UserError
 from scripts.node.entity import find_uid
@@ -110,30 +111,27 @@ class Puller:
         return {**self.filters, "StudyDate": f"{today - timedelta(self.days - 1):%Y%m%d}-{today:%Y%m%d}"}
 
     def _fetch(self, uid: str, found: Mapping[str, str]) -> None:
-        """Queue an instance; one that the server does not hand out is asked for again at the next search."""
+        """Queue an instance, in the transfer syntax that it is stored in.
+
+        One that the server does not hand out whole is asked for again at the next search.
+        """
         name = self.queue.name(uid)
         try:
-            dicom = self._retrieved(uid, found)
-        except OSError as error:
+            dicom = _file(self.client.retrieve_instance(found[_STUDY], found[_SERIES], uid))
+        except Exception as error:  # pydicom raises nearly everything on what is broken
             status = http_status(error)
-            if status is None:
+            if isinstance(error, OSError) and status is None:
                 raise
-            self._logger.warning("Not fetched, %s: the server answers with status %d.", name, status)
+            self._logger.warning("Not fetched, %s: the server answers with %s.", name, status or "no DICOM file")
         else:
             self.queue.add(uid, dicom)
             self._logger.info("Fetched %s.", name)
 
-    def _retrieved(self, uid: str, found: Mapping[str, str]) -> bytes:
-        """Return an instance in the transfer syntax that it is stored in, a broken one as an empty file."""
-        try:
-            dataset = self.client.retrieve_instance(found[_STUDY], found[_SERIES], uid)
-            with BytesIO() as file:
-                dataset.save_as(file)
-                return file.getvalue()
-        except OSError:
-            raise
-        except Exception:  # pydicom raises nearly everything on what is broken
-            return b""
+
+def _file(dataset: Dataset) -> bytes:
+    with BytesIO() as file:
+        dataset.save_as(file)
+        return file.getvalue()
 
 
 def _values(answer: Mapping[str, Any]) -> dict[str, str]:

@@ -28,7 +28,7 @@ def make_client(url: str, headers: Mapping[str, str], seconds: float) -> DICOMwe
     return client
 
 
-def http_status(error: OSError) -> int | None:
+def http_status(error: Exception) -> int | None:
     """Return the status that a server answered with, ``None`` where it did not answer."""
     response = getattr(error, "response", None)
     return None if response is None else int(response.status_code)
