@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import socket
 import subprocess
 import threading
@@ -45,7 +46,7 @@ from scripts.handlers import (
 from scripts.losses import auxiliary_cross_entropy, others_cross_entropy, seen_cross_entropy
 from scripts.memory import ExemplarMemory, FeatureExtractor
 from scripts.metrics import RunRecord
-from scripts.networks import ContinualNet
+from scripts.networks import Classifier, ContinualNet
 from scripts.tasks import ImageCache, ImageDataset, Item, Task
 from scripts.transforms import RGBReader
 
@@ -410,6 +411,69 @@ def write_nifti(path: Path, voxels: np.ndarray, axcodes: str = "LPI", **header: 
         image.header[name] = value
     nibabel.save(image, path)
     return str(path)
+
+
+def write_model(folder: Path, **description: Any) -> Path:
+    """Write a model of three classes with a random head, as training writes one, and return its folder."""
+    network = {
+        "backbone": "mobilenet_v2",
+        "head": "unified",
+        "adapter": "conv_bottleneck",
+        "branches": ["merged"],
+        "sites": ["features.3"],
+        "tasks": [
+            {"name": "first", "classes": ["benign", "skin/naevus"]},
+            {"name": "second", "classes": ["odd, very"]},
+        ],
+    }
+    pictures = {"image_size": 40, "mean": [0.5, 0.4, 0.3], "std": [0.3, 0.2, 0.1], "colour_transform": None}
+    named = {"method": "dynammo", "data": "skin", "presentation": None}
+    folder.mkdir(parents=True, exist_ok=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        classifier = Classifier(**{**network, **{key: description[key] for key in network if key in description}})
+        randomise(classifier)
+        _fit_statistics(classifier, torch.randn(16, 3, 40, 40))
+        torch.save(classifier.state_dict(), folder / "model.pt")
+    (folder / "network.json").write_text(json.dumps({**network, **pictures, **named, **description}))
+    return folder
+
+
+def _fit_statistics(network: nn.Module, images: Tensor) -> None:
+    """Give BatchNorm the statistics of images, without which a deep random network says the same of all."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # the plain mean
+    with torch.no_grad():
+        network.train()(images)
+
+
+@pytest.fixture(scope="session")
+def trained_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small model, not to be changed."""
+    return write_model(tmp_path_factory.mktemp("trained_model"))
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., Path]:
+    """The function `write_model`."""
+    return write_model
+
+
+@pytest.fixture(scope="session")
+def is_valid_dicom() -> Callable[[Path], bool]:
+    """Say whether dciodvfy of dicom3tools finds no error in a file; the test is skipped without it."""
+    if shutil.which("dciodvfy") is None:
+        pytest.skip("dciodvfy is not installed (Debian package dicom3tools)")
+
+    def valid(path: Path) -> bool:
+        done = subprocess.run(["dciodvfy", "-new", str(path)], capture_output=True, text=True)
+        errors = [line for line in done.stderr.splitlines() if line.startswith("Error")]
+        assert errors == []
+        return done.returncode == 0
+
+    return valid
 
 
 @pytest.fixture(scope="session")

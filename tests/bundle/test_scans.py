@@ -55,9 +55,9 @@ def write_dicom(root: Path, scans: Any) -> None:
 
 
 def traces(folders: list[Path], printed: str) -> list[str]:
-    """Return where something that names a patient stands."""
+    """Return where something that names a patient stands, other than in a DICOM report."""
     words = [word.encode() for word in (NAME, IDENTIFIER, ACCESSION)]
-    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file() and path.suffix != ".dcm"]
     assert len(files) > 10
     found = [str(path) for path in files if any(word in path.read_bytes() for word in words)]
     return found + [word.decode() for word in words if word in printed.encode()]
@@ -119,8 +119,8 @@ def test_copied_exemplars_are_forgotten_by_the_file_they_came_from(
     assert len(list((run / "exemplars").iterdir())) == 6
 
 
-def test_evaluation_and_classification_agree_and_nobody_is_named(
-    trained: dict[str, Any], bundle_run: Callable[..., Any], scans: Any, tmp_path: Path
+def test_evaluation_and_classification_agree_and_only_reports_name_anybody(
+    trained: dict[str, Any], bundle_run: Callable[..., Any], scans: Any, is_valid_dicom: Any, tmp_path: Path
 ) -> None:
     folder = trained["folder"]
     evaluated = bundle_run((*DICOM, "configs/evaluate.json"), trained["overrides"])
@@ -136,6 +136,8 @@ def test_evaluation_and_classification_agree_and_nobody_is_named(
     assert f"Accuracy {100 * right / len(rows):.1f} %" in evaluated.stdout + evaluated.stderr
     (refused,) = csv.DictReader((tmp_path / "out" / "refused.csv").open())
     assert (refused["image"], refused["code"]) == ("scout", "localizer")
+    reports = sorted((tmp_path / "out").rglob("*.dcm"))
+    assert len(reports) == 8 and all(is_valid_dicom(path) for path in reports)
     (images / "scout").unlink()
     printed = trained["printed"] + "".join(done.stdout + done.stderr for done in (evaluated, classified))
     assert traces([folder / "run", folder / "models", tmp_path / "out"], printed) == []

@@ -7,13 +7,21 @@ import logging
 from pathlib import Path
 
 import pytest
+from ignite.engine import Events
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator
 from PIL import Image
 from torch import nn
 
 from scripts.errors import UserError
-from scripts.inference import ScreeningHandler, find_images, require_images
+from scripts.inference import (
+    ModelIdentity,
+    ResultFolder,
+    ScreeningHandler,
+    find_images,
+    require_apart,
+    require_images,
+)
 
 
 def save(path: Path, mode: str = "RGB", size: tuple[int, int] = (8, 8)) -> Path:
@@ -58,7 +66,9 @@ def screened(folder: Path, output: Path) -> SupervisedEvaluator:
         decollate=False,
     )
     engine.seen = []
-    ScreeningHandler(dataset, str(output)).attach(engine)
+    results = ResultFolder(str(output), lambda: ModelIdentity("a", "task_0", "0" * 64, ("b", "c")))
+    ScreeningHandler(dataset, results).attach(engine)
+    engine.add_event_handler(Events.COMPLETED, results.finish)
     return engine
 
 
@@ -97,3 +107,16 @@ def test_a_folder_of_refused_images_only_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"all 1 images are refused: .*refused.csv says why"):
         engine.run()
     assert "print.jpg" in (tmp_path / "refused.csv").read_text()
+
+
+@pytest.mark.parametrize(("images", "results"), [("a", "a"), ("a", "a/out"), ("a/in", "a")])
+def test_results_never_lie_among_the_images(tmp_path: Path, images: str, results: str) -> None:
+    require_apart(str(tmp_path / "a"), str(tmp_path / "ab"))
+    with pytest.raises(UserError, match="lie in each other: give one apart"):
+        require_apart(str(tmp_path / images), str(tmp_path / results))
+
+
+def test_a_file_is_no_folder_of_results(tmp_path: Path) -> None:
+    (tmp_path / "out").touch()
+    with pytest.raises(UserError, match="is a file: give a folder"):
+        require_apart(str(tmp_path / "in"), str(tmp_path / "out"))

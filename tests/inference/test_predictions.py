@@ -1,4 +1,4 @@
-"""The results of classifying: one row an image, in order, with every class's probability."""
+"""A run of inference.json: what the network says of each image reaches the folder of results."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine
+from monai.data import Dataset
 
-from scripts.inference import PredictionWriter
+from scripts.inference import ModelIdentity, PredictionWriter, ResultFolder
 
-CLASSES = ["set/benign", "set/odd, very"]
-PROBABILITIES = {"x/1.png": [0.25, 0.75], "x/2.png": [0.5, 0.5], "y.png": [1.0, 0.0]}
+CLASSES = ("set/benign", "set/odd, very")
+PROBABILITIES = {"x/1.png": [0.25, 0.75], "x/2.png": [0.5, 0.5], "y.png": [1.0, 0.0], "z.png": [float("nan"), 0.0]}
 
 
 def classify(folder: Path, names: list[str]) -> PredictionWriter:
@@ -22,15 +23,18 @@ def classify(folder: Path, names: list[str]) -> PredictionWriter:
     def step(engine: Engine, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [{"pred": torch.tensor(PROBABILITIES[item["name"]])} for item in batch]
 
-    writer = PredictionWriter(str(folder), CLASSES)
+    dataset = Dataset([{"name": name, "image": f"/data/{name}"} for name in names])
+    results = ResultFolder(str(folder), lambda: ModelIdentity("a", "task_0", "0" * 64, CLASSES))
+    writer = PredictionWriter(results, dataset)
     engine = Engine(step)
     writer.attach(engine)
+    results.start()
     engine.run([[{"name": name} for name in names[start : start + 2]] for start in range(0, len(names), 2)])
     return writer
 
 
-def test_the_table_has_a_row_an_image_and_a_column_a_class(tmp_path: Path) -> None:
-    classify(tmp_path, list(PROBABILITIES))
+def test_every_image_of_every_batch_is_in_the_table(tmp_path: Path) -> None:
+    classify(tmp_path, list(PROBABILITIES)[:3])
     with open(tmp_path / "predictions.csv", newline="") as file:
         rows = list(csv.reader(file))
     assert rows == [
@@ -41,21 +45,8 @@ def test_the_table_has_a_row_an_image_and_a_column_a_class(tmp_path: Path) -> No
     ]
 
 
-def test_the_json_says_the_same(tmp_path: Path) -> None:
+def test_an_answer_that_is_no_number_is_refused_and_the_others_stay(tmp_path: Path) -> None:
     classify(tmp_path, list(PROBABILITIES))
     content = json.loads((tmp_path / "predictions.json").read_text())
-    assert content["classes"] == CLASSES
-    assert content["images"][0] == {
-        "image": "x/1.png",
-        "predicted_class": CLASSES[1],
-        "probabilities": {CLASSES[0]: 0.25, CLASSES[1]: 0.75},
-    }
-    assert [image["image"] for image in content["images"]] == list(PROBABILITIES)
-
-
-def test_a_second_run_starts_afresh(tmp_path: Path) -> None:
-    writer = classify(tmp_path, list(PROBABILITIES))
-    engine = Engine(lambda engine, batch: [{"pred": torch.tensor([0.0, 1.0])}])
-    writer.attach(engine)
-    engine.run([[{"name": "z.png"}]])
-    assert [name for name, _ in writer.rows] == ["z.png"]
+    assert [image["image"] for image in content["images"]] == ["x/1.png", "x/2.png", "y.png"]
+    assert [(image["image"], image["code"]) for image in content["refused"]] == [("z.png", "non_finite")]

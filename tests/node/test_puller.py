@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import threading
 import time
 from collections.abc import Callable
 from datetime import date, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from typing import Any
 
@@ -108,16 +111,41 @@ def test_filters_and_days_narrow_the_search(fill: Any, queue: ImageQueue) -> Non
     assert uids(queued(queue)) == uids(images[2:])
 
 
-def test_what_the_server_does_not_hand_out_holds_nothing_up(fill: Any, queue: ImageQueue, caplog: Any) -> None:
-    orthanc, images = fill({}, {}, {})
-    for path in (orthanc.folder / "storage").glob("??/??/*"):
-        if images[0].SOPInstanceUID.encode() in path.read_bytes():
-            path.unlink()
-    fetching = puller(queue, orthanc)
-    fetching.pull()
-    assert uids(queued(queue)) == uids(images[1:])
-    assert f"Not fetched, {queue.name(images[0].SOPInstanceUID)}:" in caplog.text
-    assert queue.state(images[0].SOPInstanceUID) is None
+class Forgetful(BaseHTTPRequestHandler):
+    """A server that finds two images: one is gone, of the other it hands out no DICOM file."""
+
+    def do_GET(self) -> None:  # noqa: N802
+        if "?" in self.path:
+            found = [{"00080018": {"Value": [f"1.{last}"]}, **FOUND} for last in (1, 2)]
+            self.answer(200, "application/dicom+json", json.dumps(found).encode())
+        elif self.path.endswith("/1.1"):
+            self.answer(404, "text/plain", b"gone")
+        else:
+            self.answer(200, 'multipart/related; type="application/dicom"; boundary=x', b"--x\r\n\r\nnone\r\n--x--\r\n")
+
+    def answer(self, status: int, kind: str, content: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *rest: Any) -> None:
+        pass
+
+
+FOUND = {"00080016": {"Value": [MRImageStorage]}, "0020000D": {"Value": ["1.8"]}, "0020000E": {"Value": ["1.9"]}}
+
+
+def test_what_the_server_does_not_hand_out_is_asked_for_again(queue: ImageQueue, caplog: Any) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Forgetful) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        client = make_client(f"http://127.0.0.1:{server.server_port}/dicom-web", {}, 10.0)
+        Puller(queue, client, **SETTINGS).pull()
+        server.shutdown()
+    assert f"Not fetched, {queue.name('1.1')}: the server answers with 404." in caplog.text
+    assert f"Not fetched, {queue.name('1.2')}: the server answers with no DICOM file." in caplog.text
+    assert (queue.state("1.1"), queue.state("1.2")) == (None, None)
 
 
 def test_a_server_that_is_away_is_asked_again(fill: Any, queue: ImageQueue, caplog: Any) -> None:

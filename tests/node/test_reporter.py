@@ -20,8 +20,8 @@ GREY = np.arange(40 * 48, dtype=np.uint16).reshape(40, 48)
 
 
 @pytest.fixture(scope="module")
-def classifier(finished: Any) -> Any:
-    return load_image_classifier(finished.folder / "models")
+def classifier(trained_model: Path) -> Any:
+    return load_image_classifier(trained_model)
 
 
 @pytest.fixture

@@ -57,11 +57,13 @@ def load_image_classifier(
     """
     set_track_meta(False)  # as in training
     description = read_description(str(Path(models_dir) / DESCRIPTION))
+    config = training_config(description)
     return ImageClassifier(
         network=load_classifier(models_dir),
-        prepare=training_config(description).get_parsed_content("validate#preprocessing"),
+        prepare=config.get_parsed_content("validate#preprocessing"),
         model=identify(models_dir, temperature, threshold),
         presentation={**(description.get("presentation") or {}), **(presentation or {})},
+        suffixes=config.get_parsed_content("reader").suffixes,
         device=device,
         workers=workers,
     )

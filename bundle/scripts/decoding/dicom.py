@@ -60,7 +60,7 @@ _NO_PICTURES = (
     "1.2.840.10008.5.1.4.1.1.481.2",
     "1.2.840.10008.5.1.4.1.1.77.1.6",
 )
-# Ultrasound and secondary captures, of one frame and of several (.1 and so on): where names are written into the pixels
+# Ultrasound and secondary captures, of one frame or several: where names are written into the pixels
 _OFTEN_BURNED_IN = (
     "1.2.840.10008.5.1.4.1.1.3.",
     "1.2.840.10008.5.1.4.1.1.6.",
@@ -79,7 +79,7 @@ PATIENT_AND_STUDY = (
 
 _IMAGE = (
     *("SeriesInstanceUID", "SeriesNumber", "SOPClassUID", "SOPInstanceUID", "InstanceNumber", "NumberOfFrames"),
-    *("Modality", "PatientOrientation", "BurnedInAnnotation", "Manufacturer"),
+    *("Modality", "PatientOrientation", "Laterality", "BurnedInAnnotation"),
 )
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
@@ -148,7 +148,7 @@ def describe_dicom(path: str, key: bytes, presentation: Presentation) -> dict[st
 def read_header(path: str, max_bytes: int) -> dict[str, Any]:
     """Return what a result about a file's image repeats of its header, as DICOM JSON (PS3.18 F).
 
-    What contradicts its value representation (a date that is none) is left out, unless it is an identifier.
+    What contradicts its value representation (a date that is none, a UID of letters) is left out.
 
     Raises:
         Refusal: with the reason.
@@ -158,9 +158,7 @@ def read_header(path: str, max_bytes: int) -> dict[str, Any]:
     for name in (*PATIENT_AND_STUDY, *_IMAGE):
         try:
             element = dataset[name]
-            if element.VR != "UI":
-                DataElement(element.tag, element.VR, element.value, validation_mode=RAISE)
-            header.add(element)
+            header.add(DataElement(element.tag, element.VR, element.value, validation_mode=RAISE))
         except Exception:  # missing, or whatever pydicom raises on a broken value
             continue
     with refusing(Reason.CORRUPT_HEADER):

@@ -2,10 +2,12 @@
 
 from scripts.inference.classification import ImageClassifier
 from scripts.inference.evaluation import ClinicalReport, evaluation_items, task_folder
-from scripts.inference.images import IMAGE_SUFFIXES, ScreeningHandler, find_images, require_images
+from scripts.inference.folder import ResultFolder
+from scripts.inference.images import IMAGE_SUFFIXES, ScreeningHandler, find_images, require_apart, require_images
 from scripts.inference.model import WeightsLoader, load_classifier, load_weights
 from scripts.inference.predictions import PredictionWriter
 from scripts.inference.results import ModelIdentity, Result, identify
+from scripts.inference.saliency import Saliency, make_saliency
 from scripts.inference.structured_report import structured_report
 
 __all__ = [
@@ -15,12 +17,16 @@ __all__ = [
     "ModelIdentity",
     "PredictionWriter",
     "Result",
+    "ResultFolder",
+    "Saliency",
     "ScreeningHandler",
     "WeightsLoader",
     "find_images",
     "identify",
     "load_classifier",
     "load_weights",
+    "make_saliency",
+    "require_apart",
     "require_images",
     "structured_report",
     "task_folder",

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from scripts.decoding.reasons import ImageRefused, Reason
 from scripts.errors import UserError, find_user_error
 from scripts.inference.results import ModelIdentity, Result
-from scripts.transforms.scans import Selection, is_scan, make_selection
+from scripts.transforms.reader import RGBReader
+from scripts.transforms.scans import is_scan, make_selection
 
 
 class ImageClassifier:
@@ -24,8 +25,12 @@ class ImageClassifier:
         prepare: reads and normalises: ``{"image": reference}`` to ``{"image": tensor}``, as in training.
         model: which model it is.
         presentation: how the pictures of DICOM and NIfTI files are chosen and shown, as in training.
+        suffixes: how the names of other images end, in lower case.
         device: where the network computes.
         workers: images that are read at the same time.
+
+    Raises:
+        UserError: when the device cannot be used, or the presentation means nothing.
     """
 
     def __init__(
@@ -34,13 +39,16 @@ class ImageClassifier:
         prepare: Callable[[dict[str, Any]], Mapping[str, Any]],
         model: ModelIdentity,
         presentation: Mapping[str, Any] | None = None,
+        suffixes: Sequence[str] = RGBReader.suffixes,
         device: str = "cpu",
         workers: int = 1,
     ) -> None:
-        self.network = network.to(device).eval()
+        self.network = _placed(network, device).eval()
         self.prepare = prepare
         self.model = model
-        self.selection: Selection = make_selection(presentation)
+        self.presentation = dict(presentation or {})
+        self.selection = make_selection(self.presentation)
+        self.suffixes = tuple(suffixes)
         self.device = device
         self._readers = ThreadPoolExecutor(workers, "reader")
 
@@ -95,6 +103,14 @@ class ImageClassifier:
         with torch.inference_mode():
             probabilities = self.network(images.to(self.device)).softmax(1)
         return [judged(self.model, row) for row in probabilities.tolist()]
+
+
+def _placed(network: nn.Module, device: str) -> nn.Module:
+    try:
+        return network.to(device)
+    except (RuntimeError, AssertionError) as error:  # torch has no one kind for a device that is not there
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device {device} cannot be used ({reason}): give cpu, or leave it out (device)") from error
 
 
 def judged(model: ModelIdentity, probabilities: Sequence[float]) -> Result | ImageRefused:

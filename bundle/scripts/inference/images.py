@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,14 +13,14 @@ from ignite.engine import Engine, Events
 from monai.data import Dataset
 
 from scripts.decoding.presentation import split_reference
-from scripts.decoding.reasons import ImageRefused, Reason
+from scripts.decoding.reasons import ImageRefused
 from scripts.errors import UserError
-from scripts.files import write_csv
+from scripts.inference.classification import refusal_in
+from scripts.inference.folder import REFUSED, ResultFolder
 from scripts.transforms.reader import RGBReader, read_rgb
 from scripts.transforms.scans import is_scan, make_selection
 
 IMAGE_SUFFIXES = RGBReader.suffixes
-REFUSED = "refused.csv"
 WORKERS = 4
 
 
@@ -81,23 +80,38 @@ def require_images(items: Sequence[Any], folder: str, suffixes: Sequence[str] = 
         )
 
 
+def require_apart(folder: str, output_dir: str) -> None:
+    """Stop where results would lie among the images, and be the next run's images.
+
+    Args:
+        folder: of the images.
+        output_dir: of the results.
+
+    Raises:
+        UserError: when one lies in the other, or the output folder is a file.
+    """
+    images, results = Path(folder).resolve(), Path(output_dir).resolve()
+    if images.is_relative_to(results) or results.is_relative_to(images):
+        raise UserError(f"output folder {output_dir} and image folder {folder} lie in each other: give one apart")
+    if results.is_file():
+        raise UserError(f"output folder {output_dir} is a file: give a folder")
+
+
 class ScreeningHandler:
     """Decode every image before the first is classified; what cannot be taken is left out and written down.
 
-    The rules are those of training. ``refused.csv`` (image, code, reason) is written each time, so that one of an
-    earlier run cannot mislead.
+    The rules are those of training.
 
     Args:
         dataset: its ``data`` are items with ``image`` and ``name``; refused ones are taken out.
-        output_dir: where ``refused.csv`` goes.
+        results: where refusals go; begun here.
         read: decodes one image, as in training, or raises a :class:`scripts.errors.UserError`.
     """
 
-    def __init__(self, dataset: Dataset, output_dir: str, read: Callable[[str], np.ndarray] = read_rgb) -> None:
+    def __init__(self, dataset: Dataset, results: ResultFolder, read: Callable[[str], np.ndarray] = read_rgb) -> None:
         self.dataset = dataset
-        self.output_dir = Path(output_dir)
+        self.results = results
         self.read = read
-        self.logger = logging.getLogger(__name__)
 
     def attach(self, engine: Engine) -> None:
         """Act when the engine starts."""
@@ -110,23 +124,21 @@ class ScreeningHandler:
             UserError: when every image is refused.
         """
         items = list(self.dataset.data)
+        self.results.start()
         with ThreadPoolExecutor(WORKERS) as pool:
-            faults = list(pool.map(self._fault, items))
-        refused = [(item["name"], *fault) for item, fault in zip(items, faults, strict=True) if fault]
-        write_csv(self.output_dir / REFUSED, [("image", "code", "reason"), *refused])
-        for _, _, fault in refused:
-            self.logger.warning("Refused: %s", fault)
-        self.dataset.data = [item for item, fault in zip(items, faults, strict=True) if not fault]
+            refusals = list(pool.map(self._refusal, items))
+        for item, refusal in zip(items, refusals, strict=True):
+            if refusal is not None:
+                self.results.put(item["name"], item["image"], refusal)
+        self.dataset.data = [item for item, refusal in zip(items, refusals, strict=True) if refusal is None]
         if not self.dataset.data:
-            raise UserError(f"all {len(items)} images are refused: {self.output_dir / REFUSED} says why")
+            self.results.finish()
+            raise UserError(f"all {len(items)} images are refused: {self.results.output_dir / REFUSED} says why")
         engine.state.epoch_length = len(engine.data_loader)  # type: ignore[attr-defined]
 
-    def _fault(self, item: dict[str, str]) -> tuple[str, str] | None:
-        """Say what is wrong with an image, by code and in words; ``None`` where nothing is."""
+    def _refusal(self, item: dict[str, str]) -> ImageRefused | None:
         try:
             self.read(item["image"])
-        except ImageRefused as error:
-            return error.reason.value, str(error)
         except UserError as error:
-            return Reason.UNREADABLE.value, str(error)
+            return refusal_in(error)
         return None

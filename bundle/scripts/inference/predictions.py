@@ -1,65 +1,58 @@
-"""Write the class probabilities of each image as a table and as JSON."""
+"""Write what the network says of each image, in a run of ``inference.json``."""
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
+from monai.data import Dataset
 
-from scripts.files import write_atomically, write_csv
-
-TABLE = "predictions.csv"
-RECORDS = "predictions.json"
+from scripts.inference.classification import judged
+from scripts.inference.folder import ResultFolder
 
 
 class PredictionWriter:
-    """Gather what the network says of each image and write it when the engine is done.
-
-    ``predictions.csv`` has the columns image, predicted class and one a class; ``predictions.json`` holds the classes
-    and, for each image, its name, predicted class and probabilities by class. Both are in the order of the images.
+    """Hand what the network says of each image to the folder of results.
 
     Args:
-        output_dir: where both files go.
-        classes: names, in the order of the network's outputs.
+        results: where it goes; begun by :class:`scripts.inference.ScreeningHandler`.
+        dataset: its ``data`` are items with ``image`` and ``name``.
     """
 
-    def __init__(self, output_dir: str, classes: Sequence[str]) -> None:
-        self.output_dir = Path(output_dir)
-        self.classes = list(classes)
-        self.rows: list[tuple[str, list[float]]] = []
+    def __init__(self, results: ResultFolder, dataset: Dataset) -> None:
+        self.results = results
+        self.dataset = dataset
+        self.references: dict[str, str] = {}
         self.logger = logging.getLogger(__name__)
 
     def attach(self, engine: Engine) -> None:
-        """Start afresh, take each batch once it is postprocessed, write at the end."""
-        engine.add_event_handler(Events.STARTED, self.rows.clear)
+        """Take each batch once it is postprocessed, finish at the end."""
+        engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.take)
-        engine.add_event_handler(Events.COMPLETED, self.write)
+        engine.add_event_handler(Events.COMPLETED, self.finish)
+
+    def start(self) -> None:
+        """Note the reference of each image: its item has the pixels in that place later."""
+        self.references = {item["name"]: item["image"] for item in self.dataset.data}
 
     def take(self, engine: Engine) -> None:
-        """Take a decollated batch: items with ``name``, outputs with ``pred``, the probabilities [C]."""
-        items: Any = engine.state.batch
-        outputs: Any = engine.state.output
-        for item, output in zip(items, outputs, strict=True):
-            self.rows.append((item["name"], output["pred"].tolist()))
-
-    def write(self) -> None:
-        """Write both files.
+        """Take a decollated batch: items with ``name``, outputs with ``pred``, the probabilities [C].
 
         Raises:
             UserError: when the folder cannot be written.
         """
-        table: list[Sequence[object]] = [["image", "predicted class", *self.classes]]
-        records: list[dict[str, object]] = []
-        for name, probabilities in self.rows:
-            predicted = self.classes[probabilities.index(max(probabilities))]
-            table.append([name, predicted, *(f"{value:.6f}" for value in probabilities)])
-            by_class = dict(zip(self.classes, probabilities, strict=True))
-            records.append({"image": name, "predicted_class": predicted, "probabilities": by_class})
-        content = {"classes": self.classes, "images": records}
-        write_atomically(self.output_dir / RECORDS, json.dumps(content, indent=4) + "\n")
-        write_csv(self.output_dir / TABLE, table)
-        self.logger.info("Classified %d images: %s", len(self.rows), self.output_dir / TABLE)
+        items: Any = engine.state.batch
+        outputs: Any = engine.state.output
+        for item, output in zip(items, outputs, strict=True):
+            name, said = item["name"], judged(self.results.model, output["pred"].tolist())
+            self.results.put(name, self.references[name], said)
+
+    def finish(self) -> None:
+        """Write the lists.
+
+        Raises:
+            UserError: when the folder cannot be written.
+        """
+        self.results.finish()
+        self.logger.info("Classified %d images: %s", len(self.results.results), self.results.output_dir)

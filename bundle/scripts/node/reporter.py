@@ -8,7 +8,8 @@ from pathlib import Path
 
 from scripts.files import cannot_write
 from scripts.inference.classification import ImageClassifier
-from scripts.inference.structured_report import dicom_bytes, structured_report
+from scripts.inference.dicom_result import dicom_bytes
+from scripts.inference.structured_report import structured_report
 from scripts.transforms.scans import read_source
 
 

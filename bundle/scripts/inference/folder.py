@@ -1,0 +1,156 @@
+"""What classifying a folder leaves in the output folder, whichever door the images came through."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scripts.decoding.presentation import split_reference
+from scripts.decoding.reasons import ImageRefused
+from scripts.errors import UserError
+from scripts.files import cannot_write, write_atomically, write_csv
+from scripts.inference.dicom_result import dicom_bytes
+from scripts.inference.results import DIGITS, ModelIdentity, Result
+from scripts.inference.saliency import Saliency, png_bytes, secondary_capture
+from scripts.inference.structured_report import structured_report
+from scripts.transforms.scans import read_source
+
+TABLE = "predictions.csv"
+RECORDS = "predictions.json"
+REFUSED = "refused.csv"
+RECORD, REPORT, PICTURE, CAPTURE = ".result.json", ".sr.dcm", ".saliency.png", ".saliency.dcm"
+"""What the names of an image's own files end with; before it stands the image's name."""
+
+
+class ResultFolder:
+    """Writes results: the files of an image at once, the lists of all images at the end.
+
+    For every image there is ``<image>.result.json``, for DICOM ``<image>.sr.dcm``, a structured report, and where
+    saliency is asked for ``<image>.saliency.png`` (and ``.dcm``). ``refused.csv``, ``predictions.csv`` and, last of
+    all, ``predictions.json`` say that all images are done: those of an earlier run are removed at the start.
+
+    Args:
+        output_dir: the folder; nothing is written elsewhere.
+        identify: says which model it is, once the model is there.
+        saliency: draws where the model looks; ``None``: no pictures.
+    """
+
+    def __init__(
+        self, output_dir: str, identify: Callable[[], ModelIdentity], saliency: Saliency | None = None
+    ) -> None:
+        self.output_dir = Path(output_dir)
+        self.identify = identify
+        self.saliency = saliency
+        self.model: ModelIdentity
+        self.results: dict[str, Result] = {}
+        self.refusals: dict[str, ImageRefused] = {}
+        self.logger = logging.getLogger(__name__)
+
+    def start(self) -> None:
+        """Begin afresh.
+
+        Raises:
+            UserError: when there is no model, or the folder cannot be written.
+        """
+        self.model = self.identify()
+        self.results, self.refusals = {}, {}
+        for name in (RECORDS, TABLE, REFUSED):
+            _remove(self.output_dir / name)
+
+    def put(self, name: str, reference: str, said: Result | ImageRefused) -> None:
+        """Write what is said of an image, or why it is refused; what an earlier run said of it is replaced.
+
+        Args:
+            name: what the image is called, a path from the input folder on.
+            reference: the image.
+            said: what the model says of it, or why it is refused.
+
+        Raises:
+            UserError: when the folder cannot be written, or two images have one name.
+        """
+        if name in self.results or name in self.refusals:
+            raise UserError(f"two images are called {name}: rename one, so that no result is lost")
+        own = self._own_files(name, reference)
+        for ending in (REPORT, PICTURE, CAPTURE):
+            _remove(own[ending])
+        try:
+            if isinstance(said, ImageRefused):
+                raise said
+            self._write(name, reference, own, said)
+            self.results[name] = said
+        except ImageRefused as refusal:
+            _write_json(own[RECORD], {"image": name, "refused": refusal.reason.value, "reason": str(refusal)})
+            self.refusals[name] = refusal
+            self.logger.warning("Refused: %s", refusal)
+
+    def _write(self, name: str, reference: str, own: dict[str, Path], result: Result) -> None:
+        record = {"image": name, **result.record(), "model": result.model.record()}
+        picture = None if self.saliency is None else self.saliency(reference, result)
+        if picture is not None:
+            write_atomically(own[PICTURE], png_bytes(picture))
+        try:
+            record |= self._write_dicom(own, reference, result, picture)
+        except ImageRefused as refusal:
+            self.logger.warning("No report of %s: %s", name, refusal)
+            record["dicom"] = {"refused": refusal.reason.value}
+        _write_json(own[RECORD], record)
+
+    def finish(self) -> None:
+        """Write the lists of all images.
+
+        Raises:
+            UserError: when the folder cannot be written.
+        """
+        header = ["image", "predicted class", *self.model.classes]
+        table = [
+            [name, result.predicted_class, *(f"{value:.{DIGITS}f}" for value in result.probabilities.values())]
+            for name, result in self.results.items()
+        ]
+        refused = [(name, refusal.reason.value, str(refusal)) for name, refusal in self.refusals.items()]
+        content = {
+            "model": self.model.record(),
+            "classes": list(self.model.classes),
+            "images": [{"image": name, **result.record()} for name, result in self.results.items()],
+            "refused": [dict(zip(("image", "code", "reason"), row, strict=True)) for row in refused],
+        }
+        write_csv(self.output_dir / REFUSED, [("image", "code", "reason"), *refused])
+        write_csv(self.output_dir / TABLE, [header, *table])
+        _write_json(self.output_dir / RECORDS, content)
+
+    def _own_files(self, name: str, reference: str) -> dict[str, Path]:
+        """Return where the files of an image go, by what their names end with."""
+        picture = split_reference(reference)[1]
+        stem = name.removesuffix(picture) + picture.replace("/", "-")
+        return {ending: self.output_dir / (stem + ending) for ending in (RECORD, REPORT, PICTURE, CAPTURE)}
+
+    def _write_dicom(
+        self, own: dict[str, Path], reference: str, result: Result, picture: np.ndarray | None
+    ) -> dict[str, Any]:
+        """Write the report of a DICOM image, and the capture that it shows; return which they are."""
+        source = read_source(reference)
+        if source is None:
+            return {}
+        captures = []
+        if picture is not None and self.saliency is not None and self.saliency.captures:
+            captures = [secondary_capture(picture, result, source)]
+        report = structured_report(result, source, captures)
+        for ending, dataset in [(REPORT, report), *((CAPTURE, capture) for capture in captures)]:
+            write_atomically(own[ending], dicom_bytes(dataset))
+        identifiers = {name: str(source.header[name].value) for name in ("StudyInstanceUID", "SOPInstanceUID")}
+        return {"dicom": {**identifiers, "report": str(report.SOPInstanceUID)}}
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    write_atomically(path, json.dumps(content, indent=4) + "\n")
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
