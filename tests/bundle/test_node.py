@@ -151,6 +151,14 @@ def sources(reports: Sequence[Dataset]) -> list[str]:
     return [item.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID for item in evidence]
 
 
+def put(orthanc: Any, images: Sequence[Dataset]) -> None:
+    """Give images to the archive by its own interface."""
+    for image in images:
+        with io.BytesIO() as file:
+            image.save_as(file, enforce_file_format=True)
+            orthanc.ask("/instances", file.getvalue())
+
+
 def store(orthanc: Any, dataset: Dataset, folder: Path) -> None:
     """Send a file to the archive by dcmtk."""
     path = folder / f"{dataset.SOPInstanceUID}.dcm"
@@ -238,26 +246,24 @@ def test_images_are_pulled_and_reports_stored_by_web(
         **{"source": "@puller", "destination": "@stow", "web_url": orthanc.web_url},
         **{"puller#interval": 0.1, "puller#days": "$None"},
     )
-    images = {kind: make(scans.make_dicom) for kind, make in KINDS.items()}
-    for dataset in images.values():
-        with io.BytesIO() as file:
-            dataset.save_as(file, enforce_file_format=True)
-            orthanc.ask("/instances", file.getvalue())
+    images = [make(scans.make_dicom) for make in KINDS.values()]
+    put(orthanc, images)
     node.start(wait=False)
-    until(lambda: orthanc.count() == 2 * len(KINDS))
+    until(lambda: orthanc.count() == 2 * len(images))
     assert node.end() == 0
-    assert sorted(sources(orthanc.find(SOPClassUID=SR))) == sorted(image.SOPInstanceUID for image in images.values())
-    node.start(wait=False)  # again: nothing is new
-    time.sleep(3)
+    images.append(scans.make_dicom(grey()))
+    put(orthanc, images[-1:])
+    node.start(wait=False)  # only one is new
+    until(lambda: orthanc.count() == 2 * len(images))
     assert node.end() == 0
-    assert orthanc.count() == 2 * len(KINDS)
+    assert sorted(sources(orthanc.find(SOPClassUID=SR))) == sorted(image.SOPInstanceUID for image in images)
 
 
 @pytest.mark.parametrize(
     ("overrides", "parts"),
     [
         ({"models_dir": "/nowhere"}, ("Error: no network description at /nowhere",)),
-        ({"queue_dir": "/proc/node"}, ("Error: cannot write /proc/node", "(key 'queue_dir')")),
+        ({"queue_dir": "/proc/node"}, ("Error: cannot write /proc/node: ", "check the path")),
         ({"host": "0.0.0.0"}, ("Error: anybody could send to 0.0.0.0", "(key 'callers')")),
         ({"destination": "@stow", "web_url": "pacs"}, ("Error: 'pacs' is no address", "(key 'web_url')")),
     ],
