@@ -18,9 +18,11 @@ import pytest
 
 from scripts.commands.model import load_image_classifier
 from scripts.decoding.reasons import Reason, refused
-from scripts.node import ImageQueue, Node, Receiver, Reporter, StoreDestination
-from scripts.node.destinations import Destination, NotTaken, Unreachable
-from scripts.node.queue import State
+from scripts.node.destinations import Destination, NotTaken, StoreDestination, Unreachable
+from scripts.node.node import Node
+from scripts.node.queue import ImageQueue, State
+from scripts.node.receiver import Receiver
+from scripts.node.reporter import Reporter
 
 NAME, IDENTIFIER, ACCESSION = "Secretname", "PATIENT-4711", "ACCESSION-0815"
 
@@ -66,7 +68,7 @@ def reopened(tmp_path: Path) -> Iterator[Callable[[], ImageQueue]]:
 
 def run(queue: ImageQueue, destination: Destination, done: Callable[[], bool], answer: Any = answer) -> None:
     """Run a node until something has happened."""
-    node = Node(queue, nullcontext(), answer, destination, first_pause=0.01, longest_pause=0.05)
+    node = Node(queue, nullcontext(), answer, destination, first_pause=0.01, longest_pause=0.05, linger=1)
 
     def watch() -> None:
         end = time.monotonic() + 30
@@ -165,7 +167,7 @@ def test_a_signal_ends_it_in_order(number: int, reopened: Any, caplog: Any) -> N
     caplog.set_level("INFO")
     queue, mailbox = reopened(), Mailbox(*[Unreachable("away")] * 10**6)
     add(queue, b"one", b"two")
-    node = Node(queue, nullcontext(), answer, mailbox, first_pause=100, longest_pause=100)
+    node = Node(queue, nullcontext(), answer, mailbox, first_pause=100, longest_pause=100, linger=1)
     before = signal.getsignal(number)
     threading.Timer(0.3, os.kill, (os.getpid(), number)).start()
     start = time.monotonic()
@@ -190,7 +192,7 @@ def test_nobody_is_named_on_the_way(
     images[1]["StudyDate"]._value = f"of {NAME}"  # a header that contradicts itself
 
     def run_to_the_end() -> None:
-        node = Node(queue, receiver, reporter, destination, 0.1, 1)
+        node = Node(queue, receiver, reporter, destination, 0.1, 1, 1)
         threading.Thread(target=send, args=(node,)).start()
         node.run()
 

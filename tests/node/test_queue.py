@@ -189,12 +189,8 @@ def test_a_full_disk_is_said_and_takes_nothing_away(opened: Open) -> None:
 
 
 # Says which images it has taken; of three images one is left, one classified and one sent.
-# It imports the module without its room, which takes seconds.
 CHILD = """
-import sys, types
-room = types.ModuleType("scripts.node")
-room.__path__ = [sys.path[1] + "/scripts/node"]
-sys.modules["scripts.node"] = room
+import sys
 from scripts.node.queue import ImageQueue
 queue = ImageQueue(sys.argv[1], "model")
 for number in range(int(sys.argv[2]), 10**9):
@@ -211,7 +207,7 @@ for number in range(int(sys.argv[2]), 10**9):
 
 def test_killed_at_any_moment_nothing_is_lost(tmp_path: Path) -> None:
     taken, folder = 0, str(tmp_path / "queue")
-    environment = {**os.environ, "PYTHONPATH": bundle_root()}  # sys.path[1] of the child
+    environment = {**os.environ, "PYTHONPATH": bundle_root()}
     for kill in range(6):
         command = [sys.executable, "-c", CHILD, folder, str(taken)]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from io import BytesIO
 from typing import Protocol
@@ -100,11 +101,19 @@ class StoreDestination:
             raise Unreachable(f"{self} takes no {names}: allow that there")
         if not association.is_established:
             raise Unreachable(f"{self} does not answer")
+        _send_at_once(association)
         self._association, self._classes = association, classes
         return association
 
     def __str__(self) -> str:
         return f"{self.ae_title} on {self.host}, port {self.port},"
+
+
+def _send_at_once(association: Association) -> None:
+    """Let TCP not wait with the data set until the command before it is acknowledged, which takes 40 ms (Nagle)."""
+    wrapper = association.dul.socket
+    if wrapper is not None and wrapper.socket is not None:
+        wrapper.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 class WebDestination:

@@ -31,6 +31,7 @@ class Node:
         destination: gets the results.
         first_pause: seconds until the destination is tried again; doubled each time.
         longest_pause: seconds, at most.
+        linger: seconds without an image after which the destination's association is released.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Node:
         destination: Destination,
         first_pause: float,
         longest_pause: float,
+        linger: float,
     ) -> None:
         self.queue = queue
         self.source = source
@@ -48,7 +50,9 @@ class Node:
         self.destination = destination
         self.first_pause = first_pause
         self.longest_pause = longest_pause
+        self.linger = linger
         self._pause = first_pause
+        self._worked = time.monotonic()
         self._stopped = False
         self._logger = logging.getLogger(__name__)
 
@@ -74,10 +78,12 @@ class Node:
         """Take the first image that waits one step on, or wait for one."""
         entry = self.queue.next()
         if entry is None:
-            self.destination.close()
+            if time.monotonic() - self._worked > self.linger:
+                self.destination.close()
             self.queue.arrived.wait(_SECONDS_BETWEEN_LOOKS)
         else:
             self._advance(entry)
+            self._worked = time.monotonic()
 
     def _advance(self, entry: Entry) -> None:
         """Take an image one step on; a step that fails is tried again after a pause."""

@@ -73,7 +73,58 @@ class Entry:
     files: tuple[bytes, ...]
 
 
-class ImageQueue:
+class QueueRecord:
+    """What has become of the images that a queue has seen; to be read also while a node is at work.
+
+    Args:
+        folder: of the queue.
+
+    Raises:
+        UserError: there is no queue, or it cannot be read.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / DATABASE).is_file():
+            raise UserError(f"no queue in {folder}: give the folder that the node was started with (key 'queue_dir')")
+        self._open()
+
+    def _open(self) -> None:
+        self._access = threading.Lock()
+        try:
+            self._key = _key(self.folder / KEY)
+        except OSError as error:
+            raise cannot_write(self.folder, error) from error
+        self._database = _opened(self.folder / DATABASE)
+
+    def name(self, uid: str) -> str:
+        """Return what an image is called in the queue and the log: an HMAC of its SOP Instance UID."""
+        return hmac.new(self._key, uid.encode(), hashlib.sha256).hexdigest()[:32]
+
+    def state(self, uid: str) -> State | None:
+        """Return what has become of an image; ``None``: it was never received."""
+        found = self._rows("SELECT state FROM images WHERE name = ?", self.name(uid))
+        return State(found[0][0]) if found else None
+
+    def counts(self) -> dict[State, int]:
+        """Return how many images are in each state."""
+        found = dict(self._rows("SELECT state, COUNT(*) FROM images GROUP BY state"))
+        return {state: found.get(state, 0) for state in State}
+
+    def refusals(self) -> list[tuple[str, str, str]]:
+        """Return time (UTC), name and code of each refused image, the oldest first."""
+        return self._rows("SELECT changed, name, reason FROM images WHERE state = 'refused' ORDER BY changed, place")
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        self._database.close()
+
+    def _rows(self, statement: str, *values: Any) -> list[Any]:
+        with self._access:
+            return self._database.execute(statement, values).fetchall()
+
+
+class ImageQueue(QueueRecord):
     """Images in the order of their arrival, in one SQLite file; each step is one transaction.
 
     Any thread may use it.
@@ -94,24 +145,13 @@ class ImageQueue:
         self.folder = Path(folder)
         self.model = hashlib.sha256(model.encode()).hexdigest()[:32]
         self.arrived = threading.Event()
-        self._access = threading.Lock()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.folder.chmod(0o700)
             self._lock = _locked(self.folder / LOCK)
-            self._key = _key(self.folder / KEY)
         except OSError as error:
             raise cannot_write(self.folder, error) from error
-        self._database = _opened(self.folder / DATABASE)
-
-    def name(self, uid: str) -> str:
-        """Return what an image is called in the queue and the log: an HMAC of its SOP Instance UID."""
-        return hmac.new(self._key, uid.encode(), hashlib.sha256).hexdigest()[:32]
-
-    def state(self, uid: str) -> State | None:
-        """Return what has become of an image; ``None``: it was never received."""
-        found = self._rows("SELECT state FROM images WHERE name = ?", self.name(uid))
-        return State(found[0][0]) if found else None
+        self._open()
 
     def add(self, uid: str, dicom: bytes) -> bool:
         """Take an image; when this returns, it is on disk.
@@ -172,18 +212,9 @@ class ImageQueue:
         with self._transaction(_QUICK) as execute:
             execute(f"UPDATE images SET place = {_NEW_PLACE} WHERE name = ?", (entry.name,))
 
-    def counts(self) -> dict[State, int]:
-        """Return how many images are in each state."""
-        found = dict(self._rows("SELECT state, COUNT(*) FROM images GROUP BY state"))
-        return {state: found.get(state, 0) for state in State}
-
-    def refusals(self) -> list[tuple[str, str, str]]:
-        """Return time (UTC), name and code of each refused image, the oldest first."""
-        return self._rows("SELECT changed, name, reason FROM images WHERE state = 'refused' ORDER BY changed, place")
-
     def close(self) -> None:
         """Let another process use the folder."""
-        self._database.close()
+        super().close()
         self._lock.close()
 
     def _settle(self, entry: Entry, state: State, reason: str | None = None, files: Sequence[bytes] = ()) -> None:
@@ -196,10 +227,6 @@ class ImageQueue:
                 "model = CASE state WHEN 'classified' THEN model ELSE ? END WHERE name = ?",
                 (state, reason, _now(), self.model, entry.name),
             )
-
-    def _rows(self, statement: str, *values: Any) -> list[Any]:
-        with self._access:
-            return self._database.execute(statement, values).fetchall()
 
     @contextmanager
     def _transaction(self, durability: str) -> Iterator[Any]:
