@@ -90,7 +90,10 @@ def associate(port: int, datasets: Sequence[Dataset] = (), calling: str = "TEST"
     entity.add_requested_context("1.2.840.10008.1.1")
     for sop_class, syntax in {(data.SOPClassUID, data.file_meta.TransferSyntaxUID) for data in datasets}:
         entity.add_requested_context(sop_class, syntax)
-    return entity.associate("127.0.0.1", port, ae_title="DYNAMMO")
+    association = entity.associate("127.0.0.1", port, ae_title="DYNAMMO")
+    if association.is_established:  # or each small image waits 40 ms for TCP
+        association.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return association
 
 
 def echo(port: int) -> bool:
