@@ -108,10 +108,13 @@ def test_only_listed_classes_and_syntaxes_are_negotiated(listening: Open, call: 
         ({"calling": "CT1", "called": "OTHER"}, False),
     ],
 )
-def test_titles_decide_who_may_call(titles: dict[str, str], accepted: bool, listening: Open, call: Any) -> None:
+def test_titles_decide_who_may_call(
+    titles: dict[str, str], accepted: bool, listening: Open, call: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     association = call(listening(callers=["CT1", "CT2"]), **titles)
     assert association.is_established is accepted
     assert association.is_rejected is not accepted
+    assert (f"Rejected '{titles['calling']}', who called" in caplog.text) is not accepted
     association.release()
 
 

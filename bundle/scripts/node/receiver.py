@@ -80,7 +80,11 @@ class Receiver:
         self._logger = logging.getLogger(__name__)
 
     def __enter__(self) -> Receiver:
-        handlers: list[Any] = [(evt.EVT_C_STORE, self._store), (evt.EVT_PDU_RECV, self._limit)]
+        handlers: list[Any] = [
+            (evt.EVT_C_STORE, self._store),
+            (evt.EVT_PDU_RECV, self._limit),
+            (evt.EVT_REJECTED, self._rejected),
+        ]
         try:
             server = self._entity.start_server((self.host, self.port), block=False, evt_handlers=handlers)
         except OSError as error:
@@ -109,6 +113,16 @@ class Receiver:
             return OUT_OF_RESOURCES
         self._logger.info("Received %s from %s%s.", name, caller, "" if added else ": known before")
         return SUCCESS
+
+    def _rejected(self, event: evt.Event) -> None:
+        """Say who was not let in."""
+        caller = event.assoc.requestor
+        called = caller.primitive.called_ae_title if caller.primitive else ""
+        self._logger.warning(
+            "Rejected %r, who called %r: it is not among the AE titles that are allowed, or too many are connected "
+            "(keys 'callers', 'ae_title', 'receiver#associations').",
+            *(caller.ae_title, called),
+        )
 
     def _limit(self, event: evt.Event) -> None:
         """End an association whose object is longer than allowed."""
