@@ -40,7 +40,7 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes | Callab
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -92,8 +92,8 @@ def _fill(file: BinaryIO, content: str | bytes | Callable[[BinaryIO], object]) -
         file.write(content.encode("utf-8") if isinstance(content, str) else content)
 
 
-def _sync_folder(folder: Path) -> None:
-    # the rename itself is on disk only when the folder is
+def sync_folder(folder: Path) -> None:
+    """Flush a folder to disk: a file that was made or renamed in it is there after a power cut only then."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import hmac
+import os
 import secrets
 import sqlite3
 import threading
@@ -17,18 +18,18 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from scripts.errors import UserError
-from scripts.files import cannot_write, write_atomically
+from scripts.files import cannot_write, sync_folder, write_atomically
 
-KEY, DATABASE, LOCK = "key", "queue.db", "lock"
+KEY, DATABASE, LOG, LOCK = "key", "queue.db", "queue.db-wal", "lock"
 LARGEST = 900_000_000
 """SQLite holds blobs of up to 10^9 bytes."""
 
-# What a commit of `FULL` has written is on disk. Later steps need no such wait: a power cut takes back the last of them
-# together, and they are done again.
-_DURABLE, _QUICK = "FULL", "NORMAL"
 _SETTINGS = (
     "page_size = 16384",  # half the time of 4096 for an image
     "journal_mode = WAL",
+    # a commit survives a kill, and a power cut once the log is flushed, which is done for what is received; a power cut
+    # may take back the last of the later steps, together, and they are done again
+    "synchronous = NORMAL",
     "wal_autocheckpoint = 16384",  # 64 MiB: images pass through the log
     "secure_delete = ON",  # images and results name patients
     "busy_timeout = 60000",
@@ -152,6 +153,8 @@ class ImageQueue(QueueRecord):
         except OSError as error:
             raise cannot_write(self.folder, error) from error
         self._open()
+        self._log = os.open(self.folder / LOG, os.O_RDONLY)
+        sync_folder(self.folder)
 
     def add(self, uid: str, dicom: bytes) -> bool:
         """Take an image; when this returns, it is on disk.
@@ -165,10 +168,10 @@ class ImageQueue(QueueRecord):
             model; one that was refused is tried again.
 
         Raises:
-            UserError: it could not be written; it is then not in the queue.
+            UserError: it could not be written.
         """
         name = self.name(uid)
-        with self._transaction(_DURABLE) as execute:
+        with self._transaction() as execute:
             added = execute(
                 f"INSERT INTO images VALUES ({_NEW_PLACE}, ?, 'received', ?, NULL, ?) ON CONFLICT (name) DO UPDATE SET "
                 f"place = {_NEW_PLACE}, state = 'received', reason = NULL, changed = excluded.changed WHERE {_AGAIN}",
@@ -176,7 +179,11 @@ class ImageQueue(QueueRecord):
             ).rowcount
             if added:
                 execute("INSERT INTO files VALUES (?, 0, ?)", (name, dicom))
-        self.arrived.set()
+        self.arrived.set()  # it may be classified while it is flushed to disk
+        try:
+            os.fsync(self._log)
+        except OSError as error:
+            raise cannot_write(self.folder / LOG, error) from error
         return bool(added)
 
     def next(self) -> Entry | None:
@@ -209,16 +216,18 @@ class ImageQueue(QueueRecord):
 
     def postpone(self, entry: Entry) -> None:
         """Put an image behind all others."""
-        with self._transaction(_QUICK) as execute:
+        with self._transaction() as execute:
             execute(f"UPDATE images SET place = {_NEW_PLACE} WHERE name = ?", (entry.name,))
 
     def close(self) -> None:
         """Let another process use the folder."""
+        if not self._lock.closed:
+            os.close(self._log)
         super().close()
         self._lock.close()
 
     def _settle(self, entry: Entry, state: State, reason: str | None = None, files: Sequence[bytes] = ()) -> None:
-        with self._transaction(_QUICK) as execute:
+        with self._transaction() as execute:
             execute("DELETE FROM files WHERE name = ?", (entry.name,))
             for number, dicom in enumerate(files):
                 execute("INSERT INTO files VALUES (?, ?, ?)", (entry.name, number, dicom))
@@ -229,10 +238,9 @@ class ImageQueue(QueueRecord):
             )
 
     @contextmanager
-    def _transaction(self, durability: str) -> Iterator[Any]:
+    def _transaction(self) -> Iterator[Any]:
         with self._access:
             try:
-                self._database.execute(f"PRAGMA synchronous = {durability}")
                 with self._database:
                     self._database.execute("BEGIN IMMEDIATE")
                     yield self._database.execute
