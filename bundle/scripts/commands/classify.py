@@ -116,7 +116,7 @@ def options(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     parser.add_argument("--temperature", type=float, help="divides the logits before the softmax")
     parser.add_argument("--saliency", choices=("png", "dicom"), help="draw Grad-CAM: a PNG, or a secondary capture too")
     parser.add_argument("--batch_size", type=positive, default=32, help="images at once in the network (%(default)s)")
-    parser.add_argument("--workers", type=positive, default=4, help="images read at the same time (%(default)s)")
+    parser.add_argument("--workers", type=positive, default=2, help="images read at the same time (%(default)s)")
     parser.add_argument("--device", help="where the network computes (cuda where there is one, else cpu)")
     parser.add_argument("--allow_refused", action="store_true", help="refused images leave the exit status 0")
     return parser
