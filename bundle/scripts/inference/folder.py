@@ -101,7 +101,15 @@ class ResultFolder:
     def _write(self, path: Path, content: str | bytes) -> None:
         """Have a file written, soon; wait where too many are waiting."""
         self._writing.append(self._writers.submit(write_atomically, path, content))
-        while len(self._writing) > WAITING:
+        self.wait(WAITING)
+
+    def wait(self, most: int = 0) -> None:
+        """Wait until at most so many files are still to be written.
+
+        Raises:
+            UserError: when the folder cannot be written.
+        """
+        while len(self._writing) > most:
             self._writing.popleft().result()
 
     def finish(self) -> None:
@@ -110,8 +118,7 @@ class ResultFolder:
         Raises:
             UserError: when the folder cannot be written.
         """
-        while self._writing:
-            self._writing.popleft().result()
+        self.wait()
         header = ["image", "predicted class", *self.model.classes]
         table = [
             [name, result.predicted_class, *(f"{value:.{DIGITS}f}" for value in result.probabilities.values())]
