@@ -433,7 +433,8 @@ def write_model(folder: Path, **description: Any) -> Path:
         torch.manual_seed(0)
         classifier = Classifier(**{**network, **{key: description[key] for key in network if key in description}})
         randomise(classifier)
-        _fit_statistics(classifier, torch.randn(16, 3, 40, 40))
+        dims, side = classifier.backbone.spatial_dims, description.get("image_size", 40)
+        _fit_statistics(classifier, torch.randn(8, {2: 3, 3: 1}[dims], *[side] * dims))
         torch.save(classifier.state_dict(), folder / "model.pt")
     (folder / "network.json").write_text(json.dumps({**network, **pictures, **named, **description}))
     return folder
@@ -442,7 +443,7 @@ def write_model(folder: Path, **description: Any) -> Path:
 def _fit_statistics(network: nn.Module, images: Tensor) -> None:
     """Give BatchNorm the statistics of images, without which a deep random network says the same of all."""
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
             module.reset_running_stats()
             module.momentum = None  # the plain mean
     with torch.no_grad():

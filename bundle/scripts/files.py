@@ -85,6 +85,23 @@ def cannot_write(path: str | os.PathLike[str], error: OSError) -> UserError:
     return UserError(f"cannot write {path}: {error.strerror or error}; {advice}")
 
 
+def require_apart(folder: str, output_dir: str) -> None:
+    """Stop where results would lie among the images, and be the next run's images.
+
+    Args:
+        folder: of the images.
+        output_dir: of the results.
+
+    Raises:
+        UserError: when one lies in the other, or the output folder is a file.
+    """
+    images, results = Path(folder).resolve(), Path(output_dir).resolve()
+    if images.is_relative_to(results) or results.is_relative_to(images):
+        raise UserError(f"output folder {output_dir} and image folder {folder} lie in each other: give one apart")
+    if results.is_file():
+        raise UserError(f"output folder {output_dir} is a file: give a folder")
+
+
 def _fill(file: BinaryIO, content: str | bytes | Callable[[BinaryIO], object]) -> None:
     if callable(content):
         content(file)
