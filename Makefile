@@ -49,9 +49,11 @@ lint: env  ## check style, format and types
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m mypy bundle/scripts
 
-bench: env  ## measure and print the cost of inference (ARGS goes there), the speed of loading and what the edge gains
+bench: env  ## measure and print the cost of inference (ARGS goes there), and the speed of loading, the doors and the edge
 	$(VENV_PYTHON) benchmarks/run.py $(ARGS)
 	$(VENV_PYTHON) benchmarks/loading.py
+	$(VENV_PYTHON) benchmarks/folder.py
+	$(VENV_PYTHON) benchmarks/node.py
 	$(VENV_PYTHON) benchmarks/edge.py
 
 bundle: env  ## write the MONAI zip of a finished run (RUN=folder, ZIP=file)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
+import socket
 import subprocess
 import threading
+import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -437,7 +441,8 @@ def write_model(folder: Path, **description: Any) -> Path:
         torch.manual_seed(0)
         classifier = Classifier(**{**network, **{key: description[key] for key in network if key in description}})
         randomise(classifier)
-        _fit_statistics(classifier, torch.randn(16, 3, 40, 40))
+        dims, side = classifier.backbone.spatial_dims, description.get("image_size", 40)
+        _fit_statistics(classifier, torch.randn(8, {2: 3, 3: 1}[dims], *[side] * dims))
         torch.save(classifier.state_dict(), folder / "model.pt")
     (folder / "network.json").write_text(json.dumps({**network, **pictures, **named, **description}))
     return folder
@@ -446,7 +451,7 @@ def write_model(folder: Path, **description: Any) -> Path:
 def _fit_statistics(network: nn.Module, images: Tensor) -> None:
     """Give BatchNorm the statistics of images, without which a deep random network says the same of all."""
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
             module.reset_running_stats()
             module.momentum = None  # the plain mean
     with torch.no_grad():
@@ -484,3 +489,123 @@ def is_valid_dicom() -> Callable[[Path], bool]:
 def scans() -> SimpleNamespace:
     """Writers of DICOM and NIfTI files."""
     return SimpleNamespace(make_dicom=make_dicom, dicom=write_dicom, nifti=write_nifti)
+
+
+AUTOSEND = """
+function OnStoredInstance(instance, tags, metadata, origin)
+    SendToModality(instance, "node")
+end
+"""
+
+
+class Orthanc:
+    """An archive on this machine (Debian's orthanc and orthanc-dicomweb), with a folder of its own.
+
+    Args:
+        folder: where it keeps what it receives.
+        node: AE title and port of what it may send to and be called by; once `forwarding`, it sends on all it receives.
+    """
+
+    def __init__(self, folder: Path, node: tuple[str, int] = ("DYNAMMO", 1), forwarding: bool = False) -> None:
+        self.folder = folder
+        self.port, self.web_port = free_port(), free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True)
+        (folder / "autosend.lua").write_text(AUTOSEND if forwarding else "")
+        settings = {
+            "StorageDirectory": str(folder / "storage"),
+            "IndexDirectory": str(folder / "storage"),
+            "DicomAet": "ORTHANC",
+            "DicomPort": self.port,
+            "HttpPort": self.web_port,
+            "RemoteAccessAllowed": False,  # it listens everywhere all the same
+            "AuthenticationEnabled": False,
+            "DicomModalities": {"node": [node[0], "127.0.0.1", node[1]]},
+            "Plugins": [str(ORTHANC_PLUGINS / "libOrthancDicomWeb.so")],
+            "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+            "LuaScripts": [str(folder / "autosend.lua")],
+            "JobsHistorySize": 1000,
+            "MaximumStorageCacheSize": 0,
+            "UnknownSopClassAccepted": True,
+        }
+        (folder / "orthanc.json").write_text(json.dumps(settings))
+
+    @property
+    def web_url(self) -> str:
+        """The address of its DICOMweb service."""
+        return f"http://127.0.0.1:{self.web_port}/dicom-web"
+
+    def start(self) -> None:
+        """Start, and wait until it answers."""
+        with open(self.folder / "log", "ab") as log:
+            command = [str(ORTHANC), str(self.folder / "orthanc.json")]
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        for _ in range(600):
+            assert self._process.poll() is None, (self.folder / "log").read_text()
+            try:
+                self.ask("/system")
+                return
+            except OSError:
+                time.sleep(0.05)
+        pytest.fail("Orthanc does not answer")
+
+    def stop(self) -> None:
+        """Stop, unless it is stopped."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+        self._process = None
+
+    def kill(self) -> None:
+        """Stop without the seconds that stopping takes."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def ask(self, path: str, data: bytes | None = None) -> Any:
+        """Return what its REST interface answers, JSON or bytes."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.web_port}{path}", data) as answer:
+            content = answer.read()
+            return json.loads(content) if "json" in answer.headers.get("Content-Type", "") else content
+
+    def find(self, **query: str) -> list[Dataset]:
+        """Return the instances that match."""
+        request = {"Level": "Instance", "Query": query}
+        found = self.ask("/tools/find", json.dumps(request).encode())
+        return [pydicom.dcmread(io.BytesIO(self.ask(f"/instances/{name}/file"))) for name in found]
+
+    def count(self) -> int:
+        """Return how many instances it holds."""
+        return int(self.ask("/statistics")["CountInstances"])
+
+
+ORTHANC, ORTHANC_PLUGINS = Path("/usr/sbin/Orthanc"), Path("/usr/share/orthanc/plugins")
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture(scope="session", name="free_port")
+def free_port_fixture() -> Callable[[], int]:
+    """The function `free_port`."""
+    return free_port
+
+
+@pytest.fixture
+def make_orthanc(tmp_path: Path) -> Iterator[Callable[..., Orthanc]]:
+    """Make archives that run, see `Orthanc`; the test is skipped where there is none."""
+    if not ORTHANC.is_file() or not (ORTHANC_PLUGINS / "libOrthancDicomWeb.so").exists():
+        pytest.skip("no Orthanc: install the Debian packages orthanc and orthanc-dicomweb")
+    made: list[Orthanc] = []
+
+    def make(**settings: Any) -> Orthanc:
+        made.append(Orthanc(tmp_path / f"orthanc{len(made)}", **settings))
+        made[-1].start()
+        return made[-1]
+
+    yield make
+    for orthanc in made:
+        orthanc.kill()

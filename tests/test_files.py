@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from scripts.errors import UserError
-from scripts.files import write_atomically, write_csv
+from scripts.files import require_apart, write_atomically, write_csv
 
 BUNDLE = Path(__file__).resolve().parent.parent / "bundle"
 
@@ -167,3 +167,16 @@ for number in range(10**9):
         assert content == content[0] * 1_000_000
     write_atomically(path, "after")
     assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize(("images", "results"), [("a", "a"), ("a", "a/out"), ("a/in", "a")])
+def test_results_never_lie_among_the_images(tmp_path: Path, images: str, results: str) -> None:
+    require_apart(str(tmp_path / "a"), str(tmp_path / "ab"))
+    with pytest.raises(UserError, match="lie in each other: give one apart"):
+        require_apart(str(tmp_path / images), str(tmp_path / results))
+
+
+def test_a_file_is_no_folder_of_results(tmp_path: Path) -> None:
+    (tmp_path / "out").touch()
+    with pytest.raises(UserError, match="is a file: give a folder"):
+        require_apart(str(tmp_path / "in"), str(tmp_path / "out"))

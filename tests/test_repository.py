@@ -38,6 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "handlers": {"transforms", "tasks", "memory", "networks", "losses", "metrics", "engines"},
     "versions": {"metrics"},
     "inference": {"decoding", "edge", "transforms", "networks", "metrics", "versions"},
+    "node": {"decoding", "transforms", "inference"},
 }
 MAY_IMPORT["commands"] = set(MAY_IMPORT)
 

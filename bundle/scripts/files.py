@@ -40,7 +40,7 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes | Callab
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -85,6 +85,23 @@ def cannot_write(path: str | os.PathLike[str], error: OSError) -> UserError:
     return UserError(f"cannot write {path}: {error.strerror or error}; {advice}")
 
 
+def require_apart(folder: str, output_dir: str) -> None:
+    """Stop where results would lie among the images, and be the next run's images.
+
+    Args:
+        folder: of the images.
+        output_dir: of the results.
+
+    Raises:
+        UserError: when one lies in the other, or the output folder is a file.
+    """
+    images, results = Path(folder).resolve(), Path(output_dir).resolve()
+    if images.is_relative_to(results) or results.is_relative_to(images):
+        raise UserError(f"output folder {output_dir} and image folder {folder} lie in each other: give one apart")
+    if results.is_file():
+        raise UserError(f"output folder {output_dir} is a file: give a folder")
+
+
 def _fill(file: BinaryIO, content: str | bytes | Callable[[BinaryIO], object]) -> None:
     if callable(content):
         content(file)
@@ -92,8 +109,8 @@ def _fill(file: BinaryIO, content: str | bytes | Callable[[BinaryIO], object]) -
         file.write(content.encode("utf-8") if isinstance(content, str) else content)
 
 
-def _sync_folder(folder: Path) -> None:
-    # the rename itself is on disk only when the folder is
+def sync_folder(folder: Path) -> None:
+    """Flush a folder to disk: a file that was made or renamed in it is there after a power cut only then."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

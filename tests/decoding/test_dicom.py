@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import subprocess
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from pydicom.pixels.decoders.base import _PIXEL_DATA_DECODERS
 from pydicom.sequence import Sequence
 from pydicom.uid import UID
 
-from scripts.decoding.dicom import describe_dicom, forbid_other_decoders, read_dicom
+from scripts.decoding.dicom import OWN_MANUFACTURER, describe_dicom, forbid_other_decoders, read_dicom, read_header
 from scripts.decoding.presentation import Presentation
 from scripts.decoding.reasons import WAIVABLE, Reason, Refusal
 
@@ -290,6 +291,13 @@ def test_what_is_refused_and_why(tmp_path: Path, scans: Any, attributes: dict[st
         np.testing.assert_array_equal(np.rint(shown(path, accept=(reason,)) * 255), GREY8)
 
 
+@pytest.mark.parametrize("sop_class", ["1.2.840.10008.5.1.4.1.1.77.1.4", "1.2.840.10008.5.1.4.1.1.77.1.4.1"])
+def test_photographs_are_no_captures_though_their_numbers_begin_alike(
+    tmp_path: Path, scans: Any, sop_class: str
+) -> None:
+    assert shown(scans.dicom(tmp_path / "image", GREY8, SOPClassUID=sop_class)).shape == GREY8.shape
+
+
 @pytest.mark.parametrize("name", ["RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth"])
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 @pytest.mark.filterwarnings("ignore")
@@ -304,6 +312,37 @@ def test_stated_as_free_of_names_is_taken(tmp_path: Path, scans: Any) -> None:
     for number, sop_class in enumerate((SECONDARY_CAPTURE, ULTRASOUND)):
         path = scans.dicom(tmp_path / str(number), GREY8, SOPClassUID=sop_class, BurnedInAnnotation="NO")
         assert shown(path).shape == GREY8.shape
+
+
+def test_photographs_are_no_secondary_captures(tmp_path: Path, scans: Any) -> None:
+    # whose UIDs begin with the same digits
+    path = scans.dicom(tmp_path / "a", GREY8, SOPClassUID="1.2.840.10008.5.1.4.1.1.77.1.4")
+    assert np.array_equal(np.rint(255 * shown(path)), GREY8)
+
+
+def test_our_own_results_are_refused_whatever_is_accepted(tmp_path: Path, scans: Any) -> None:
+    path = scans.dicom(tmp_path / "a", GREY8, Manufacturer=OWN_MANUFACTURER)
+    assert reason_of(path, accept=WAIVABLE) is Reason.OWN_RESULT
+
+
+def test_the_header_is_what_a_result_repeats(tmp_path: Path, scans: Any) -> None:
+    path = scans.dicom(tmp_path / "a", GREY8, StudyDate="20261121", PatientSex="F", InstitutionName="Hospital")
+    header, dataset = Dataset.from_json(read_header(path, 2**20)), pydicom.dcmread(path)
+    for name in ("PatientName", "PatientID", "StudyInstanceUID", "SOPInstanceUID", "StudyDate", "PatientSex"):
+        assert header[name] == dataset[name], name
+    assert not any(name in header for name in ("InstitutionName", "PixelData", "Rows"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("StudyDate", "last week"), ("StudyInstanceUID", "05fa.x"), ("StudyID", "a" * 17)]
+)
+def test_what_is_not_valid_is_not_repeated(tmp_path: Path, scans: Any, name: str, value: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom says so too
+        path = scans.dicom(tmp_path / "a", GREY8, **{name: value})
+        header = Dataset.from_json(read_header(path, 2**20))
+    assert name not in header
+    assert header.PatientID == "4711"
 
 
 def test_no_pixels_and_no_dicom_are_refused(tmp_path: Path, scans: Any) -> None:

@@ -45,6 +45,14 @@ def test_pictures_come_as_bytes_or_as_fractions(path: str) -> None:
     assert reader.read(path, "", PLAIN, bits=32).dtype == np.float32
 
 
+def test_a_header_comes_from_the_same_process(path: str) -> None:
+    header = decoder().header(path, PLAIN)
+    assert header["00100020"] == {"vr": "LO", "Value": ["4711"]}
+    with pytest.raises(Refusal) as refusal:
+        decoder().header(f"{path}.none", PLAIN)
+    assert refusal.value.reason is Reason.MISSING
+
+
 def test_one_process_serves_one_picture_after_the_other(path: str) -> None:
     reader = decoder()
     reader.read(path, "", PLAIN)

@@ -19,7 +19,6 @@ from scripts.inference import (
     ResultFolder,
     ScreeningHandler,
     find_images,
-    require_apart,
     require_images,
 )
 
@@ -107,16 +106,3 @@ def test_a_folder_of_refused_images_only_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"all 1 images are refused: .*refused.csv says why"):
         engine.run()
     assert "print.jpg" in (tmp_path / "refused.csv").read_text()
-
-
-@pytest.mark.parametrize(("images", "results"), [("a", "a"), ("a", "a/out"), ("a/in", "a")])
-def test_results_never_lie_among_the_images(tmp_path: Path, images: str, results: str) -> None:
-    require_apart(str(tmp_path / "a"), str(tmp_path / "ab"))
-    with pytest.raises(UserError, match="lie in each other: give one apart"):
-        require_apart(str(tmp_path / images), str(tmp_path / results))
-
-
-def test_a_file_is_no_folder_of_results(tmp_path: Path) -> None:
-    (tmp_path / "out").touch()
-    with pytest.raises(UserError, match="is a file: give a folder"):
-        require_apart(str(tmp_path / "in"), str(tmp_path / "out"))

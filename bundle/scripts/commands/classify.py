@@ -5,21 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from scripts import bundle_root
-from scripts.commands.model import load_image_classifier
 from scripts.commands.terminal import end
 from scripts.errors import UserError, install_error_hook
-from scripts.inference.folder import ResultFolder
-from scripts.inference.images import find_images, require_apart
-from scripts.inference.model import DESCRIPTION
-from scripts.inference.saliency import KINDS, make_saliency
+from scripts.files import require_apart
 
 EPILOG = (
     "Images, DICOM and NIfTI are found in the folder and the folders within. Each gets a JSON file of its own, a DICOM "
@@ -31,6 +27,7 @@ EPILOG = (
 )
 REFUSED_STATUS = 3
 TASK = "task.json"
+MATPLOTLIB = "MPLCONFIGDIR"  # where matplotlib writes, which MONAI imports
 SETTINGS = (
     *("models_dir", "presentation", "threshold", "temperature", "saliency"),
     *("batch_size", "workers", "device", "allow_refused"),
@@ -54,30 +51,29 @@ def classify(given: argparse.Namespace) -> tuple[str, int]:
     if not Path(source).is_dir():
         raise UserError(f"input folder {source} is missing: give one that exists (--input)")
     require_apart(source, output)
-    classifier = load_image_classifier(
-        models_dir=model_folder(Path(given.models_dir)),
-        presentation=settings_of(given.presentation),
-        temperature=given.temperature,
-        threshold=given.threshold,
-        device=given.device,
-        workers=given.workers,
-    )
-    items = find_images(source, classifier.suffixes, classifier.presentation)
-    if not items:
-        names = ", ".join(classifier.suffixes)
-        raise UserError(
-            f"input folder {source} has no images: put some there ({names}, DICOM or NIfTI), or use --input"
-        )
-    saliency = make_saliency(given.saliency, classifier.network, classifier.prepare)
-    results = ResultFolder(output, lambda: classifier.model, saliency)
-    results.start()
-    said = classifier.classify_all([item["image"] for item in items], given.batch_size)
-    for item, result in zip(items, said, strict=True):
-        results.put(item["name"], item["image"], result)
-    results.finish()
-    refused = len(results.refusals)
+    with libraries_writing_into(Path(output)):
+        from scripts.commands.folder import classify_folder
+
+        classified, refused = classify_folder(given)
     status = REFUSED_STATUS if refused and not given.allow_refused else 0
-    return f"Classified {len(results.results)} images, refused {refused}: {output}", status
+    return f"Classified {classified} images, refused {refused}: {output}", status
+
+
+@contextmanager
+def libraries_writing_into(output: Path) -> Iterator[None]:
+    """Let libraries write in the output folder what they write on being imported (a list of fonts), and remove it."""
+    made, cache = not output.exists(), output / ".matplotlib"
+    given = os.environ.get(MATPLOTLIB)
+    os.environ.setdefault(MATPLOTLIB, str(cache))
+    try:
+        yield
+    finally:
+        if given is None:
+            del os.environ[MATPLOTLIB]
+        shutil.rmtree(cache, ignore_errors=True)
+        if made:
+            with suppress(OSError):  # there are results in it
+                output.rmdir()
 
 
 def folder(name: str | None, kind: str) -> str:
@@ -91,29 +87,6 @@ def folder(name: str | None, kind: str) -> str:
         mercure = {"input": "MERCURE_IN_DIR", "output": "MERCURE_OUT_DIR"}[kind]
         raise UserError(f"no {kind} folder: give one with --{kind}, or in HOLOSCAN_{words}_PATH or {mercure}")
     return name
-
-
-def settings_of(pairs: Sequence[str]) -> dict[str, str]:
-    """Return ``KEY=VALUE`` texts as settings.
-
-    Raises:
-        UserError: for a text without ``=``.
-    """
-    for pair in pairs:
-        if "=" not in pair:
-            raise UserError(f"'{pair}' is no setting: give KEY=VALUE, such as window=40,400 (--presentation)")
-    return dict(pair.split("=", 1) for pair in pairs)
-
-
-def model_folder(folder: Path) -> Path:
-    """Return the folder with the model: this one, or the only one in it that has one, as MONAI Deploy lays it."""
-    if (folder / DESCRIPTION).is_file():
-        return folder
-    within = [path.parent for path in sorted(folder.glob(f"*/{DESCRIPTION}"))]
-    if len(within) > 1:
-        names = ", ".join(path.name for path in within)
-        raise UserError(f"{folder} holds several models: give one of {names} with its folder (--models_dir)")
-    return within[0] if within else folder
 
 
 def positive(text: str) -> int:
@@ -134,7 +107,6 @@ def options(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     source = named("HOLOSCAN_INPUT_PATH") or named("MERCURE_IN_DIR")
     output = named("HOLOSCAN_OUTPUT_PATH") or named("MERCURE_OUT_DIR")
     models = named("HOLOSCAN_MODEL_PATH") or f"{bundle_root()}/models"
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--input", metavar="DIR", default=source, help="folder of images; only read")
     parser.add_argument("--output", metavar="DIR", default=output, help="folder of results; all that is written to")
     parser.add_argument("--models_dir", metavar="DIR", default=models, help="trained model: network.json and model.pt")
@@ -142,10 +114,10 @@ def options(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     parser.add_argument("--presentation", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help=shown)
     parser.add_argument("--threshold", type=float, help="a predicted class less probable than this is indeterminate")
     parser.add_argument("--temperature", type=float, help="divides the logits before the softmax")
-    parser.add_argument("--saliency", choices=KINDS, help="draw Grad-CAM: a PNG, or a secondary capture too")
+    parser.add_argument("--saliency", choices=("png", "dicom"), help="draw Grad-CAM: a PNG, or a secondary capture too")
     parser.add_argument("--batch_size", type=positive, default=32, help="images at once in the network (%(default)s)")
-    parser.add_argument("--workers", type=positive, default=4, help="images read at the same time (%(default)s)")
-    parser.add_argument("--device", default=device, help="where the network computes (%(default)s)")
+    parser.add_argument("--workers", type=positive, default=2, help="images read at the same time (%(default)s)")
+    parser.add_argument("--device", help="where the network computes (cuda where there is one, else cpu)")
     parser.add_argument("--allow_refused", action="store_true", help="refused images leave the exit status 0")
     return parser
 

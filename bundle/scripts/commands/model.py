@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser
-from monai.data import set_track_meta
 
 from scripts.commands.configs import CONFIGS, TRAIN
 from scripts.inference.classification import ImageClassifier
@@ -55,7 +54,6 @@ def load_image_classifier(
     Raises:
         UserError: when the folder holds no model that can be used, or a setting means nothing.
     """
-    set_track_meta(False)  # as in training
     description = read_description(str(Path(models_dir) / DESCRIPTION))
     config = training_config(description)
     return ImageClassifier(

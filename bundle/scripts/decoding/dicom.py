@@ -85,6 +85,11 @@ _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
 
+def readable_syntaxes() -> tuple[str, ...]:
+    """Return the transfer syntaxes that are read here, uncompressed ones first."""
+    return (*_NATIVE, *_PLUGINS, *(_JPEG_LOSSLESS if _dcmdjpeg() else ()))
+
+
 def forbid_other_decoders() -> None:
     """Take every decoder out of pydicom's tables that is not in ours."""
     for uid in (*_PLUGINS, *_JPEG_LOSSLESS):
@@ -240,7 +245,7 @@ def _check_syntax(dataset: Dataset) -> None:
     syntax = str(dataset.file_meta.get("TransferSyntaxUID", "")) if hasattr(dataset, "file_meta") else ""
     if not syntax:
         raise Refusal(Reason.CORRUPT_HEADER)
-    if syntax not in (*_NATIVE, *_PLUGINS) and not (syntax in _JPEG_LOSSLESS and _dcmdjpeg()):
+    if syntax not in readable_syntaxes():
         raise Refusal(Reason.UNSUPPORTED_TRANSFER_SYNTAX)
 
 

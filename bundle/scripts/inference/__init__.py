@@ -3,7 +3,7 @@
 from scripts.inference.classification import ImageClassifier
 from scripts.inference.evaluation import ClinicalReport, evaluation_items, task_folder
 from scripts.inference.folder import ResultFolder
-from scripts.inference.images import IMAGE_SUFFIXES, ScreeningHandler, find_images, require_apart, require_images
+from scripts.inference.images import IMAGE_SUFFIXES, ScreeningHandler, find_images, require_images
 from scripts.inference.model import WeightsLoader, load_classifier, load_weights
 from scripts.inference.predictions import PredictionWriter
 from scripts.inference.results import ModelIdentity, Result, identify
@@ -26,7 +26,6 @@ __all__ = [
     "load_classifier",
     "load_weights",
     "make_saliency",
-    "require_apart",
     "require_images",
     "structured_report",
     "task_folder",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydicom import Dataset
 
 from scripts.decoding.presentation import split_reference
 from scripts.decoding.reasons import ImageRefused
@@ -18,13 +21,16 @@ from scripts.inference.dicom_result import dicom_bytes
 from scripts.inference.results import DIGITS, ModelIdentity, Result
 from scripts.inference.saliency import Saliency, png_bytes, secondary_capture
 from scripts.inference.structured_report import structured_report
-from scripts.transforms.scans import read_source
+from scripts.transforms.scans import Source, read_source
 
 TABLE = "predictions.csv"
 RECORDS = "predictions.json"
 REFUSED = "refused.csv"
 RECORD, REPORT, PICTURE, CAPTURE = ".result.json", ".sr.dcm", ".saliency.png", ".saliency.dcm"
 """What the names of an image's own files end with; before it stands the image's name."""
+
+WRITERS = 4
+WAITING = 64  # files that may wait to be written
 
 
 class ResultFolder:
@@ -50,6 +56,8 @@ class ResultFolder:
         self.results: dict[str, Result] = {}
         self.refusals: dict[str, ImageRefused] = {}
         self.logger = logging.getLogger(__name__)
+        self._writers = ThreadPoolExecutor(WRITERS, "writer")  # the next image need not wait for the disk
+        self._writing: deque[Future[None]] = deque()
 
     def start(self) -> None:
         """Begin afresh.
@@ -71,7 +79,7 @@ class ResultFolder:
             said: what the model says of it, or why it is refused.
 
         Raises:
-            UserError: when the folder cannot be written, or two images have one name.
+            UserError: when the folder cannot be written (of this image or one before), or two images have one name.
         """
         if name in self.results or name in self.refusals:
             raise UserError(f"two images are called {name}: rename one, so that no result is lost")
@@ -81,24 +89,28 @@ class ResultFolder:
         try:
             if isinstance(said, ImageRefused):
                 raise said
-            self._write(name, reference, own, said)
+            for ending, content in self._files_of(name, reference, said).items():
+                self._write(own[ending], content)
             self.results[name] = said
         except ImageRefused as refusal:
-            _write_json(own[RECORD], {"image": name, "refused": refusal.reason.value, "reason": str(refusal)})
+            record = {"image": name, "refused": refusal.reason.value, "reason": str(refusal)}
+            self._write(own[RECORD], _json(record))
             self.refusals[name] = refusal
             self.logger.warning("Refused: %s", refusal)
 
-    def _write(self, name: str, reference: str, own: dict[str, Path], result: Result) -> None:
-        record = {"image": name, **result.record(), "model": result.model.record()}
-        picture = None if self.saliency is None else self.saliency(reference, result)
-        if picture is not None:
-            write_atomically(own[PICTURE], png_bytes(picture))
-        try:
-            record |= self._write_dicom(own, reference, result, picture)
-        except ImageRefused as refusal:
-            self.logger.warning("No report of %s: %s", name, refusal)
-            record["dicom"] = {"refused": refusal.reason.value}
-        _write_json(own[RECORD], record)
+    def _write(self, path: Path, content: str | bytes) -> None:
+        """Have a file written, soon; wait where too many are waiting."""
+        self._writing.append(self._writers.submit(write_atomically, path, content))
+        self.wait(WAITING)
+
+    def wait(self, most: int = 0) -> None:
+        """Wait until at most so many files are still to be written.
+
+        Raises:
+            UserError: when the folder cannot be written.
+        """
+        while len(self._writing) > most:
+            self._writing.popleft().result()
 
     def finish(self) -> None:
         """Write the lists of all images.
@@ -106,6 +118,7 @@ class ResultFolder:
         Raises:
             UserError: when the folder cannot be written.
         """
+        self.wait()
         header = ["image", "predicted class", *self.model.classes]
         table = [
             [name, result.predicted_class, *(f"{value:.{DIGITS}f}" for value in result.probabilities.values())]
@@ -120,7 +133,7 @@ class ResultFolder:
         }
         write_csv(self.output_dir / REFUSED, [("image", "code", "reason"), *refused])
         write_csv(self.output_dir / TABLE, [header, *table])
-        _write_json(self.output_dir / RECORDS, content)
+        write_atomically(self.output_dir / RECORDS, _json(content))
 
     def _own_files(self, name: str, reference: str) -> dict[str, Path]:
         """Return where the files of an image go, by what their names end with."""
@@ -128,25 +141,37 @@ class ResultFolder:
         stem = name.removesuffix(picture) + picture.replace("/", "-")
         return {ending: self.output_dir / (stem + ending) for ending in (RECORD, REPORT, PICTURE, CAPTURE)}
 
-    def _write_dicom(
-        self, own: dict[str, Path], reference: str, result: Result, picture: np.ndarray | None
-    ) -> dict[str, Any]:
-        """Write the report of a DICOM image, and the capture that it shows; return which they are."""
+    def _files_of(self, name: str, reference: str, result: Result) -> dict[str, str | bytes]:
+        """Return what an image's own files hold, by what their names end with.
+
+        Raises:
+            ImageRefused: when the image cannot be read any more.
+        """
+        picture = None if self.saliency is None else self.saliency(reference, result)
+        files: dict[str, str | bytes] = {} if picture is None else {PICTURE: png_bytes(picture)}
+        record = {"image": name, **result.record(), "model": result.model.record()}
         source = read_source(reference)
-        if source is None:
-            return {}
-        captures = []
-        if picture is not None and self.saliency is not None and self.saliency.captures:
-            captures = [secondary_capture(picture, result, source)]
-        report = structured_report(result, source, captures)
-        for ending, dataset in [(REPORT, report), *((CAPTURE, capture) for capture in captures)]:
-            write_atomically(own[ending], dicom_bytes(dataset))
-        identifiers = {name: str(source.header[name].value) for name in ("StudyInstanceUID", "SOPInstanceUID")}
-        return {"dicom": {**identifiers, "report": str(report.SOPInstanceUID)}}
+        if source is not None:
+            try:
+                reports = self._dicom_files(result, source, picture)
+                files |= {ending: dicom_bytes(dataset) for ending, dataset in reports.items()}
+                identifiers = {key: str(source.header[key].value) for key in ("StudyInstanceUID", "SOPInstanceUID")}
+                record["dicom"] = {**identifiers, "report": str(reports[REPORT].SOPInstanceUID)}
+            except ImageRefused as refusal:
+                self.logger.warning("No report of %s: %s", name, refusal)
+                record["dicom"] = {"refused": refusal.reason.value}
+        return {**files, RECORD: _json(record)}
+
+    def _dicom_files(self, result: Result, source: Source, picture: np.ndarray | None) -> dict[str, Dataset]:
+        """Return the report of a DICOM image, and the capture that it shows, by what their files' names end with."""
+        if picture is None or self.saliency is None or not self.saliency.captures:
+            return {REPORT: structured_report(result, source)}
+        capture = secondary_capture(picture, result, source)
+        return {CAPTURE: capture, REPORT: structured_report(result, source, [capture])}
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    write_atomically(path, json.dumps(content, indent=4) + "\n")
+def _json(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=4) + "\n"
 
 
 def _remove(path: Path) -> None:

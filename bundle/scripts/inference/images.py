@@ -80,23 +80,6 @@ def require_images(items: Sequence[Any], folder: str, suffixes: Sequence[str] = 
         )
 
 
-def require_apart(folder: str, output_dir: str) -> None:
-    """Stop where results would lie among the images, and be the next run's images.
-
-    Args:
-        folder: of the images.
-        output_dir: of the results.
-
-    Raises:
-        UserError: when one lies in the other, or the output folder is a file.
-    """
-    images, results = Path(folder).resolve(), Path(output_dir).resolve()
-    if images.is_relative_to(results) or results.is_relative_to(images):
-        raise UserError(f"output folder {output_dir} and image folder {folder} lie in each other: give one apart")
-    if results.is_file():
-        raise UserError(f"output folder {output_dir} is a file: give a folder")
-
-
 class ScreeningHandler:
     """Decode every image before the first is classified; what cannot be taken is left out and written down.
 

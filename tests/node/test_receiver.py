@@ -1,0 +1,190 @@
+"""Who may send what, and that success means that it is on disk."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.uid import (
+    Comprehensive3DSRStorage,
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+    RTPlanStorage,
+)
+
+from scripts.errors import UserError
+from scripts.node.queue import ImageQueue, State
+from scripts.node.receiver import Receiver
+
+GREY = np.arange(40 * 48, dtype=np.uint8).reshape(40, 48)
+SETTINGS: dict[str, Any] = {
+    "host": "127.0.0.1",
+    "port": 0,
+    "ae_title": "NODE",
+    "callers": [],
+    "sop_classes": ["CTImageStorage", "1.2.840.10008.5.1.4.1.1.4"],
+    "transfer_syntaxes": [],
+    "associations": 10,
+    "max_bytes": 10**6,
+    "seconds": 10.0,
+}
+Open = Callable[..., int]
+
+
+@pytest.fixture
+def listening(queue: ImageQueue) -> Iterator[Open]:
+    """Start a receiver and return its port."""
+    with ExitStack() as stack:
+
+        def start(**settings: Any) -> int:
+            return stack.enter_context(Receiver(queue, **{**SETTINGS, **settings})).port
+
+        yield start
+
+
+def test_verification_is_answered(listening: Open, call: Any) -> None:
+    association = call(listening())
+    assert association.send_c_echo().Status == 0
+    association.release()
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, JPEGLSLossless, JPEG2000Lossless, RLELossless])
+def test_what_is_stored_is_in_the_queue_as_it_came(
+    syntax: str, listening: Open, call: Any, scans: Any, queue: ImageQueue
+) -> None:
+    dataset = scans.make_dicom(GREY, syntax)
+    association = call(listening(), [dataset])
+    assert association.send_c_store(dataset).Status == 0
+    entry = queue.next()
+    assert entry is not None and entry.name == queue.name(dataset.SOPInstanceUID)
+    found = pydicom.dcmread(BytesIO(entry.files[0]))
+    assert found.file_meta.TransferSyntaxUID == syntax
+    assert found.PixelData == dataset.PixelData
+    association.release()
+
+
+def test_the_same_image_twice_is_taken_once(listening: Open, call: Any, scans: Any, queue: ImageQueue) -> None:
+    dataset = scans.make_dicom(GREY)
+    association = call(listening(), [dataset])
+    assert [association.send_c_store(dataset).Status for _ in range(2)] == [0, 0]
+    assert queue.counts()[State.RECEIVED] == 1
+    association.release()
+
+
+def test_reports_are_taken_and_dropped(listening: Open, call: Any, scans: Any, queue: ImageQueue) -> None:
+    report = scans.make_dicom(GREY, SOPClassUID=Comprehensive3DSRStorage)
+    association = call(listening(), [report])
+    assert association.send_c_store(report).Status == 0
+    assert queue.state(report.SOPInstanceUID) is None
+    association.release()
+
+
+def test_only_listed_classes_and_syntaxes_are_negotiated(listening: Open, call: Any, scans: Any) -> None:
+    port = listening(transfer_syntaxes=["ExplicitVRLittleEndian"])
+    plain = scans.make_dicom(GREY, SOPClassUID=CTImageStorage)
+    association = call(
+        port, [plain, scans.make_dicom(GREY, RLELossless), scans.make_dicom(GREY, SOPClassUID=RTPlanStorage)]
+    )
+    accepted = {(context.abstract_syntax, *context.transfer_syntax) for context in association.accepted_contexts}
+    assert (CTImageStorage, ExplicitVRLittleEndian) in accepted
+    assert len(accepted) == 2  # and verification
+    association.release()
+
+
+@pytest.mark.parametrize(
+    ("titles", "accepted"),
+    [
+        ({"calling": "CT1"}, True),
+        ({"calling": "CT3"}, False),
+        ({"calling": "CT1", "called": "OTHER"}, False),
+    ],
+)
+def test_titles_decide_who_may_call(
+    titles: dict[str, str], accepted: bool, listening: Open, call: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    association = call(listening(callers=["CT1", "CT2"]), **titles)
+    assert association.is_established is accepted
+    assert association.is_rejected is not accepted
+    assert (f"Rejected '{titles['calling']}', who called" in caplog.text) is not accepted
+    association.release()
+
+
+def test_one_association_too_many_is_rejected(listening: Open, call: Any) -> None:
+    port = listening(associations=2)
+    first, second = call(port), call(port)
+    assert first.is_established and second.is_established
+    assert call(port).is_rejected
+    first.release()
+    second.release()
+
+
+def test_too_long_an_object_ends_its_association_before_all_of_it_has_come(
+    listening: Open, call: Any, scans: Any, queue: ImageQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = listening(max_bytes=100_000)
+    large = scans.make_dicom(np.zeros((2000, 2000), np.uint8))
+    association = call(port, [large])
+    assert "Status" not in association.send_c_store(large)
+    assert queue.state(large.SOPInstanceUID) is None
+    assert "Ended the association of CALLER: its object has more than 100000 bytes" in caplog.text
+    small = scans.make_dicom(GREY)
+    association = call(port, [small])
+    assert association.send_c_store(small).Status == 0
+    association.release()
+
+
+def test_what_cannot_be_written_is_not_taken(
+    listening: Open, call: Any, scans: Any, queue: ImageQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    pages = queue._database.execute("PRAGMA page_count").fetchone()[0]
+    queue._database.execute(f"PRAGMA max_page_count = {pages}")
+    dataset = scans.make_dicom(np.zeros((500, 500), np.uint8))
+    association = call(listening(), [dataset])
+    assert association.send_c_store(dataset).Status == 0xA700
+    assert "cannot write" in caplog.text
+    queue._database.execute("PRAGMA max_page_count = 1000000")
+    assert association.send_c_store(dataset).Status == 0
+    association.release()
+
+
+def test_noise_on_the_port_ends_nothing(listening: Open, call: Any) -> None:
+    port = listening(seconds=1.0)
+    rng = np.random.default_rng(0)
+    for length in (1, 6, 100, 5000):
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(bytes([1, 0, 0, 0, 19, 136]) + rng.bytes(length))
+    association = call(port)
+    assert association.send_c_echo().Status == 0
+    association.release()
+
+
+def test_a_port_in_use_is_named(listening: Open, queue: ImageQueue) -> None:
+    port = listening()
+    with pytest.raises(UserError, match=rf"port {port} of 127.0.0.1 is in use: .* \(key 'port'\)"):
+        listening(port=port)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"host": "0.0.0.0"}, r"anybody could send to 0\.0\.0\.0: name the AE titles that may \(key 'callers'\)"),
+        ({"host": "pacs.example", "callers": []}, r"anybody could send to pacs\.example"),
+        ({"max_bytes": 0}, "max_bytes is 0: give a number from 1 to"),
+        ({"sop_classes": ["CatScan"]}, "unknown UID 'CatScan': give a name such as CTImageStorage"),
+        ({"transfer_syntaxes": ["1..2"]}, "unknown UID '1..2'"),
+        ({"ae_title": "LONGER THAN SIXTEEN"}, "'LONGER THAN SIXTEEN' is no AE title"),
+        ({"host": "203.0.113.1", "callers": ["CT1"]}, "cannot listen on 203.0.113.1, port 0"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], message: str, listening: Open) -> None:
+    with pytest.raises(UserError, match=message):
+        listening(**settings)

@@ -1,0 +1,90 @@
+"""An image becomes a report; what is not an image becomes a reason, and the file does not stay."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+
+from scripts.commands.model import load_image_classifier
+from scripts.decoding.reasons import ImageRefused, Reason
+from scripts.errors import UserError
+from scripts.node.reporter import Reporter
+
+GREY = np.arange(40 * 48, dtype=np.uint16).reshape(40, 48)
+
+
+@pytest.fixture(scope="module")
+def classifier(trained_model: Path) -> Any:
+    return load_image_classifier(trained_model)
+
+
+@pytest.fixture
+def reporter(classifier: Any, tmp_path: Path) -> Reporter:
+    return Reporter(classifier, tmp_path / "reading")
+
+
+def encoded(dataset: Dataset) -> bytes:
+    with BytesIO() as file:
+        dataset.save_as(file, enforce_file_format=True)
+        return file.getvalue()
+
+
+def test_an_image_becomes_a_report_of_it(reporter: Reporter, scans: Any) -> None:
+    dataset = scans.make_dicom(GREY)
+    (found,) = (pydicom.dcmread(BytesIO(report)) for report in reporter(encoded(dataset)))
+    evidence = found.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
+    assert evidence.ReferencedSOPInstanceUID == dataset.SOPInstanceUID
+    assert found.StudyInstanceUID == dataset.StudyInstanceUID
+    assert list(reporter.folder.iterdir()) == []
+
+
+def test_the_same_image_gives_the_same_report(reporter: Reporter, scans: Any) -> None:
+    image = encoded(scans.make_dicom(GREY))
+    first, second = (pydicom.dcmread(BytesIO(reporter(image)[0])) for _ in range(2))
+    assert first.SOPInstanceUID == second.SOPInstanceUID
+    assert first.ContentSequence == second.ContentSequence
+
+
+def test_images_one_after_the_other_are_not_mixed_up(reporter: Reporter, classifier: Any, scans: Any) -> None:
+    images = [encoded(scans.make_dicom(GREY // (1 + step), BitsStored=12)) for step in range(8)]
+    together = [pydicom.dcmread(BytesIO(reporter(image)[0])).ContentSequence for image in images]
+    alone = []
+    for number, image in enumerate(images):
+        apart = Reporter(classifier, reporter.folder.with_name(str(number)))
+        alone.append(pydicom.dcmread(BytesIO(apart(image)[0])).ContentSequence)
+    assert together == alone
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda image: b"", Reason.CORRUPT_HEADER),
+        (lambda image: image[:-500], Reason.CORRUPT_PIXELS),
+    ],
+)
+def test_a_broken_file_is_refused_and_does_not_stay(
+    change: Any, reason: Reason, reporter: Reporter, scans: Any
+) -> None:
+    with pytest.raises(ImageRefused) as caught:
+        reporter(change(encoded(scans.make_dicom(GREY))))
+    assert caught.value.reason is reason
+    assert list(reporter.folder.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_deleted(classifier: Any, tmp_path: Path) -> None:
+    (tmp_path / "reading").mkdir()
+    (tmp_path / "reading" / "left.dcm").write_bytes(b"a patient's image")
+    assert list(Reporter(classifier, tmp_path / "reading").folder.iterdir()) == []
+
+
+def test_a_folder_that_is_gone_is_no_fault_of_the_image(reporter: Reporter, scans: Any) -> None:
+    reporter.folder.rmdir()
+    with pytest.raises(UserError, match="cannot write .*reading") as caught:
+        reporter(encoded(scans.make_dicom(GREY)))
+    assert not isinstance(caught.value, ImageRefused)
