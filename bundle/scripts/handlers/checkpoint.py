@@ -29,6 +29,7 @@ FREE_LATER = (
     "weights_sha256",
     "adapter_epochs",
     "finetune_epochs",
+    "finetune_views",
     "batch_size",
     "limit",
     "stain_jitter",

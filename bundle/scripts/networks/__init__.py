@@ -14,7 +14,7 @@ from scripts.networks.classifier import (
     read_description,
 )
 from scripts.networks.closed_form import choose_shrinkage, drift_map
-from scripts.networks.continual import MERGED, ContinualNet
+from scripts.networks.continual import MERGED, ContinualNet, FeatureReader
 from scripts.networks.heads import (
     HEADS,
     ClassMeansHead,
@@ -49,6 +49,7 @@ __all__ = [
     "CosineHead",
     "CovariancesHead",
     "ExpandableBackbone",
+    "FeatureReader",
     "NearestMeanHead",
     "OthersHead",
     "Outputs",

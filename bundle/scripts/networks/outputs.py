@@ -40,11 +40,6 @@ class Outputs:
     teacher: Outputs | None = None
     stored: list[Tensor] = field(default_factory=list)
 
-    @property
-    def embedding(self) -> Tensor:
-        """The features that herding reads, [B, D]: of all branches, [B, R d]; with a head a task of the newest's."""
-        return self.features[:, -1] if self.task_logits else self.features.flatten(1)
-
     def classes_within_tasks(self, labels: Tensor) -> Tensor:
         """Return the best class of each image's own task: the decision where the task is given (task-incremental).
 
