@@ -16,7 +16,6 @@ from scripts.engines import ContinualTrainer
 from scripts.handlers import AdapterAveragingHandler, AdapterTuningHandler, MemoryHandler, SeparateAdaptersHandler
 from scripts.losses import others_cross_entropy, seen_cross_entropy
 from scripts.memory import ExemplarMemory, FeatureDataset, FeatureExtractor, StageFeatures
-from scripts.memory.feature_dataset import FlipDraw
 from scripts.tasks import ImageCache, ImageDataset, Task
 
 EPOCHS = 5
@@ -130,16 +129,6 @@ def test_a_stage_that_trains_more_than_the_head_reads_images(tasks: list[Task], 
     own: dict[str, Any] = {"epochs": 9, "features": StageFeatures(extractor(tiny, tiny.network()))}
     assert tiny.stage(**own, trains=["backbone", "head"]).seen(images) is images
     assert isinstance(tiny.stage(**own).seen(images), FeatureDataset)
-
-
-@pytest.mark.parametrize("axes", [[], [1], [-1], [0, 1], [[0, 1], 1], [0, 1, 2]])
-def test_a_view_is_drawn_from_the_flips_own_random_numbers(axes: list[Any]) -> None:
-    flips = Compose([RandFlipd("image", prob=0.5, spatial_axis=axis) for axis in axes])
-    image, draw = torch.rand(1, 3, 4, 5), FlipDraw(flips.transforms)
-    for seed in range(20):
-        drawn = draw.views[(flips.set_random_state(seed), draw())[1]]
-        flips.set_random_state(seed)
-        assert torch.equal(torch.as_tensor(flips({"image": image})["image"]), image[None].flip(list(drawn))[0])
 
 
 def test_a_flip_of_unnamed_axes_is_not_taken_for_finite(tasks: list[Task], tiny: SimpleNamespace) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from scripts.memory.features import FeatureExtractor
 from scripts.tasks.task import Item
-from scripts.transforms.views import flip_views
+from scripts.transforms.views import FlipDraw, flipped_axes
 
 
 class FeatureDataset(Dataset):
@@ -34,28 +34,6 @@ class FeatureDataset(Dataset):
 
     def _transform(self, index: int) -> dict[str, Any]:
         return {"image": self.features[index, self.draw()], "label": self.data[index]["label"], "index": index}
-
-
-class FlipDraw:
-    """Draws the view that flips would have given an image, from the same random numbers.
-
-    Args:
-        flips: `RandFlipd`, in order.
-    """
-
-    def __init__(self, flips: Sequence[Any]) -> None:
-        self.flips = flips
-        self.views = flip_views(flips)
-        self.probe = torch.arange(8.0).reshape(1, 2, 2, 2)  # as small as an image can be whose flips all differ
-        seen = [self.probe.unsqueeze(0).flip(list(view)).squeeze(0) for view in self.views]
-        self._numbers = {tuple(probe.flatten().tolist()): number for number, probe in enumerate(seen)}
-
-    def __call__(self) -> int:
-        """Draw."""
-        data: Any = {}
-        for flip in self.flips:
-            data = flip(data or dict.fromkeys(flip.keys, self.probe))
-        return self._numbers[tuple(data["image"].flatten().tolist())] if data else 0
 
 
 class StageFeatures:
@@ -80,8 +58,9 @@ class StageFeatures:
             epochs: how often a stage goes through it.
         """
         random = [transform for transform in images.transform.transforms if isinstance(transform, RandomizableTrait)]
-        if all(isinstance(transform, RandFlipd) and transform.flipper.spatial_axis is not None for transform in random):
-            draw = FlipDraw(random)
+        flips = [transform for transform in random if isinstance(transform, RandFlipd) and flipped_axes(transform)]
+        if len(flips) == len(random):
+            draw = FlipDraw(flips)
             if len(draw.views) < epochs:
                 return FeatureDataset(images.data, self.features.features(images.data, draw.views), draw)
         elif self.views is not None:
