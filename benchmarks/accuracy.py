@@ -3,7 +3,8 @@
     python benchmarks/accuracy.py skin8 --methods dynammo dynammo_others acl --seeds 1 2 3
 
 What is compared on which images; the comparison itself is the bundle's command (``scripts.commands.compare``), which
-takes all further arguments. Its tables are written to ``benchmarks/results/<data>.md``. Images come from the folder
+takes all further arguments. Its tables are written to ``benchmarks/results/<data>.md``, or under the name of
+``--table``. Images come from the folder
 CONTINUAL_TEST_DATA (default ``../shared/data``); without it there is nothing to run.
 """
 
@@ -25,6 +26,7 @@ from scripts.commands.compare import main as compare
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLE = ROOT / "bundle"
 CONFIGS = ROOT / "benchmarks" / "configs"
+RESULTS = ROOT / "benchmarks" / "results"
 TEST_DATA = Path(os.environ.get("CONTINUAL_TEST_DATA", ROOT.parent / "shared" / "data")).resolve()
 OVERLAYS = {"skin8": "skin8", "blood": "medmnist", "chain": "medmnist", "histopath": "path16"}
 HISTOPATH = {  # our names of the tasks, in order, and the classes of histopath_pack.zip that they hold
@@ -73,20 +75,38 @@ def pathology_tree() -> Path:
     return root
 
 
+def require_images() -> None:
+    """End where there are no real images."""
+    if not TEST_DATA.is_dir():
+        sys.exit(f"no real images: {TEST_DATA} does not exist (set CONTINUAL_TEST_DATA)")
+
+
+def output_folder(data: str) -> Path:
+    """Return the folder of all runs on ``data``."""
+    return BUNDLE / "runs" / "benchmarks" / data
+
+
+def arguments(data: str) -> tuple[str, list[str]]:
+    """Return the configs of ``data`` and the keys that say where its images are, as the bundle's commands take them."""
+    configs = [OVERLAYS[data], CONFIGS / "common.json", CONFIGS / f"{data}.json"]
+    folders = ["--dataset_dir", str(dataset_folder(data)), "--test_data", str(TEST_DATA)]
+    return ",".join(map(str, configs)), folders
+
+
 def main() -> int:
     """Compare, and keep the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("data", choices=sorted(OVERLAYS))
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--table", help="its name in benchmarks/results; default: the data's")
     given, others = parser.parse_known_args()
-    if not TEST_DATA.is_dir():
-        sys.exit(f"no real images: {TEST_DATA} does not exist (set CONTINUAL_TEST_DATA)")
-    output = BUNDLE / "runs" / "benchmarks" / given.data
-    configs = [OVERLAYS[given.data], CONFIGS / "common.json", CONFIGS / f"{given.data}.json"]
-    arguments = ["--data", ",".join(map(str, configs)), "--methods", *given.methods, "--output", str(output), *others]
-    status = compare([*arguments, "--dataset_dir", str(dataset_folder(given.data)), "--test_data", str(TEST_DATA)])
+    require_images()
+    output = output_folder(given.data)
+    configs, folders = arguments(given.data)
+    wanted = ["--data", configs, "--methods", *given.methods, "--output", str(output), *others]
+    status = compare([*wanted, *folders])
     if (output / "comparison.md").is_file():
-        shutil.copy(output / "comparison.md", ROOT / "benchmarks" / "results" / f"{given.data}.md")
+        shutil.copy(output / "comparison.md", RESULTS / f"{given.table or given.data}.md")
     return status
 
 

@@ -28,8 +28,10 @@ from torch import Tensor, nn
 from scripts.engines import ContinualEvents, ContinualTrainer, Stage, cosine, fractional_milestones
 from scripts.handlers import (
     AdapterAveragingHandler,
+    AdapterStatisticsHandler,
     AdapterTuningHandler,
     BackboneTrainingHandler,
+    BatchNormRecalibrationHandler,
     EvaluationHandler,
     ExportHandler,
     MemoryHandler,
@@ -39,7 +41,7 @@ from scripts.handlers import (
 from scripts.losses import auxiliary_cross_entropy, others_cross_entropy, seen_cross_entropy
 from scripts.memory import ExemplarMemory, FeatureExtractor
 from scripts.metrics import RunRecord
-from scripts.networks import ContinualNet
+from scripts.networks import ContinualNet, MergingOptions, needed_statistics
 from scripts.tasks import ImageCache, ImageDataset, Item, Task
 from scripts.transforms import RGBReader
 
@@ -225,18 +227,24 @@ def make_run(
     seed: int = 0,
     memory_size: int = 8,
     exemplars: str = "paths",
+    strategy: str = "average",
+    options: MergingOptions | None = None,
+    adapter_start: str = "previous",
 ) -> SimpleNamespace:
     """Build a whole run: DynaMMo, or ACL where adapters are kept ``separate``; handlers in ``first`` come first."""
     record = RunRecord()
-    network = make_network(head, seed=seed)
+    options = options or MergingOptions()
+    network = make_network(head, seed=seed, adapter_start=adapter_start)
     memory = ExemplarMemory(memory_size, exemplars=exemplars, folder=str(folder / "exemplars"))
     features = FeatureExtractor(network, partial(ImageDataset, transform=make_transform(), cache=CACHE), 5, "cpu")
-    merging = SeparateAdaptersHandler(network) if separate else AdapterAveragingHandler(network)
+    merging = SeparateAdaptersHandler(network) if separate else AdapterAveragingHandler(network, strategy, options)
     handlers = [
         *[make(record) for make in first],
         BackboneTrainingHandler(network),
+        AdapterStatisticsHandler(network, features, needed_statistics(strategy, options.batchnorm)),
         AdapterTuningHandler(network),
         merging,
+        *([BatchNormRecalibrationHandler(network, features)] if options.batchnorm == "recalibrated" else []),
         MemoryHandler(memory, network, features),
         EvaluationHandler(make_evaluator(network), network, record, SIDE),
         ExportHandler(network, str(folder), str(folder / "models"), {"image_size": SIDE, "mean": [0.0], "std": [1.0]}),

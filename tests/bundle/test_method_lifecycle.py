@@ -214,3 +214,13 @@ def test_a_forgotten_image_is_out_of_the_sums_and_the_model(
     assert torch.equal(sums_of(tmp_path / "run")["second"], after["second"])
     assert main([str(tmp_path / "run"), str(image), "--class", "fibres"]) == 1
     assert "unknown class 'fibres': give one of clusters/nests" in capsys.readouterr().err
+
+
+def test_an_image_is_forgotten_where_adapters_have_a_rank_of_their_own(
+    train: Callable[..., None], images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train("dynammo_lora_ridge_without_memory", tmp_path / "run", memory_size=0, adapter_rank=3)
+    image = sorted((images / "Pathology16/cells/train/small").iterdir())[0]
+    before = sums_of(tmp_path / "run")["first"][4, -1].item()
+    assert main([str(tmp_path / "run"), str(image), "--class", "cells/small"]) == 0, capsys.readouterr().err
+    assert sums_of(tmp_path / "run")["first"][4, -1].item() == pytest.approx(0.75 * before)

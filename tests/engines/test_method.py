@@ -27,6 +27,6 @@ def test_a_known_name_without_its_config_says_which_file_to_add() -> None:
 
 def test_an_unknown_name_says_what_there_is() -> None:
     with pytest.raises(
-        UserError, match=r"unknown method 'icarus': add one of acl, bic, .*dynammo, dynammo_others, .*finetune"
+        UserError, match=r"unknown method 'icarus': add one of acl, bic, .*dynammo, .*dynammo_others, .*finetune"
     ):
         check_method("icarus", "dynammo", str(METHODS))

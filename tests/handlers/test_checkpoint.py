@@ -18,6 +18,7 @@ from scripts.engines import ContinualEvents, ContinualTrainer
 from scripts.errors import UserError
 from scripts.handlers import CheckpointHandler
 from scripts.metrics import RunRecord
+from scripts.networks import MergingOptions
 from scripts.tasks import Task, read_tasks
 
 SETTINGS = {"method": "dynammo", "memory_size": 8, "mean": [0.0, 0.0, 0.0], "adapter_epochs": 2, "seed": 0}
@@ -125,6 +126,32 @@ def test_stopped_at_any_other_moment_a_run_ends_as_uninterrupted(
     run = build(finished.tasks)
     run.trainer.run()
     assert_equal_runs(run, finished, tiny)
+
+
+MERGINGS: list[dict[str, Any]] = [
+    {"strategy": "running_mean", "adapter_start": "running_mean", "options": MergingOptions(batchnorm="recalibrated")},
+    {"strategy": "fisher", "adapter_start": "first", "options": MergingOptions(batchnorm="pooled")},
+    {"strategy": "dare", "adapter_start": "first", "options": MergingOptions(base="start")},
+]
+
+
+@pytest.mark.parametrize("merging", MERGINGS)
+def test_however_adapters_are_merged_a_stopped_run_and_a_later_task_end_as_one_run(
+    merging: dict[str, Any], finished: SimpleNamespace, build: Build, tiny: SimpleNamespace, tmp_path: Path
+) -> None:
+    whole = build(finished.tasks, tmp_path / "whole", **merging)
+    whole.trainer.run()
+    assert tiny.changed_keys(whole.network.state_dict(), finished.network.state_dict()), "it is not the average"
+    stop(build(finished.tasks, **merging), ContinualEvents.ADAPTERS_AVERAGED)
+    stop(build(finished.tasks, **merging), Events.EPOCH_COMPLETED, lambda e: e.state.task == 2)
+    stop(build(finished.tasks, **merging), ContinualEvents.ADAPTERS_AVERAGED, lambda e: e.state.task == 2)
+    run = build(finished.tasks, **merging)
+    run.trainer.run()
+    assert_equal_runs(run, whole, tiny)
+    build(finished.tasks[:1], tmp_path / "earlier", **merging).trainer.run()
+    later = build(finished.tasks, tmp_path / "later", previous=str(tmp_path / "earlier"), **merging)
+    later.trainer.run()
+    assert_equal_runs(later, whole, tiny)
 
 
 def test_a_finished_trainer_run_again_changes_nothing(

@@ -27,6 +27,11 @@ def test_separate_adapters_need_a_head_a_task(tiny: SimpleNamespace) -> None:
         SeparateAdaptersHandler(tiny.network())
 
 
+def test_adapters_that_fold_into_one_backbone_cannot_stay_apart(tiny: SimpleNamespace) -> None:
+    with pytest.raises(UserError, match="adapter 'lora' folds into the one backbone, so that adapters cannot stay"):
+        SeparateAdaptersHandler(tiny.network("others", adapter="lora"))
+
+
 def test_a_finished_acl_run_has_a_branch_a_task(finished_acl: SimpleNamespace) -> None:
     assert finished_acl.network.backbone.branches == ["task0", "task1"]
     assert finished_acl.network.structure()["adapters"] == ["task0", "task1"]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scripts.errors import UserError
 from scripts.losses import auxiliary_cross_entropy, seen_cross_entropy
-from scripts.networks import ContinualNet, Outputs
+from scripts.networks import ContinualNet, MergingOptions, Outputs
 
 PARTS = ["backbone", "adapter", "auxiliary", "head"]
 
@@ -168,6 +168,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "expandable": {"head": "concatenated", "adapter": "backbone"},
     "cosine": {"head": "cosine"},
     "proxies": {"head": "proxies"},
+    "low rank": {"head": "unified", "adapter": "lora"},
 }
 
 
@@ -196,7 +197,7 @@ def test_the_unloaded_network_gives_exactly_the_same_logits(kind: str, tiny: Sim
     assert not plain.training
     assert not any("auxiliary" in key for key in plain.state_dict())
     used = {key.split("adapters.")[1].split(".")[0] for key in plain.state_dict() if "adapters." in key}
-    expected: dict[str, set[str]] = {"acl": {"task0", "task1"}, "plain": set(), "expandable": set()}
+    expected: dict[str, set[str]] = {"acl": {"task0", "task1"}, "plain": set(), "expandable": set(), "low rank": set()}
     assert used == expected.get(kind, {"merged"})
     tiny.randomise(plain, 9)
     with torch.no_grad():
@@ -334,3 +335,105 @@ def test_kept_bytes_are_those_of_the_tasks_adapters(tiny: SimpleNamespace) -> No
     assert before == 2 * (4 * floats + 8 * 4)  # two counters an adapter
     network.merge("average")
     assert network.kept_bytes() == before
+
+
+def tune_by_chance(network: ContinualNet, tiny: SimpleNamespace, number: int) -> dict[str, Tensor]:
+    """Change all of a task's adapters, the same way at every call; return a copy of what they are then."""
+    branch, generator = network.branch(f"task{number}"), torch.Generator().manual_seed(number)
+    tiny.randomise(branch, number)
+    with torch.no_grad():
+        for parameter in branch.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return tiny.copy_of(branch.state_dict())
+
+
+def learn_tasks(network: ContinualNet, tiny: SimpleNamespace, strategy: str, count: int) -> list[dict[str, Tensor]]:
+    """Tune adapters by chance and merge them, task after task; return what each task's were."""
+    torch.manual_seed(0)  # of the first adapters
+    tuned: list[dict[str, Tensor]] = []
+    for number in range(count):
+        network.grow(2)
+        network.add_adapters()
+        tuned.append(tune_by_chance(network, tiny, number))
+        network.merge(strategy)
+    return tuned
+
+
+@pytest.mark.parametrize("start", ["previous", "first", "running_mean"])
+def test_the_running_mean_is_the_uniform_mean_at_a_storage_that_does_not_grow(
+    start: str, tiny: SimpleNamespace
+) -> None:
+    network, uniform = (tiny.network(adapter_start=start) for _ in range(2))
+    tuned = learn_tasks(uniform, tiny, "average", 2)
+    learn_tasks(network, tiny, "running_mean", 2)
+    stored = network.kept_bytes()
+    for number in range(2, 6):
+        for net, strategy in ((network, "running_mean"), (uniform, "average")):
+            net.grow(2)
+            net.add_adapters()
+            latest = tune_by_chance(net, tiny, number)
+            net.merge(strategy)
+        tuned.append(latest)
+        merged = network.branch_state("merged")
+        for key, value in uniform.branch_state("merged").items():
+            torch.testing.assert_close(merged[key], value, rtol=1e-5, atol=1e-6)
+        for key in ("features_3.scale", "features_5.layers.0.weight", "features_5.layers.4.running_var"):
+            expected = sum(state[key] for state in tuned) / len(tuned)
+            torch.testing.assert_close(merged[key], expected, rtol=1e-5, atol=1e-6)
+        assert network.adapter_branches() == [*(["task0"] if start == "first" else []), f"task{number}"]
+        assert network.kept_bytes() == stored
+    rebuilt = tiny.network(adapter_start=start)
+    rebuilt.load_grown(network.structure(), network.state_dict())
+    for net in (network, rebuilt):
+        net.grow(2)
+        net.add_adapters()
+    assert not tiny.changed_keys(network.branch_state("task6"), rebuilt.branch_state("task6"))
+
+
+@pytest.mark.parametrize("strategy", ["average", "running_mean"])
+def test_adapters_start_from_the_first_tasks_or_from_the_mean_of_all(strategy: str, tiny: SimpleNamespace) -> None:
+    first, mean = (tiny.network(adapter_start=start) for start in ("first", "running_mean"))
+    for network in (first, mean):
+        tuned = learn_tasks(network, tiny, strategy, 3)
+        network.grow(2)
+        network.add_adapters()
+    assert not tiny.changed_keys(first.branch_state("task3"), first.branch_state("task0"))
+    for key, value in mean.branch_state("task3").items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, sum(state[key] for state in tuned) / 3, rtol=1e-5, atol=1e-6)
+
+
+def test_the_start_can_be_the_base_of_task_vectors(tiny: SimpleNamespace) -> None:
+    network = tiny.network()
+    network.grow(2)
+    network.add_adapters()
+    network.keep_start()
+    start = tiny.copy_of(network.branch_state("start"))
+    assert not tiny.changed_keys(start, network.branch_state("task0"))
+    tiny.randomise(network.branch("task0"), 1)
+    network.merge("magmax", MergingOptions(base="start"))
+    assert network.adapter_branches() == ["task0"]
+    merged, tuned = network.branch_state("merged"), network.branch_state("task0")
+    assert all(torch.allclose(merged[key], tuned[key], atol=1e-6) for key in merged)
+    assert not tiny.changed_keys(start, network.branch_state("start"))
+
+
+def test_merging_refuses_what_was_not_kept(tiny: SimpleNamespace) -> None:
+    network = tiny.network(sizes=[2, 2])
+    with pytest.raises(UserError, match="was not kept: use --merging_base first"):
+        network.merge("ties", MergingOptions(base="start"))
+    network.merge("running_mean")
+    network.grow(2)
+    network.add_adapters()
+    with pytest.raises(UserError, match="needs the adapters of every task, but those of some are not kept"):
+        network.merge("ties")
+
+
+def test_an_unknown_adapter_start_is_refused(tiny: SimpleNamespace) -> None:
+    with pytest.raises(UserError, match="unknown adapter start 'last': choose one of previous, first, running_mean"):
+        tiny.network(adapter_start="last")
+
+
+def test_low_rank_adapters_do_not_start_from_a_mean(tiny: SimpleNamespace) -> None:
+    with pytest.raises(UserError, match="adapters 'lora' cannot start from a running mean.*'previous' or 'first'"):
+        tiny.network(adapter="lora", adapter_start="running_mean")

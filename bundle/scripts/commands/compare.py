@@ -67,10 +67,20 @@ class Run:
         """What the run prints, of each of its starts."""
         return self.folder.with_name(f"{self.folder.name}.log")
 
+    @property
+    def configs(self) -> list[Path]:
+        """All its configs, later ones over earlier ones."""
+        return [TRAIN, *self.files]
+
+    @property
+    def keys(self) -> list[str]:
+        """All that is set over the configs."""
+        own = ["--seed", str(self.seed), "--output_dir", str(self.folder), "--models_dir", "$None"]
+        return [*self.overrides, *own]
+
     def arguments(self) -> list[str]:
         """Return the arguments of ``python -m monai.bundle``."""
-        own = ["--seed", str(self.seed), "--output_dir", str(self.folder), "--models_dir", "$None"]
-        return run_arguments([TRAIN, *self.files], [*self.overrides, *own])
+        return run_arguments(self.configs, self.keys)
 
     def settings(self) -> dict[str, Any]:
         """Return all that was given beside ``train.json``: each key of each config, and the overrides."""
@@ -260,32 +270,36 @@ def write_comparison(title: str, runs: Sequence[Run], output: Path) -> str:
     return text
 
 
-def compare(runs: Sequence[Run], title: str, output: Path, jobs: int, threads: int) -> str:
-    """Train what is not finished, and write the comparison after each run.
+def tell(run: Run, what: str) -> None:
+    """Say how far a run is."""
+    print(f"{run.folder.name}: {what}", file=sys.stderr, flush=True)
+
+
+def train_unfinished(
+    runs: Sequence[Run], output: Path, jobs: int, threads: int, finished: Callable[[], object]
+) -> list[Run]:
+    """Train what is not finished.
 
     Args:
         runs: see :func:`plan_runs`.
-        title: what is learnt.
-        output: gets the tables and the pictures.
+        output: is made where it is missing.
         jobs: processes at a time.
         threads: of each process.
+        finished: called whenever a run has finished.
 
     Returns:
-        The table for readers, and where it is.
+        Those that failed, or have learnt with other settings.
 
     Raises:
-        UserError: where runs failed; the others are finished, and the table is printed.
+        UserError: the folder cannot be written.
     """
     failed, wanted = list[Run](), list[Run]()
-
-    def tell(run: Run, what: str) -> None:
-        print(f"{run.folder.name}: {what}", file=sys.stderr, flush=True)
 
     def ended(run: Run, status: int) -> None:
         if status == 0:
             write_record(run, finished=True)
             tell(run, "finished")
-            write_comparison(title, runs, output)
+            finished()
         else:
             failed.append(run)
             tell(run, f"failed with {status}: {last_line(run.log)}")
@@ -304,6 +318,26 @@ def compare(runs: Sequence[Run], title: str, output: Path, jobs: int, threads: i
             failed.append(run)
             tell(run, f"left out: {error}")
     train(wanted, jobs, threads, ended)
+    return failed
+
+
+def compare(runs: Sequence[Run], title: str, output: Path, jobs: int, threads: int) -> str:
+    """Train what is not finished, and write the comparison after each run.
+
+    Args:
+        runs: see :func:`plan_runs`.
+        title: what is learnt.
+        output: gets the tables and the pictures.
+        jobs: processes at a time.
+        threads: of each process.
+
+    Returns:
+        The table for readers, and where it is.
+
+    Raises:
+        UserError: where runs failed; the others are finished, and the table is printed.
+    """
+    failed = train_unfinished(runs, output, jobs, threads, lambda: write_comparison(title, runs, output))
     text = write_comparison(title, runs, output)
     if failed:
         print(text)
@@ -313,7 +347,7 @@ def compare(runs: Sequence[Run], title: str, output: Path, jobs: int, threads: i
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """Let SIGTERM and a closed terminal interrupt as Ctrl-C does, unless they are to be ignored (nohup)."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     for number, handler in before.items():
@@ -341,8 +375,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--methods", required=True, nargs="+", help="names in configs/methods, JSON files, or: all")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="default: 1 2 3")
-    parser.add_argument("--jobs", type=_positive, default=1, help="runs at a time; default: 1")
-    parser.add_argument("--threads", type=_positive, help="threads a run; default: the cores divided by the jobs")
+    parser.add_argument("--jobs", type=positive, default=1, help="runs at a time; default: 1")
+    parser.add_argument("--threads", type=positive, help="threads a run; default: the cores divided by the jobs")
     parser.add_argument("--output", type=Path, help="default: runs/comparisons/DATA in the bundle")
     given, overrides = parser.parse_known_args(arguments)
     if overrides and not overrides[0].startswith("--"):
@@ -356,14 +390,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return compare(runs, title, output, given.jobs, threads)
 
     try:
-        with _interruptible():
+        with interruptible():
             return end(work)
     except KeyboardInterrupt:
         print("Stopped. What was learnt is saved: run the same command again to go on.", file=sys.stderr)
         return 130
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """Read a number of at least 1 from the command line."""
     if int(text) < 1:
         raise argparse.ArgumentTypeError("give at least 1")
     return int(text)

@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from fire.parser import DefaultParseValue
 
 from scripts import bundle_root
 from scripts.errors import UserError
+
+if TYPE_CHECKING:
+    from monai.bundle import ConfigParser
 
 CONFIGS = Path(bundle_root()) / "configs"
 TRAIN = CONFIGS / "train.json"
@@ -78,3 +83,26 @@ def run_arguments(files: Sequence[Path], overrides: Sequence[str]) -> list[str]:
     """
     # double quotes inside, so that a shell's single quotes go around them unescaped
     return ["run", "--config_file", json.dumps([str(file) for file in files], ensure_ascii=False), *overrides]
+
+
+def parse_config(files: Sequence[Path], overrides: Sequence[str]) -> ConfigParser:
+    """Return what builds the objects of configs, as ``python -m monai.bundle run`` does with :func:`run_arguments`.
+
+    Args:
+        files: the configs, later ones over earlier ones.
+        overrides: ``--key value`` or ``--key=value``, over them all.
+
+    Raises:
+        UserError: where a key has no value.
+    """
+    from monai.bundle import ConfigParser  # takes seconds, which a command that only starts others can spare
+
+    parser = ConfigParser()
+    parser.read_config([str(file) for file in files])
+    waiting = list(overrides)
+    while waiting:
+        key, equals, value = waiting.pop(0).removeprefix("--").partition("=")
+        if not equals and not waiting:
+            raise UserError(f"--{key} has no value")
+        parser.update({key: DefaultParseValue(value if equals else waiting.pop(0))})
+    return parser

@@ -22,7 +22,7 @@ from scripts.handlers.closed_form import feature_vectors
 from scripts.handlers.export import WEIGHTS
 from scripts.memory import RESERVOIR, ExemplarMemory, FeatureExtractor, FeatureSums, ReservoirMemory
 from scripts.memory.exemplars import image_file
-from scripts.networks import MERGED, ClassMeansHead, ContinualNet, UnifiedHead, spatial_dims
+from scripts.networks import ClassMeansHead, ContinualNet, UnifiedHead, spatial_dims
 from scripts.tasks import ImageDataset
 from scripts.transforms import is_scan, make_selection
 
@@ -122,7 +122,9 @@ def _subtract(content: dict[str, Any], sums: FeatureSums | None, images: Sequenc
 def _as_learnt(content: Mapping[str, Any]) -> tuple[ContinualNet, FeatureExtractor]:
     """Return the run's network, and what computes features with it as the run did."""
     settings = content["settings"]
-    network = ContinualNet(settings["backbone"], settings["head"], settings["adapter"], sites=settings["sites"])
+    low_rank = {key: settings[key] for key in ("adapter_rank", "adapter_scale") if settings.get(key) is not None}
+    adapter, sites = settings["adapter"], settings["sites"]
+    network = ContinualNet(settings["backbone"], settings["head"], adapter, sites=sites, **low_rank)
     network.load_grown(content["structure"], content["weights"])
     volumes = [CONFIGS / "networks" / "resnet18_3d.json"] if spatial_dims(settings["backbone"]) == 3 else []
     parser = ConfigParser()
@@ -136,7 +138,7 @@ def _as_learnt(content: Mapping[str, Any]) -> tuple[ContinualNet, FeatureExtract
 def _moved(content: Mapping[str, Any], number: int) -> bool:
     """Say whether adapters were tuned, and merged, in a task after that of class ``number``."""
     task = next(index for index, end in enumerate(accumulate(content["structure"]["classes"])) if number < end)
-    tuned = [int(name.removeprefix("task")) for name in content["structure"]["adapters"] if name != MERGED]
+    tuned = [int(name.removeprefix("task")) for name in content["structure"]["adapters"] if name.startswith("task")]
     return max(tuned, default=0) > task
 
 

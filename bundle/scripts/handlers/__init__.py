@@ -1,9 +1,11 @@
 """Handlers: one behaviour a file, each attached to events of the trainer."""
 
 from scripts.handlers.adapter_averaging import AdapterAveragingHandler
+from scripts.handlers.adapter_statistics import AdapterStatisticsHandler
 from scripts.handlers.adapter_tuning import AdapterTuningHandler
 from scripts.handlers.backbone_expansion import BackboneExpansionHandler
 from scripts.handlers.backbone_training import BackboneTrainingHandler
+from scripts.handlers.batchnorm_recalibration import BatchNormRecalibrationHandler
 from scripts.handlers.bias_correction import BiasCorrectionHandler
 from scripts.handlers.checkpoint import CheckpointHandler
 from scripts.handlers.closed_form import ClosedFormHandler
@@ -23,9 +25,11 @@ from scripts.handlers.weight_alignment import WeightAlignmentHandler
 
 __all__ = [
     "AdapterAveragingHandler",
+    "AdapterStatisticsHandler",
     "AdapterTuningHandler",
     "BackboneExpansionHandler",
     "BackboneTrainingHandler",
+    "BatchNormRecalibrationHandler",
     "BiasCorrectionHandler",
     "CheckpointHandler",
     "DarkExperienceHandler",

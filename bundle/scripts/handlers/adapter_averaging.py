@@ -1,4 +1,4 @@
-"""Average the adapters of all tasks into one set."""
+"""Merge the adapters of all tasks into one set."""
 
 from __future__ import annotations
 
@@ -6,32 +6,36 @@ from ignite.engine import Engine
 
 from scripts.engines.events import ContinualEvents
 from scripts.networks.continual import ContinualNet
-from scripts.networks.merging import check_strategy
+from scripts.networks.merging import MergingOptions, check_strategy
 
 
 class AdapterAveragingHandler:
-    """Replace the adapters of all tasks by their average once a task's own are tuned.
+    """Merge the adapters of all tasks, as published into their average, once a task's own are tuned.
 
     Source: Qazi et al., DynaMMo (MIUA 2024), merging.
 
     Args:
         network: the growing network; after ``merge`` its ``forward`` is one pass.
         strategy: a name in :data:`scripts.networks.merging.STRATEGIES`.
+        options: the further choices; ``None``: the defaults.
 
     Raises:
         UserError: for an unknown strategy.
     """
 
-    def __init__(self, network: ContinualNet, strategy: str = "average") -> None:
+    def __init__(self, network: ContinualNet, strategy: str = "average", options: MergingOptions | None = None) -> None:
         check_strategy(strategy)
         self.network = network
         self.strategy = strategy
+        self.options = options or MergingOptions()
 
     def attach(self, engine: Engine) -> None:
-        """Act once a task's adapters are tuned."""
+        """Act once a task's adapters are tuned; before, keep their start where it is the base."""
+        if self.options.base == "start":
+            engine.add_event_handler(ContinualEvents.ADAPTER_TUNING_STARTED, self.network.keep_start)
         engine.add_event_handler(ContinualEvents.ADAPTER_TUNING_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
         """Merge."""
-        self.network.merge(self.strategy)
+        self.network.merge(self.strategy, self.options)
         engine.fire_event(ContinualEvents.ADAPTERS_AVERAGED)

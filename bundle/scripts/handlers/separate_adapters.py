@@ -18,12 +18,17 @@ class SeparateAdaptersHandler:
         network: the growing network, with ``others`` heads.
 
     Raises:
-        UserError: when the network has one head over all classes.
+        UserError: when the network has one head over all classes, or adapters that fold into one backbone.
     """
 
     def __init__(self, network: ContinualNet) -> None:
         if network.head_name != "others":
             raise UserError(f"separate adapters need a head a task: use head 'others', not '{network.head_name}'")
+        if network.folds:
+            raise UserError(
+                f"adapter '{network.backbone.adapter}' folds into the one backbone, so that adapters cannot stay "
+                "apart: use another adapter, or a method that merges them (key 'merging')"
+            )
         self.network = network
 
     def attach(self, engine: Engine) -> None:

@@ -47,6 +47,13 @@ class FeatureExtractor:
         self._known: dict[tuple[str, View], Tensor] = {}
         self._weights = b""
 
+    def images(self, items: Sequence[Item], batch_size: int | None = None) -> Iterator[Tensor]:
+        """Yield the images as the network sees them, in batches, where the network is."""
+        own = torch.Generator()  # what is drawn elsewhere must not depend on what is known here
+        size = batch_size or self.batch_size
+        for batch in DataLoader(self.dataset(list(items)), size, num_workers=self.num_workers, generator=own):
+            yield batch["image"].to(self.device)
+
     def __call__(self, items: Sequence[Item], views: Sequence[Sequence[int]] = ((),)) -> Tensor:
         """Return what herding reads of :meth:`features`, [N V, D], the V views of an image together."""
         return self.network.embedding(self.features(items, views).flatten(0, 1))
@@ -74,12 +81,8 @@ class FeatureExtractor:
 
     def _views(self, wanted: Mapping[str, Iterable[View]]) -> Iterator[Tensor]:
         """Give the views wanted of each image, one after the other."""
-        dataset = self.dataset([{"image": reference, "label": 0} for reference in wanted])
-        own = torch.Generator()  # what is drawn elsewhere must not depend on what is known here
-        loader: Any = (
-            DataLoader(dataset, self.batch_size, num_workers=self.num_workers, generator=own) if wanted else []
-        )
-        images = (image for batch in loader for image in batch["image"].split(1))
+        items = [{"image": reference, "label": 0} for reference in wanted]
+        images = (image for batch in (self.images(items) if items else []) for image in batch.split(1))
         for image, views in zip(images, wanted.values(), strict=True):
             yield from (image.flip(list(view))[0] for view in views)
 

@@ -14,7 +14,7 @@ from scripts.networks.classifier import (
     read_description,
 )
 from scripts.networks.closed_form import choose_shrinkage, drift_map
-from scripts.networks.continual import MERGED, ContinualNet, FeatureReader
+from scripts.networks.continual import ADAPTER_STARTS, MERGED, START, ContinualNet, FeatureReader
 from scripts.networks.heads import (
     HEADS,
     ClassMeansHead,
@@ -28,15 +28,18 @@ from scripts.networks.heads import (
     UnifiedHead,
     find_head,
 )
-from scripts.networks.merging import STRATEGIES, check_strategy, merge
+from scripts.networks.merging import BATCHNORMS, STRATEGIES, MergingOptions, check_strategy, merge, needed_statistics
 from scripts.networks.outputs import Outputs
 
 __all__ = [
     "ADAPTERS",
+    "ADAPTER_STARTS",
+    "BATCHNORMS",
     "HEADS",
     "MERGED",
     "PLAIN",
     "SITES",
+    "START",
     "STRATEGIES",
     "WHOLE",
     "AdaptedBackbone",
@@ -50,6 +53,7 @@ __all__ = [
     "CovariancesHead",
     "ExpandableBackbone",
     "FeatureReader",
+    "MergingOptions",
     "NearestMeanHead",
     "OthersHead",
     "Outputs",
@@ -65,6 +69,7 @@ __all__ = [
     "make_adapter",
     "make_backbone",
     "merge",
+    "needed_statistics",
     "normalisation",
     "read_description",
     "spatial_dims",

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from scripts.errors import UserError
 
+LOW_RANK = "lora"  # of :mod:`scripts.networks.low_rank`: these change layers and fold into them
+MERGED = "merged"  # the branch of the merged adapters
 START_SCALE = 0.02  # DynaMMo: a new adapter hardly changes the features at first
 
 
@@ -63,10 +65,10 @@ def check_adapter(name: str) -> None:
     """Refuse an unknown adapter.
 
     Raises:
-        UserError: when ``name`` is not in :data:`ADAPTERS`; the message lists what there is.
+        UserError: when ``name`` is neither in :data:`ADAPTERS` nor :data:`LOW_RANK`; the message lists what there is.
     """
-    if name not in ADAPTERS:
-        raise UserError(f"unknown adapter '{name}': choose one of {', '.join(ADAPTERS)} (key 'adapter')")
+    if name not in (*ADAPTERS, LOW_RANK):
+        raise UserError(f"unknown adapter '{name}': choose one of {', '.join([*ADAPTERS, LOW_RANK])} (key 'adapter')")
 
 
 class AdaptedBlock(nn.Module):
@@ -80,6 +82,10 @@ class AdaptedBlock(nn.Module):
         super().__init__()
         self.adapters = nn.ModuleDict()
         self.block = block
+
+    def mergeable(self, branch: str) -> dict[str, Tensor]:
+        """Return what a merging strategy reads of the adapter called ``branch``: its state."""
+        return self.adapters[branch].state_dict()
 
     def forward(self, x: Tensor, branch: str) -> Tensor:
         """Pass a feature map through the adapter called ``branch``, where there is one, and through the block."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from monai.networks.layers import Pool
 from torch import Tensor, nn
 
 from scripts.errors import UserError
-from scripts.networks.adapters import AdaptedBlock, check_adapter, make_adapter
+from scripts.networks.adapters import LOW_RANK, AdaptedBlock, check_adapter, make_adapter
 from scripts.networks.backbones import MINIMUM_MAP, black_image, load_into, load_weights, segments, spatial_dims
 from scripts.networks.heads import find_head
+from scripts.networks.low_rank import LowRankBlock
 
 PLAIN = "backbone"  # the branch without adapters
 WHOLE = "backbone"  # the adapter of a network that adds a whole backbone a task
+RANK, SCALE = 8, 0.25  # of low-rank adapters
 PROBE = 32  # side of the image whose maps are measured: a multiple of every stride
 
 
@@ -42,9 +45,12 @@ class AdaptedBackbone(nn.Module):
     Args:
         name: a name in :data:`scripts.networks.backbones.SITES`.
         sites: blocks an adapter stands before; ``None``: the published ones.
-        adapter: a name in :data:`scripts.networks.adapters.ADAPTERS`; ``None``: no adapters.
+        adapter: a name in :data:`scripts.networks.adapters.ADAPTERS`, or ``lora``: low-rank changes of the layers from
+            the first site on; ``None``: no adapters.
         branches: the branches that a forward pass goes through.
         signed: leave the last activation out, so that features have both signs.
+        rank: of low-rank adapters.
+        scale: of low-rank adapters; see :class:`scripts.networks.low_rank.LowRankChange`.
     """
 
     def __init__(
@@ -54,12 +60,15 @@ class AdaptedBackbone(nn.Module):
         adapter: str | None = None,
         branches: Sequence[str] = (PLAIN,),
         signed: bool = False,
+        rank: int = RANK,
+        scale: float = SCALE,
     ) -> None:
         super().__init__()
         if adapter is not None:
             check_adapter(adapter)  # now, not once the backbone is trained
         self.stem, parts = segments(name, sites, signed)
-        self.blocks = nn.ModuleDict({site.replace(".", "_"): AdaptedBlock(part) for site, part in parts.items()})
+        make_block = partial(LowRankBlock, rank=rank, scale=scale) if adapter == LOW_RANK else AdaptedBlock
+        self.blocks = nn.ModuleDict({site.replace(".", "_"): make_block(part) for site, part in parts.items()})
         self.name = name
         self.sites = tuple(parts)
         self.adapter = adapter
@@ -71,6 +80,7 @@ class AdaptedBackbone(nn.Module):
         self.branches = list(branches)
         for branch in branches:
             self.add_branch(branch)
+        self.eval()  # until a stage trains it
 
     def add_branch(self, branch: str) -> None:
         """Give every site a new adapter called ``branch`` (none where the backbone is not adapted)."""
@@ -79,13 +89,53 @@ class AdaptedBackbone(nn.Module):
         reference = next(self.parameters())
         for block, channels in zip(self.blocks.values(), self.channels, strict=True):
             assert isinstance(block, AdaptedBlock)
-            block.adapters[branch] = make_adapter(self.adapter, channels, self.spatial_dims).to(reference)
+            block.adapters[branch] = (
+                block.make_adapter(branch)
+                if isinstance(block, LowRankBlock)
+                else make_adapter(self.adapter, channels, self.spatial_dims)
+            ).to(reference)
+
+    def folded(self) -> dict[str, Tensor]:
+        """Return the state of the plain backbone that equals this one: the branch's changes are added to its weights.
+
+        Raises:
+            UserError: when the adapters are not linear, or several branches are in use.
+        """
+        if self.adapter not in (None, LOW_RANK):
+            raise UserError(
+                f"adapter {self.adapter} does not fold into the backbone, since it is not linear (it has ReLUs): use "
+                f"'{LOW_RANK}' (key 'adapter')"
+            )
+        if len(self.branches) > 1:
+            raise UserError(f"{len(self.branches)} sets of adapters do not fold into one backbone: merge them first")
+        plain = {key: value for key, value in self.state_dict().items() if ".adapters." not in key}
+        for site, block in self.blocks.items():
+            changed = block.weights(self.branches[0]) if isinstance(block, LowRankBlock) else {}
+            plain |= {f"blocks.{site}.block.{name}": weight.detach() for name, weight in changed.items()}
+        return plain
 
     def added(self) -> dict[str, list[nn.Module]]:
         """Return what was added for each branch, by name: an adapter a site."""
         blocks: list[Any] = list(self.blocks.values())
         names = list(blocks[0].adapters) if blocks else []
         return {name: [block.adapters[name] for block in blocks] for name in names}
+
+    def branch(self, name: str) -> nn.ModuleDict:
+        """Return the adapters of a branch, by site."""
+        blocks: dict[str, Any] = dict(self.blocks.items())
+        return nn.ModuleDict({site: block.adapters[name] for site, block in blocks.items() if name in block.adapters})
+
+    def mergeable(self, branch: str) -> dict[str, Tensor]:
+        """Return what a merging strategy reads of a branch, under the names of the merged adapters' entries."""
+        blocks: dict[str, Any] = dict(self.blocks.items())
+        return {f"{site}.{key}": value for site, own in blocks.items() for key, value in own.mergeable(branch).items()}
+
+    def drop_branches(self, names: Iterable[str]) -> None:
+        """Remove the adapters of some branches."""
+        blocks: list[Any] = list(self.blocks.values())
+        for block in blocks:
+            for name in names:
+                del block.adapters[name]
 
     def base(self) -> list[nn.Module]:
         """Return what an adapter is added to: the backbone itself."""
@@ -103,7 +153,7 @@ class AdaptedBackbone(nn.Module):
         Raises:
             UserError: names the site whose feature map has a side below 3, and the minimum.
         """
-        if self.adapter is None:
+        if self.adapter in (None, LOW_RANK):
             return
         for site, stride in reversed(list(zip(self.sites, self.strides, strict=True))):  # the last needs most
             side = math.ceil(size / stride)  # every convolution of a backbone is padded
@@ -210,11 +260,13 @@ def make_backbone(
     adapter: str | None,
     branches: Sequence[str] = (PLAIN,),
     signed: bool = False,
+    rank: int = RANK,
+    scale: float = SCALE,
 ) -> AdaptedBackbone | ExpandableBackbone:
     """Make a backbone whose branches are sets of adapters or, where ``adapter`` is :data:`WHOLE`, whole backbones."""
     if adapter == WHOLE:
         return ExpandableBackbone(name, sites, branches)
-    return AdaptedBackbone(name, sites, adapter, branches, signed)
+    return AdaptedBackbone(name, sites, adapter, branches, signed, rank, scale)
 
 
 class Classifier(nn.Module):

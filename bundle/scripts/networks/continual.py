@@ -10,13 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from scripts.errors import UserError
+from scripts.networks.adapters import LOW_RANK, MERGED
 from scripts.networks.backbones import check_backbone, normalisation
-from scripts.networks.classifier import PLAIN, WHOLE, Classifier, make_backbone
+from scripts.networks.classifier import PLAIN, RANK, SCALE, WHOLE, AdaptedBackbone, Classifier, make_backbone
 from scripts.networks.heads import ConcatenatedHead, CosineHead, NearestMeanHead, OthersHead, UnifiedHead, find_head
-from scripts.networks.merging import merge
+from scripts.networks.merging import STRATEGIES, MergingOptions, check_strategy, merge
 from scripts.networks.outputs import Outputs
 
-MERGED = "merged"
+START = "start"  # the branch of the first task's adapters before they learnt
+ADAPTER_STARTS = ("previous", "first", "running_mean")
 
 
 class ContinualNet(nn.Module):
@@ -25,17 +27,22 @@ class ContinualNet(nn.Module):
     Args:
         backbone: a name in :data:`scripts.networks.backbones.SITES`.
         head: a name in :data:`scripts.networks.heads.HEADS`.
-        adapter: a name in :data:`scripts.networks.adapters.ADAPTERS`; ``"backbone"``: a task adds a whole backbone;
-            ``None``: it adds nothing.
+        adapter: a name in :data:`scripts.networks.adapters.ADAPTERS`; ``"lora"``: low-rank changes of the layers;
+            ``"backbone"``: a task adds a whole backbone; ``None``: it adds nothing.
         weights: pretrained weights of the backbone, a file or a torchvision name; ``None``: untrained.
         weights_sha256: digest of the weights file, or its first digits.
         sites: blocks an adapter stands before; ``None``: the published ones.
         image_size: side of the images or volumes, in pixels, checked against what the adapters need.
         seed: of an untrained backbone's first weights, and of a random projection.
+        adapter_rank: of low-rank adapters (``lora``).
+        adapter_scale: of low-rank adapters; see :class:`scripts.networks.low_rank.LowRankChange`.
+        adapter_start: what a later task's adapters start from: those of the task before (``previous``), of the
+            ``first`` task (ACMap, arXiv 2412.18219), or the mean of all so far (``running_mean``).
 
     Raises:
-        UserError: for an unknown backbone, head or adapter, for images too small for the adapters, and where only one
-            of head ``concatenated`` and adapter ``"backbone"`` is given.
+        UserError: for an unknown backbone, head, adapter or start, for images too small for the adapters, where only
+            one of head ``concatenated`` and adapter ``"backbone"`` is given, and for low-rank adapters that are to
+            start from a mean, which has no low rank.
     """
 
     def __init__(
@@ -48,13 +55,19 @@ class ContinualNet(nn.Module):
         sites: Sequence[str] | None = None,
         image_size: int = 224,
         seed: int = 0,
+        adapter_rank: int = RANK,
+        adapter_scale: float = SCALE,
+        adapter_start: str = "previous",
     ) -> None:
         super().__init__()
         check_backbone(backbone)
         kind = find_head(head)
+        check_start(adapter_start, adapter)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.backbone = make_backbone(backbone, sites, adapter, signed=kind.signed_features)
+            self.backbone = make_backbone(
+                backbone, sites, adapter, signed=kind.signed_features, rank=adapter_rank, scale=adapter_scale
+            )
             self.head = kind(self.backbone.width)
         self.backbone.check_image_size(image_size)
         if weights is not None:
@@ -68,6 +81,8 @@ class ContinualNet(nn.Module):
         self.auxiliary: nn.Linear | None = None
         self.classes: tuple[int, ...] = ()
         self.trained: tuple[str, ...] = ()
+        self.adapter_start = adapter_start
+        self.statistics: dict[str, dict[str, dict[str, Tensor]]] = {}
 
     # -- growing ------------------------------------------------------------------------------------------------
 
@@ -78,14 +93,28 @@ class ContinualNet(nn.Module):
         self.head.to(self._reference())
 
     def add_adapters(self) -> None:
-        """Give the newest task its adapters, started from those of the task before, and pass through them alone."""
-        newest, previous = self._branch(-1), self._branch(-2)
+        """Give the newest task its adapters, started as ``adapter_start`` says, and pass through them alone."""
+        newest = self._branch(-1)
+        start = self._start_state()
         self.backbone.add_branch(newest)
-        added = self.backbone.added()
-        if previous in added:
-            for new, old in zip(added[newest], added[previous], strict=True):
-                new.load_state_dict(old.state_dict())
+        if start is not None:
+            self.branch(newest).load_state_dict(start)
         self.backbone.branches = [newest]
+
+    def _start_state(self) -> dict[str, Tensor] | None:
+        """Return what the newest task's adapters start from, if there is something."""
+        kept = self.adapter_branches()
+        if self.adapter_start == "running_mean" and kept:
+            alone = len(kept) < len(self.classes) - 1  # of the others only the mean is kept
+            return self.branch_state(MERGED) if alone else merge("average", [self.branch_state(name) for name in kept])
+        name = self._branch(-2) if self.adapter_start == "previous" else "task0"
+        return self.branch_state(name) if name in kept else None
+
+    def keep_start(self) -> None:
+        """Keep a copy of the first task's adapters, before they learn, as a base for merging."""
+        if len(self.classes) == 1:
+            self.backbone.add_branch(START)
+            self.branch(START).load_state_dict(self.branch_state("task0"))
 
     def add_backbone(self) -> None:
         """Give the newest task a backbone, a copy of the newest one, and pass through all of them."""
@@ -127,18 +156,57 @@ class ContinualNet(nn.Module):
 
     # -- adapters -----------------------------------------------------------------------------------------------
 
-    def adapter_branches(self) -> list[str]:
-        """Return the branches with adapters of their own, in task order; a whole backbone is none."""
-        return [] if self.backbone.adapter == WHOLE else [name for name in self.backbone.added() if name != MERGED]
+    def branch(self, name: str) -> nn.ModuleDict:
+        """Return the adapters of a branch, by site."""
+        return self._adapted().branch(name)
 
-    def merge(self, strategy: str) -> None:
-        """Merge the adapters of all tasks into one set; from here on a forward pass is one pass through it."""
-        tasks = self.adapter_branches()
-        self.backbone.add_branch(MERGED)
-        added = self.backbone.added()
-        for merged, *own in zip(added[MERGED], *(added[name] for name in tasks), strict=True):
-            merged.load_state_dict(merge(strategy, [adapter.state_dict() for adapter in own]))
-        self.backbone.branches = [MERGED]
+    def branch_state(self, name: str) -> dict[str, Tensor]:
+        """Return the state dict of a branch's adapters."""
+        return self.branch(name).state_dict()
+
+    def mergeable_state(self, name: str) -> dict[str, Tensor]:
+        """Return what a merging strategy reads of a branch: its state, or the products of low-rank adapters."""
+        return self._adapted().mergeable(name)
+
+    def adapter_branches(self) -> list[str]:
+        """Return the tasks' branches with adapters of their own, in task order; a whole backbone is none."""
+        if self.backbone.adapter == WHOLE:
+            return []
+        return [name for name in self.backbone.added() if name not in (MERGED, START)]
+
+    def merge(self, strategy: str, options: MergingOptions | None = None) -> None:
+        """Merge the adapters of all tasks into one set; from here on a forward pass is one pass through it.
+
+        Args:
+            strategy: a key of :data:`scripts.networks.merging.STRATEGIES`.
+            options: the further choices; ``None``: the defaults.
+
+        Raises:
+            UserError: for an unknown strategy, or where the base or a statistic was not kept.
+        """
+        check_strategy(strategy)
+        options = options or MergingOptions()
+        tasks, backbone = self.adapter_branches(), self._adapted()
+        states = [self.mergeable_state(name) for name in tasks]
+        statistics = [self.statistics.get(f"task{number}", {}) for number in range(len(self.classes))]
+        if STRATEGIES[strategy].running and MERGED in backbone.added():
+            # the mean stands for each task that it is of: they weigh as one set a task does
+            states = [self.mergeable_state(MERGED)] * (len(self.classes) - 1) + states[-1:]
+        elif len(tasks) < len(self.classes):
+            raise UserError(f"merging by '{strategy}' needs the adapters of every task, but those of some are not kept")
+        merged = merge(strategy, states, self._base(strategy, options), statistics, options)
+        if STRATEGIES[strategy].running:
+            backbone.drop_branches({*tasks[:-1]} - ({"task0"} if self.adapter_start == "first" else set()))
+        backbone.add_branch(MERGED)
+        self.branch(MERGED).load_state_dict(merged)
+        backbone.branches = [MERGED]
+
+    def _base(self, strategy: str, options: MergingOptions) -> dict[str, Tensor] | None:
+        if not STRATEGIES[strategy].relative or options.base == "first":
+            return None
+        if START not in self.backbone.added():
+            raise UserError("the start of the first task's adapters was not kept: use --merging_base first")
+        return self.mergeable_state(START)
 
     def unmerge(self) -> None:
         """Pass through the adapters of every task, one branch each."""
@@ -217,6 +285,7 @@ class ContinualNet(nn.Module):
             "classes": list(self.classes),
             "adapters": list(self.backbone.added()),
             "branches": list(self.backbone.branches),
+            "statistics": self.statistics,
         }
 
     def load_grown(self, structure: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
@@ -226,33 +295,48 @@ class ContinualNet(nn.Module):
         for branch in structure["adapters"]:
             self.backbone.add_branch(branch)
         self.backbone.branches = list(structure["branches"])
+        self.statistics = dict(structure.get("statistics", {}))
         self.load_state_dict(weights)
 
     def description(self) -> dict[str, Any]:
-        """Return what :class:`Classifier` needs to be built, tasks apart."""
+        """Return what :class:`Classifier` needs to be built, tasks apart; low-rank adapters are folded away in it."""
         return {
             "backbone": self.backbone.name,
             "head": self.head_name,
-            "adapter": self.backbone.adapter,
-            "branches": list(self.backbone.branches),
+            "adapter": None if self.folds else self.backbone.adapter,
+            "branches": [PLAIN] if self.folds else list(self.backbone.branches),
             "sites": list(self.backbone.sites),
         }
+
+    @property
+    def folds(self) -> bool:
+        """Whether the adapters are added to the backbone's weights when it is exported."""
+        return self.backbone.adapter == LOW_RANK
 
     def merge_and_unload(self, tasks: Sequence[Mapping[str, Any]]) -> Classifier:
         """Return the plain network for inference: only the branches in use, no auxiliary head.
 
+        Low-rank adapters are added to the copy's weights, so that it is the backbone without adapters.
+
         Args:
             tasks: ``[{"name": ..., "classes": [...]}, ...]`` learnt so far.
+
+        Raises:
+            UserError: when there are low-rank adapters in several branches.
         """
         classifier = Classifier(tasks=tasks, **self.description())
         own = self.state_dict()
+        if self.folds:
+            own |= {f"backbone.{key}": value for key, value in self._adapted().folded().items()}
         classifier.load_state_dict({key: own[key] for key in classifier.state_dict()})
         return classifier.eval()
 
     def kept_bytes(self) -> int:
-        """Return the bytes of what the tasks added: of adapters kept for the next merge or pass, of whole backbones."""
+        """Return the bytes of what the tasks added: adapters and statistics for the next merge, whole backbones."""
         modules = [module for name, added in self.backbone.added().items() if name != MERGED for module in added]
         tensors = [tensor for module in modules for tensor in module.state_dict().values()]
+        kinds = [kind for task in self.statistics.values() for kind in task.values()]
+        tensors += {tensor.data_ptr(): tensor for kind in kinds for tensor in kind.values()}.values()
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def normalisation(self) -> tuple[list[float], list[float]]:
@@ -262,6 +346,10 @@ class ContinualNet(nn.Module):
     def _branch(self, task: int) -> str:
         """Name the branch of the newest task (-1) or of the one before it (-2)."""
         return f"task{len(self.classes) + task}"
+
+    def _adapted(self) -> AdaptedBackbone:
+        assert isinstance(self.backbone, AdaptedBackbone)
+        return self.backbone
 
     def _trained_modules(self) -> list[nn.Module]:
         parts = self.parts()
@@ -287,4 +375,20 @@ class FeatureReader(nn.Module):
         return self.network.outputs(features)
 
 
-__all__ = ["MERGED", "PLAIN", "ContinualNet", "FeatureReader"]
+def check_start(start: str, adapter: str | None) -> None:
+    """Refuse an unknown start of adapters, and one that these adapters cannot have.
+
+    Raises:
+        UserError: says which.
+    """
+    if start not in ADAPTER_STARTS:
+        known = ", ".join(ADAPTER_STARTS)
+        raise UserError(f"unknown adapter start '{start}': choose one of {known} (key 'adapter_start')")
+    if start == "running_mean" and adapter == LOW_RANK:
+        raise UserError(
+            f"adapters '{LOW_RANK}' cannot start from a running mean, since a mean of products has no low rank: use "
+            "'previous' or 'first' (key 'adapter_start')"
+        )
+
+
+__all__ = ["ADAPTER_STARTS", "MERGED", "PLAIN", "START", "ContinualNet", "FeatureReader"]

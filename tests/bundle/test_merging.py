@@ -1,0 +1,49 @@
+"""The table of merging, through a real run: trained once, merged in many ways, and gone on with."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
+WAYS = ("average", "regmean", "ties")
+
+
+def test_adapters_are_tuned_once_and_merged_in_every_way(
+    uninterrupted: Any, bundle_environment: dict[str, str], tmp_path: Path
+) -> None:
+    keys = {key: value for key, value in uninterrupted.overrides.items() if key != "models_dir"}
+    keys |= {"source#sets": "['cells','spaces']", "merging_base": "start"}
+    pairs = [part for key, value in keys.items() for part in (f"--{key}", str(value))]
+    output = tmp_path / "out"
+
+    def run(*strategies: str) -> subprocess.CompletedProcess[str]:
+        options = ["--data", "generated", "--seeds", "1", "--starts", "first", "--batchnorms", "pooled", "recalibrated"]
+        options += ["--threads", "1", "--output", str(output), "--strategies", *strategies]
+        command = [sys.executable, "-m", "scripts.commands.merging", *options, *pairs]
+        return subprocess.run(command, cwd=BUNDLE, env=bundle_environment, capture_output=True, text=True, timeout=300)
+
+    first = run(*WAYS[:2])
+    assert first.returncode == 0, first.stdout + first.stderr
+    folder = output / "first" / "generated-dynammo-s1"
+    checkpoint = (folder / "checkpoint.pt").stat().st_mtime_ns
+    second = run(*WAYS)
+    assert second.returncode == 0, second.stderr
+    assert (folder / "checkpoint.pt").stat().st_mtime_ns == checkpoint
+    said = second.stderr.splitlines()
+    assert said == ["generated-dynammo-s1: finished before"] + [
+        f"generated-dynammo-s1: first, ties, {rule}" for rule in ("pooled", "recalibrated")
+    ], "what was evaluated before is not evaluated again"
+    with (output / "merging.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["strategy"], row["BatchNorm"]) for row in rows] == [
+        (way, rule) for way in WAYS for rule in ("pooled", "recalibrated")
+    ]
+    assert all(0 <= float(row[f"{head}: last MCR mean"]) <= 1 for row in rows for head in ("unified", "ridge", "BOUND"))
+    assert (output / "merging.md").read_text() in second.stdout
+    curves = json.loads((folder / "merging.json").read_text())["average, pooled"]
+    assert {head: len(values) for head, values in curves.items()} == {"unified": 2, "ridge": 2, "BOUND": 2}

@@ -1,0 +1,264 @@
+"""Low-rank adapters are linear beside each layer: their products average, and they fold into the backbone."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models import get_model
+
+from scripts.errors import UserError
+from scripts.networks import SITES, AdaptedBackbone, Classifier, ContinualNet
+from scripts.networks.backbones import black_image
+from scripts.networks.cost import flops_per_image
+from scripts.networks.low_rank import LowRankBlock, LowRankChange
+
+TASKS = [{"name": "first", "classes": ["a", "b"]}, {"name": "second", "classes": ["c"]}]
+SCALE = 0.25
+LAYERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
+    "3 x 3": (nn.Conv2d(6, 8, 3, stride=2, padding=1), (2, 6, 9, 7)),
+    "1 x 1": (nn.Conv2d(6, 8, 1, bias=False), (2, 6, 5, 5)),
+    "dilated": (nn.Conv2d(6, 8, (3, 1), dilation=2, padding=(2, 0)), (2, 6, 9, 7)),
+    "volumes": (nn.Conv3d(4, 5, 3, stride=(2, 1, 1), padding=1), (2, 4, 5, 6, 7)),
+    "linear": (nn.Linear(6, 8), (2, 3, 6)),
+}
+
+
+@pytest.fixture(params=LAYERS)
+def layer(request: pytest.FixtureRequest) -> tuple[nn.Module, Tensor]:
+    module, shape = LAYERS[request.param]
+    return module, torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def random_change(module: Any, seed: int, rank: int = 3) -> LowRankChange:
+    torch.manual_seed(seed)
+    change = LowRankChange(module.weight.detach(), rank, SCALE)
+    nn.init.normal_(change.b)
+    return change
+
+
+def beside(module: Any, change: LowRankChange, x: Tensor) -> Tensor:
+    """``scale * B(A(x))``, B and A layers of their own."""
+    a, b = change.a.detach(), change.b.detach()
+    if isinstance(module, nn.Linear):
+        return SCALE * nn.functional.linear(nn.functional.linear(x, a), b)
+    convolution = nn.functional.conv2d if x.dim() == 4 else nn.functional.conv3d
+    down = convolution(x, a.view(-1, *module.weight.shape[1:]), None, module.stride, module.padding, module.dilation)
+    return SCALE * convolution(down, b.view(*b.shape, *[1] * (x.dim() - 2)))
+
+
+def with_change(module: nn.Module, change: Tensor, x: Tensor) -> Tensor:
+    parameters = {name: parameter.detach() for name, parameter in module.named_parameters()}
+    return torch.func.functional_call(module, {**parameters, "weight": parameters["weight"] + change.detach()}, (x,))
+
+
+def network_of(tiny: SimpleNamespace, backbone: str = "mobilenet_v2", **arguments: Any) -> ContinualNet:
+    """Two tasks' random adapters, merged, in a backbone whose statistics are random too."""
+    network = ContinualNet(backbone, adapter="lora", image_size=32, **arguments)
+    for task in TASKS:
+        network.grow(len(task["classes"]))
+        network.add_adapters()
+    tiny.randomise(network)
+    network.merge("average")
+    return network.eval()
+
+
+def image_of(network: nn.Module) -> Tensor:
+    side = 32 if network.backbone.spatial_dims == 2 else 9
+    return torch.rand(black_image(network, side).shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_changed_weight_is_the_layer_with_its_adapter_beside_it(layer: tuple[nn.Module, Tensor]) -> None:
+    module, x = layer
+    change = random_change(module, 1)
+    with torch.no_grad():
+        expected = module(x) + beside(module, change, x)
+        torch.testing.assert_close(with_change(module, change(), x), expected, rtol=1e-5, atol=1e-5)
+        assert not torch.allclose(module(x), expected, atol=1e-2)
+
+
+def test_the_average_of_products_is_the_average_of_the_adapters_outputs(layer: tuple[nn.Module, Tensor]) -> None:
+    module, x = layer
+    changes = [random_change(module, seed) for seed in (1, 2, 3)]
+    block = LowRankBlock(nn.Sequential(module), 3, SCALE)
+    block.adapters.update({str(number): nn.ModuleDict({"0": change}) for number, change in enumerate(changes)})
+    states = [block.mergeable(str(number)) for number in range(3)]
+    mean = torch.stack([state["0.change"] for state in states]).mean(0)
+    with torch.no_grad():
+        expected = module(x) + torch.stack([beside(module, change, x) for change in changes]).mean(0)
+        torch.testing.assert_close(with_change(module, mean, x), expected, rtol=1e-5, atol=1e-5)
+    factors = SCALE * sum(change.b for change in changes) @ sum(change.a for change in changes) / 9
+    assert not torch.allclose(mean, factors.view(mean.shape), atol=1e-2), "the factors' mean is another change"
+
+
+@pytest.mark.parametrize("backbone", ["mobilenet_v2", "resnet10_3d"])
+def test_the_merged_network_is_the_backbone_with_the_mean_of_the_adapters_beside_each_layer(
+    backbone: str, tiny: SimpleNamespace
+) -> None:
+    network = network_of(tiny, backbone).double()
+    network.merge("average")
+    image = image_of(network).double()
+    with torch.no_grad():
+        merged = network(image).features
+        hooks = []
+        for block in network.backbone.blocks.values():
+            for key, name in block.layers.items():
+                changes = [block.adapters[task][key] for task in ("task0", "task1")]
+
+                def add(module: nn.Module, x: Any, y: Tensor, changes: Any = changes) -> Tensor:
+                    return y + sum(beside(module, change, x[0]) for change in changes) / 2
+
+                hooks.append(block.block.get_submodule(name).register_forward_hook(add))
+        with network.through(["backbone"]):
+            expected = network(image).features
+    assert len(hooks) > 8
+    torch.testing.assert_close(merged, expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("backbone", SITES)
+def test_the_exported_network_is_the_plain_backbone_with_the_same_output(backbone: str, tiny: SimpleNamespace) -> None:
+    network = network_of(tiny, backbone)
+    exported = network.merge_and_unload(TASKS)
+    with torch.device("meta"):
+        plain = Classifier(backbone, "unified", TASKS)
+    assert network.description() == {
+        "backbone": backbone,
+        "head": "unified",
+        "adapter": None,
+        "branches": ["backbone"],
+        "sites": list(SITES[backbone]),
+    }
+    assert exported.state_dict().keys() == plain.state_dict().keys()
+    image = image_of(network)
+    with torch.no_grad():
+        expected = network(image).logits
+        assert float((exported(image) - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
+        with network.through(["backbone"]):
+            assert not torch.allclose(network(image).logits, expected, rtol=1e-2)
+    assert flops_per_image(exported.to("meta"), 64) == flops_per_image(plain, 64)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2", "efficientnet_b0"])
+def test_the_exported_network_has_exactly_the_flops_of_torchvisions(backbone: str, tiny: SimpleNamespace) -> None:
+    exported = network_of(tiny, backbone).merge_and_unload(TASKS)
+    count = flops_per_image(exported.to("meta"), 224)
+    assert count == flops_per_image(get_model(backbone, num_classes=3).to("meta"), 224)
+    assert backbone != "resnet18" or round(count / 1e9, 2) == 3.63  # 3.64 with a thousand classes
+
+
+def test_a_new_adapter_changes_nothing_and_every_product_learns() -> None:
+    network = ContinualNet("mobilenet_v2", adapter="lora", image_size=32)
+    network.grow(2)
+    network.eval()
+    image = image_of(network)
+    before = network(image).features
+    network.add_adapters()
+    network.train_only(["adapter"])
+    network.train()
+    after = network(image).features
+    assert torch.equal(after, before), "statistics of BatchNorm are frozen"
+    after.square().sum().backward()
+    changes = [change for block in network.backbone.blocks.values() for change in block.adapters["task0"].values()]
+    assert all(bool(change.b.grad.abs().sum() > 0) for change in changes)
+    assert {name for name, p in network.named_parameters() if p.grad is not None} == set(network.trained_state())
+
+
+def test_training_and_folding_leave_the_backbone_bit_equal(tiny: SimpleNamespace) -> None:
+    network = network_of(tiny)
+    before = tiny.copy_of(network.state_dict())
+    network.grow(2)
+    network.add_adapters()
+    network.train_only(["adapter"])
+    optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.1, weight_decay=0.1)
+    for _ in range(2):
+        network.train()
+        optimizer.zero_grad()
+        network(image_of(network)).features.square().mean().backward()
+        optimizer.step()
+    network.merge("average")
+    exported = network.merge_and_unload([*TASKS, {"name": "third", "classes": ["d", "e"]}])
+    tiny.randomise(exported, 9)
+    after = network.state_dict()
+    stored = {key: value for key, value in before.items() if key.startswith("backbone.") and ".merged." not in key}
+    assert not tiny.changed_keys(stored, {key: after[key] for key in stored})
+    assert not torch.equal(
+        after["backbone.blocks.features_3.adapters.task2.features_3_conv_0_0.b"],
+        after["backbone.blocks.features_3.adapters.task1.features_3_conv_0_0.b"],
+    )
+
+
+def test_unmerging_restores_each_tasks_own_adapters(tiny: SimpleNamespace) -> None:
+    network = network_of(tiny)
+    image = image_of(network)
+    with torch.no_grad():
+        merged = network(image).features
+        network.unmerge()
+        both = network.backbone(image)
+        for number in range(2):
+            with network.through([f"task{number}"]):
+                assert torch.equal(network.backbone(image)[:, 0], both[:, number])
+        network.merge("average")
+        assert torch.equal(network(image).features, merged)
+
+
+def test_rank_8_on_mobilenet_has_146_thousand_parameters_a_task_and_keeps_no_more(tiny: SimpleNamespace) -> None:
+    network = network_of(tiny)
+    factors = [p for name, p in network.named_parameters() if ".adapters.task1." in name]
+    assert sum(parameter.numel() for parameter in factors) == 145_984
+    assert network.kept_bytes() == 2 * 4 * 145_984, "the merged change is made anew from the factors"
+
+
+def test_layers_that_mix_channels_are_adapted_from_the_first_site_on_and_others_are_not() -> None:
+    backbone = AdaptedBackbone("mobilenet_v2", sites=["features.15"], adapter="lora", branches=["task0"])
+    (block,) = backbone.blocks.values()
+    convolutions = {name for name, module in block.block.named_modules() if isinstance(module, nn.Conv2d)}
+    depthwise = {name for name in convolutions if block.block.get_submodule(name).groups > 1}
+    assert set(block.layers.values()) == convolutions - depthwise
+    assert block.adapters["task0"].keys() == block.layers.keys()
+    assert len(depthwise) == 3
+
+
+@pytest.mark.parametrize(("rank", "expected"), [(1, 1), (4, 4), (99, 6)])
+def test_products_have_the_asked_rank_but_no_more_than_the_layer(rank: int, expected: int) -> None:
+    change = random_change(nn.Conv2d(2, 6, 3), 0, rank)
+    assert change.a.shape == (expected, 18)
+    assert int(torch.linalg.matrix_rank(change().detach().flatten(1))) == expected
+
+
+def test_a_rank_below_one_is_refused() -> None:
+    with pytest.raises(UserError, match="cannot have rank 0: use at least 1 .key 'adapter_rank'"):
+        ContinualNet("mobilenet_v2", adapter="lora", adapter_rank=0)
+
+
+def test_folding_adapters_that_are_not_linear_is_refused_with_the_reason(tiny: SimpleNamespace) -> None:
+    network = tiny.network(sizes=[2])
+    with pytest.raises(UserError, match="adapter conv does not fold into the backbone, since it is not linear"):
+        network.backbone.folded()
+
+
+def test_folding_several_branches_into_one_backbone_is_refused(tiny: SimpleNamespace) -> None:
+    network = network_of(tiny)
+    network.unmerge()
+    with pytest.raises(UserError, match="2 sets of adapters do not fold into one backbone: merge them first"):
+        network.merge_and_unload(TASKS)
+
+
+def test_images_may_be_smaller_than_other_adapters_need(tiny: SimpleNamespace) -> None:
+    network_of(tiny).backbone.check_image_size(8)
+
+
+def test_merging_by_samples_weighs_the_products(tiny: SimpleNamespace) -> None:
+    network = network_of(tiny)
+    changes = [network.mergeable_state(name) for name in ("task0", "task1")]
+    network.statistics = {
+        name: {"samples": dict.fromkeys(changes[0], torch.tensor(float(images)))}
+        for name, images in (("task0", 3), ("task1", 1))
+    }
+    network.merge("samples")
+    merged = network.branch_state("merged")
+    assert merged.keys() == changes[0].keys()
+    for name, change in merged.items():
+        torch.testing.assert_close(change, (3 * changes[0][name] + changes[1][name]) / 4)
