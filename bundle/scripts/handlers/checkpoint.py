@@ -31,6 +31,7 @@ FREE_LATER = (
     "finetune_epochs",
     "finetune_views",
     "batch_size",
+    "amp",
     "limit",
     "stain_jitter",
     "exemplars",
