@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ SMALL: dict[str, Any] = {
     "sites": ["features.3", "features.5"],
     "backbone_epochs": 1,
     "adapter_epochs": 2,
-    "finetune_epochs": 2,
+    "finetune_epochs": 3,  # more than an image has views: features take its place
     "memory_size": 10,
     "least_images": 1,
     "image_size": 33,
@@ -91,6 +93,31 @@ def test_a_later_task_stopped_on_the_way_ends_with_the_weights_of_one_run(
     assert found["task_incremental_final_accuracy"] >= found["final_accuracy"]
     assert ("softmax_accuracy" in found) == (method == "icarl")
     assert load_classifier(tmp_path / "whole")(torch.zeros(2, 3, 33, 33)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("method", ["dynammo", "acl", "podnet", "icarl", "bic", "dynammo_ridge"])
+def test_no_image_passes_the_network_twice_with_the_same_weights_in_a_task(
+    method: str, train: Callable[..., None], tmp_path: Path
+) -> None:
+    passes: Counter[tuple[int, bytes, bytes]] = Counter()
+
+    def watch(workflow: ConfigWorkflow) -> None:
+        trainer = workflow.trainer
+        backbone = trainer.continual_network.backbone
+
+        def look(module: Any, inputs: Any, output: Any) -> None:
+            weights = hashlib.sha256(repr(backbone.branches).encode())
+            for value in backbone.state_dict().values():
+                weights.update(value.numpy().tobytes())
+            for image in inputs[0]:
+                if image.any():  # what makes up a batch is no image
+                    passes[trainer.state.task, weights.digest(), image.numpy().tobytes()] += 1
+
+        backbone.stem.register_forward_hook(look)
+
+    train(method, tmp_path / "run", watch)
+    assert set(passes.values()) == {1}
+    assert {task for task, _, _ in passes} == {1, 2, 3}
 
 
 @pytest.mark.parametrize(

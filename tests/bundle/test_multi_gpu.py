@@ -50,6 +50,7 @@ def test_two_processes_agree_and_one_writes(
         "dataset_dir": small_run.dataset,
         "source#sets": ["clusters", "fibres"],
         "batch_size": batch_size,
+        "finetune_epochs": 3,  # on features
         "optimizer#lr": 0.001,  # two images a step are few
         "exemplars": "copies",
         "output_dir": output,

@@ -54,3 +54,35 @@ def test_the_newest_of_several_branches_is_read(tmp_path: Path, tiny: SimpleName
         oldest = extract(items)
     assert torch.equal(found, newest)
     assert not torch.equal(found, oldest)
+
+
+def test_an_image_passes_once_for_each_view_while_the_weights_stay(tmp_path: Path, tiny: SimpleNamespace) -> None:
+    items, network = tiny.items(tmp_path, 0, 6), tiny.network(sizes=[2, 2])
+    extract = FeatureExtractor(network, partial(ImageDataset, transform=tiny.transform()), 3, "cpu")
+    passed: list[int] = []
+    network.backbone.stem.register_forward_hook(lambda module, images, output: passed.append(len(images[0])))
+    first = extract.features(items[:4], [(), (3,)])
+    assert passed == [3, 3, 3], "the last batch is made up"
+    again = extract.features(items[2:], [(3,), ()])
+    assert passed == [3, 3, 3, 3, 3]
+    assert torch.equal(again[:2], first[2:].flip(1))
+    network.head.linear.weight.data.fill_(0.5)
+    extract(items)
+    assert len(passed) == 5, "the head stands above them"
+    next(network.backbone.parameters()).data[0] += 1
+    assert not torch.equal(extract(items)[:4], first[:, 0, 0])
+    assert len(passed) == 7
+    network.unmerge()
+    extract(items)
+    assert len(passed) == 9, "other branches are other weights"
+
+
+def test_features_are_the_same_to_the_bit_whichever_images_stand_beside(tmp_path: Path, tiny: SimpleNamespace) -> None:
+    items, network = tiny.items(tmp_path, 0, 9), tiny.network(sizes=[2, 2])
+    made = partial(ImageDataset, transform=tiny.transform())
+    together = FeatureExtractor(network, made, 4, "cpu")(items)
+    state = torch.get_rng_state()
+    apart = FeatureExtractor(network, made, 4, "cpu")
+    found = torch.cat([apart(items[5:]), apart(items[::-1])[-5:].flip(0)])
+    assert torch.equal(found, torch.cat([together[5:], together[:5]]))
+    assert torch.equal(torch.get_rng_state(), state), "what is drawn next does not depend on what is known"

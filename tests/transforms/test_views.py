@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from monai.transforms import RandFlipd, RandSpatialCropd
+from monai.transforms import Compose, RandFlipd, RandSpatialCropd
 
 from scripts.transforms import flip_views
+from scripts.transforms.views import FlipDraw
 
 
 @pytest.mark.parametrize("axes", [[1], [0, 1], [-1], [[0, 1]]])
@@ -29,3 +30,13 @@ def test_the_views_are_all_that_the_flips_make(axes: list[Any]) -> None:
 
 def test_what_has_no_end_is_left_out() -> None:
     assert flip_views([RandSpatialCropd("image", [2, 2])]) == [()]
+
+
+@pytest.mark.parametrize("axes", [[], [1], [-1], [0, 1], [[0, 1], 1], [0, 1, 2]])
+def test_a_view_is_drawn_from_the_flips_own_random_numbers(axes: list[Any]) -> None:
+    flips = Compose([RandFlipd("image", prob=0.5, spatial_axis=axis) for axis in axes])
+    image, draw = torch.rand(1, 3, 4, 5), FlipDraw(flips.transforms)
+    for seed in range(20):
+        drawn = draw.views[(flips.set_random_state(seed), draw())[1]]
+        flips.set_random_state(seed)
+        assert torch.equal(torch.as_tensor(flips({"image": image})["image"]), image[None].flip(list(drawn))[0])

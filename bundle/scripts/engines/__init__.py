@@ -1,5 +1,6 @@
 """Engines: the events and stages of continual learning, and the trainer that goes through them."""
 
+from scripts.engines.autocast import AutocastInferer
 from scripts.engines.events import ContinualEvents
 from scripts.engines.method import check_method
 from scripts.engines.schedules import cosine, fractional_milestones
@@ -7,6 +8,7 @@ from scripts.engines.stage import ClosedFormStage, Stage
 from scripts.engines.trainer import ContinualTrainer
 
 __all__ = [
+    "AutocastInferer",
     "ClosedFormStage",
     "ContinualEvents",
     "ContinualTrainer",

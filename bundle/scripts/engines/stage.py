@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from monai.data import Dataset
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -12,8 +13,10 @@ from torch.optim.lr_scheduler import LRScheduler
 from scripts.engines.events import ContinualEvents
 from scripts.errors import UserError
 from scripts.memory.exemplars import ExemplarMemory
+from scripts.memory.feature_dataset import StageFeatures
 from scripts.memory.held_out import divide
 from scripts.networks.outputs import Outputs
+from scripts.tasks.dataset import ImageDataset
 from scripts.tasks.task import Item, Task
 
 
@@ -126,6 +129,8 @@ class Stage(BaseStage):
         scheduler: from the optimizer and ``epochs=`` to a schedule that steps once an epoch; ``None``: a constant rate.
         exemplars: how many of each old class it cannot do without; balanced data need one.
         tasks: which tasks have this stage, a key of :data:`TASKS`.
+        features: computes the images' features once, where the head alone is trained; ``None``: images pass the network
+            in each epoch.
 
     Raises:
         UserError: for fewer than one epoch, an unknown name, data or choice of tasks.
@@ -138,6 +143,7 @@ class Stage(BaseStage):
     optimizer: Callable[..., Optimizer]
     scheduler: Callable[..., LRScheduler] | None = None
     exemplars: int = 0
+    features: StageFeatures | None = None
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -154,3 +160,9 @@ class Stage(BaseStage):
     def least_exemplars(self) -> int:
         """The exemplars of each old class that the stage needs."""
         return max(self.exemplars, int(self.data == "balanced"))
+
+    def seen(self, images: ImageDataset) -> Dataset:
+        """Return what the stage trains on: the images, or features of theirs."""
+        if self.features is None or list(self.trains) != ["head"]:
+            return images
+        return self.features.of(images, self.epochs)

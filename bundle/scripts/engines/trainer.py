@@ -23,7 +23,9 @@ from scripts.engines.events import EVENT_TO_ATTR, ContinualEvents
 from scripts.engines.stage import DATA, BaseStage, Stage
 from scripts.errors import UserError
 from scripts.memory.exemplars import ExemplarMemory
-from scripts.networks.continual import ContinualNet
+from scripts.memory.feature_dataset import FeatureDataset
+from scripts.networks.continual import ContinualNet, FeatureReader
+from scripts.tasks.dataset import ImageDataset
 from scripts.tasks.task import Task
 
 
@@ -59,7 +61,7 @@ class ContinualTrainer(SupervisedTrainer):
         tasks: Sequence[Task],
         stages: Sequence[BaseStage],
         memory: ExemplarMemory,
-        dataset: Dataset,
+        dataset: ImageDataset,
         loader: Callable[..., DataLoader],
         seed: int = 0,
         inferer: Inferer | None = None,
@@ -164,8 +166,13 @@ class ContinualTrainer(SupervisedTrainer):
     def _prepare(self, stage: Stage) -> None:
         """Build what the stage needs; what the stage before left behind is replaced, not continued."""
         self.continual_network.train_only(stage.trains)
-        self.data_loader = self._make_loader(stage)
-        self.network = self._distributed(self.continual_network)
+        self.dataset.set_data(DATA[stage.data](self.tasks, self.state.task, self.memory))
+        seen = stage.seen(self.dataset)
+        self.data_loader = self._make_loader(stage, seen)
+        reads_features = isinstance(seen, FeatureDataset)
+        self.network = self._distributed(
+            FeatureReader(self.continual_network) if reads_features else self.continual_network
+        )
         self.loss_function = stage.loss
         self.optimizer = stage.optimizer([p for p in self.continual_network.parameters() if p.requires_grad])
         self.scheduler = None if stage.scheduler is None else stage.scheduler(self.optimizer, epochs=stage.epochs)
@@ -173,18 +180,17 @@ class ContinualTrainer(SupervisedTrainer):
         self.state.epoch_length = len(self.data_loader)
         self.state.best_metric, self.state.best_metric_epoch = -1, -1
 
-    def _make_loader(self, stage: Stage) -> DataLoader:
-        items = DATA[stage.data](self.tasks, self.state.task, self.memory)
-        self.dataset.set_data(items)  # type: ignore[attr-defined]
-        sampler: DistributedSampler | None = None
-        if dist.is_initialized():
-            sampler = DistributedSampler(self.dataset, seed=self.seed)
-        loader = self.loader(dataset=self.dataset, shuffle=sampler is None, sampler=sampler)
-        images = len(items) if sampler is None else sampler.num_samples
+    def _make_loader(self, stage: Stage, seen: Dataset) -> DataLoader:
+        sampler: Any = DistributedSampler(seen, seed=self.seed) if dist.is_initialized() else None
+        settings: dict[str, Any] = {"dataset": seen, "shuffle": sampler is None, "sampler": sampler}
+        if isinstance(seen, FeatureDataset):  # there is nothing to load
+            settings["num_workers"] = 0
+        loader = self.loader(**settings)
+        images = len(seen) if sampler is None else sampler.num_samples
         if loader.batch_size and images % loader.batch_size == 1:  # BatchNorm cannot learn from a batch of one
             if images == 1:
                 raise UserError(f"stage {stage.name} of task {self.current_task.name} has a single image: add images")
-            loader = self.loader(dataset=self.dataset, shuffle=sampler is None, sampler=sampler, drop_last=True)
+            loader = self.loader(**settings, drop_last=True)
         return loader
 
     def _step_schedule(self) -> None:

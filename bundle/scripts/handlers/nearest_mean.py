@@ -42,7 +42,7 @@ class NearestMeanHandler:
     @torch.no_grad()
     def __call__(self) -> None:
         """Compute the means."""
-        for label, items in self.memory.classes.items():
-            if items:
-                mean = normalize(self.features(items), dim=1).mean(0)
-                self.head.means[label] = normalize(mean, dim=0)
+        kept = {label: items for label, items in self.memory.classes.items() if items}
+        features = self.features([item for items in kept.values() for item in items])
+        for label, own in zip(kept, features.split([len(items) for items in kept.values()]), strict=True):
+            self.head.means[label] = normalize(normalize(own, dim=1).mean(0), dim=0)

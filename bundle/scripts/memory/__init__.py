@@ -1,6 +1,7 @@
 """Memory: which images of old tasks are kept, and how, or sums over their features."""
 
 from scripts.memory.exemplars import CopyStore, ExemplarMemory, PathStore
+from scripts.memory.feature_dataset import FeatureDataset, StageFeatures
 from scripts.memory.feature_sums import FeatureSums
 from scripts.memory.features import FeatureExtractor
 from scripts.memory.held_out import divide
@@ -12,11 +13,12 @@ __all__ = [
     "SELECTIONS",
     "CopyStore",
     "ExemplarMemory",
+    "FeatureDataset",
     "FeatureExtractor",
-    "PathStore",
-    "ReservoirMemory",
     "FeatureSums",
     "PathStore",
+    "ReservoirMemory",
+    "StageFeatures",
     "divide",
     "select",
 ]

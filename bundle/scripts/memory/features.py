@@ -1,55 +1,106 @@
-"""Features of images under the network as it is now, without augmentation."""
+"""Features of images under the network as it is now, without augmentation, each computed once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
+from typing import Any
 
 import torch
-from monai.data import DataLoader
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from scripts.tasks.task import Item
 
+View = tuple[int, ...]
+
 
 class FeatureExtractor:
-    """Compute the features that herding and heads in closed form read.
+    """Compute the features that herding, class means, heads in closed form and balanced fine-tuning read.
+
+    What was computed is kept for as long as the weights below the head stay the same, so that no image passes the same
+    network twice. Every pass has ``batch_size`` images, the last ones made up with black: an image's features are then
+    the same to the bit whichever images it is computed with, in a run that goes on too.
 
     Args:
         network: a :class:`scripts.networks.ContinualNet`.
         dataset: makes a data set of items, without augmentation.
         batch_size: images a forward pass.
         device: where the network is.
+        num_workers: processes that load images.
     """
 
     def __init__(
         self,
-        network: nn.Module,
-        dataset: Callable[[Sequence[Item]], torch.utils.data.Dataset],
+        network: Any,
+        dataset: Callable[[Sequence[Item]], Dataset],
         batch_size: int,
         device: str,
+        num_workers: int = 0,
     ) -> None:
         self.network = network
         self.dataset = dataset
         self.batch_size = batch_size
         self.device = device
+        self.num_workers = num_workers
+        self._known: dict[tuple[str, View], Tensor] = {}
+        self._weights = b""
 
     def images(self, items: Sequence[Item], batch_size: int | None = None) -> Iterator[Tensor]:
         """Yield the images as the network sees them, in batches, where the network is."""
-        loader = DataLoader(self.dataset(list(items)), batch_size=batch_size or self.batch_size, num_workers=0)
-        for batch in loader:
+        own = torch.Generator()  # what is drawn elsewhere must not depend on what is known here
+        size = batch_size or self.batch_size
+        for batch in DataLoader(self.dataset(list(items)), size, num_workers=self.num_workers, generator=own):
             yield batch["image"].to(self.device)
 
-    @torch.no_grad()
     def __call__(self, items: Sequence[Item], views: Sequence[Sequence[int]] = ((),)) -> Tensor:
-        """Return :attr:`scripts.networks.Outputs.embedding`, [N V, D], on the CPU, the V views of an image together.
+        """Return what herding reads of :meth:`features`, [N V, D], the V views of an image together."""
+        return self.network.embedding(self.features(items, views).flatten(0, 1))
+
+    def features(self, items: Sequence[Item], views: Sequence[Sequence[int]] = ((),)) -> Tensor:
+        """Return the features of every branch, [N, V, R, d], on the CPU.
 
         Args:
             items: N images.
             views: the axes of a batch that each view flips; see :func:`scripts.transforms.flip_views`.
         """
-        self.network.eval()
-        return torch.cat([self._features(images, views) for images in self.images(items)])
+        self._forget_other_weights()
+        keys = [[(item["image"], tuple(view)) for view in views] for item in items]
+        missing: dict[str, dict[View, None]] = {}
+        for reference, view in chain.from_iterable(keys):
+            if (reference, view) not in self._known:
+                missing.setdefault(reference, {})[view] = None
+        passed = self._passed(self._views(missing))
+        self._known.update(zip(((image, view) for image in missing for view in missing[image]), passed, strict=True))
+        return torch.stack([torch.stack([self._known[key] for key in of_item]) for of_item in keys])
 
-    def _features(self, images: Tensor, views: Sequence[Sequence[int]]) -> Tensor:
-        seen = [self.network(images.flip(list(view))).embedding for view in views]
-        return torch.stack(seen, 1).flatten(0, 1).cpu()
+    def augmented(self, images: Any) -> Tensor:
+        """Return the features [N, R, d] of the images of a data set as they are augmented now; nothing is kept."""
+        return torch.stack(self._passed(images[index]["image"] for index in range(len(images))))
+
+    def _views(self, wanted: Mapping[str, Iterable[View]]) -> Iterator[Tensor]:
+        """Give the views wanted of each image, one after the other."""
+        items = [{"image": reference, "label": 0} for reference in wanted]
+        images = (image for batch in (self.images(items) if items else []) for image in batch.split(1))
+        for image, views in zip(images, wanted.values(), strict=True):
+            yield from (image.flip(list(view))[0] for view in views)
+
+    @torch.no_grad()
+    def _passed(self, images: Iterable[Tensor]) -> list[Tensor]:
+        """Return the features of each image, [R, d], as tensors of their own."""
+        self.network.eval()
+        waiting, found = iter(images), []
+        while batch := list(islice(waiting, self.batch_size)):
+            black = torch.zeros_like(batch[0]).expand(self.batch_size - len(batch), *batch[0].shape)
+            features = self.network.backbone(torch.cat([torch.stack(batch), black]).to(self.device)).cpu()
+            found += [vector.clone() for vector in features[: len(batch)]]
+        return found
+
+    def _forget_other_weights(self) -> None:
+        backbone = self.network.backbone
+        digest = hashlib.blake2b(repr(backbone.branches).encode())
+        for name, tensor in backbone.state_dict().items():
+            digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+        if digest.digest() != self._weights:
+            self._known, self._weights = {}, digest.digest()

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from scripts.metrics.ranking import auroc, auroc_interval
 
@@ -26,6 +25,8 @@ def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, classes: int) ->
     Returns:
         [classes, classes], row = true class, column = predicted class.
     """
+    from torchmetrics.functional.classification import multiclass_confusion_matrix  # slow, and training needs it not
+
     truth, guess = (torch.as_tensor(np.asarray(values, dtype=np.int64)) for values in (labels, predictions))
     counts: NDArray[np.int64] = multiclass_confusion_matrix(guess, truth, num_classes=classes).numpy()
     return counts

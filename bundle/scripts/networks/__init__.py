@@ -14,7 +14,7 @@ from scripts.networks.classifier import (
     read_description,
 )
 from scripts.networks.closed_form import choose_shrinkage, drift_map
-from scripts.networks.continual import ADAPTER_STARTS, MERGED, START, ContinualNet
+from scripts.networks.continual import ADAPTER_STARTS, MERGED, START, ContinualNet, FeatureReader
 from scripts.networks.heads import (
     HEADS,
     ClassMeansHead,
@@ -52,6 +52,7 @@ __all__ = [
     "CosineHead",
     "CovariancesHead",
     "ExpandableBackbone",
+    "FeatureReader",
     "MergingOptions",
     "NearestMeanHead",
     "OthersHead",

@@ -26,6 +26,19 @@ RANK, SCALE = 8, 0.25  # of low-rank adapters
 PROBE = 32  # side of the image whose maps are measured: a multiple of every stride
 
 
+def measured(name: str, sites: Sequence[str] | None, signed: bool) -> list[torch.Size]:
+    """Return the shapes of the maps before each site and of the last one, for an image of side :data:`PROBE`.
+
+    Nothing is computed: torch's meta device knows shapes alone.
+    """
+    with torch.device("meta"):
+        stem, parts = segments(name, sites, signed)
+        shapes = [stem.eval()(black_image(stem, PROBE)).shape]
+        for part in parts.values():
+            shapes.append(part.eval()(torch.empty(shapes[-1])).shape)
+    return shapes
+
+
 class AdaptedBackbone(nn.Module):
     """A backbone whose segments can each have an adapter a branch; the stem is computed once for all branches.
 
@@ -59,7 +72,7 @@ class AdaptedBackbone(nn.Module):
         self.name = name
         self.sites = tuple(parts)
         self.adapter = adapter
-        shapes = self._measure()
+        shapes = measured(name, sites, signed)
         self.spatial_dims = spatial_dims(name)
         *self.channels, self.width = [shape[1] for shape in shapes]
         self.strides = [PROBE // shape[-1] for shape in shapes[:-1]]
@@ -67,16 +80,7 @@ class AdaptedBackbone(nn.Module):
         self.branches = list(branches)
         for branch in branches:
             self.add_branch(branch)
-
-    def _measure(self) -> list[torch.Size]:
-        """Return the shapes of the maps before each site and of the last one, for an image of side :data:`PROBE`."""
-        with torch.no_grad():
-            x = self.eval().stem(black_image(self, PROBE))
-            shapes = [x.shape]
-            for block in self.blocks.values():
-                x = block(x, PLAIN)
-                shapes.append(x.shape)
-        return shapes
+        self.eval()  # until a stage trains it
 
     def add_branch(self, branch: str) -> None:
         """Give every site a new adapter called ``branch`` (none where the backbone is not adapted)."""

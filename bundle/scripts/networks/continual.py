@@ -256,7 +256,10 @@ class ContinualNet(nn.Module):
 
     def forward(self, images: Tensor) -> Outputs:
         """Map normalised images [B, 3, H, W], or volumes [B, 1, D, H, W], to :class:`Outputs`."""
-        features, maps = self.backbone.features_and_maps(images)
+        return self.outputs(*self.backbone.features_and_maps(images))
+
+    def outputs(self, features: Tensor, maps: Sequence[Tensor] = ()) -> Outputs:
+        """Map features [B, R, d] to :class:`Outputs`; the maps are only handed on."""
         head = self.head
         return Outputs(
             logits=head(features),
@@ -267,8 +270,12 @@ class ContinualNet(nn.Module):
             classes=self.classes,
             softmax=head.linear(features.flatten(1)) if isinstance(head, NearestMeanHead) else None,
             cosines=head.cosines(features) if isinstance(head, CosineHead) else None,
-            maps=maps,
+            maps=list(maps),
         )
+
+    def embedding(self, features: Tensor) -> Tensor:
+        """Map features [N, R, d] to what herding reads: of all branches, [N, R d]; with a head a task the newest's."""
+        return features[:, -1] if isinstance(self.head, OthersHead) else features.flatten(1)
 
     # -- in and out ---------------------------------------------------------------------------------------------
 
@@ -352,6 +359,22 @@ class ContinualNet(nn.Module):
         return next(self.backbone.parameters())
 
 
+class FeatureReader(nn.Module):
+    """The network above its features, to train where nothing below learns.
+
+    Args:
+        network: the whole, which is trained in place.
+    """
+
+    def __init__(self, network: ContinualNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, features: Tensor) -> Outputs:
+        """Map features [B, R, d] to :class:`Outputs`, without maps."""
+        return self.network.outputs(features)
+
+
 def check_start(start: str, adapter: str | None) -> None:
     """Refuse an unknown start of adapters, and one that these adapters cannot have.
 
@@ -368,4 +391,4 @@ def check_start(start: str, adapter: str | None) -> None:
         )
 
 
-__all__ = ["ADAPTER_STARTS", "MERGED", "PLAIN", "START", "ContinualNet"]
+__all__ = ["ADAPTER_STARTS", "MERGED", "PLAIN", "START", "ContinualNet", "FeatureReader"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,10 +41,11 @@ class Outputs:
     teacher: Outputs | None = None
     stored: list[Tensor] = field(default_factory=list)
 
-    @property
-    def embedding(self) -> Tensor:
-        """The features that herding reads, [B, D]: of all branches, [B, R d]; with a head a task of the newest's."""
-        return self.features[:, -1] if self.task_logits else self.features.flatten(1)
+    def in_single_precision(self) -> Outputs:
+        """Return the same in float32, whatever the network computed in."""
+        own: dict[str, Any] = {name: value.float() for name, value in vars(self).items() if isinstance(value, Tensor)}
+        own |= {name: [value.float() for value in getattr(self, name)] for name in ("task_logits", "maps")}
+        return replace(self, **own)
 
     def classes_within_tasks(self, labels: Tensor) -> Tensor:
         """Return the best class of each image's own task: the decision where the task is given (task-incremental).

@@ -20,8 +20,34 @@ def flip_views(transforms: Sequence[Any]) -> list[tuple[int, ...]]:
     views: list[tuple[int, ...]] = [()]
     for transform in transforms:
         if isinstance(transform, RandFlipd):
-            axes = transform.flipper.spatial_axis
-            listed = [axes] if isinstance(axes, int) else axes or []
-            flipped = {axis if axis < 0 else SPATIAL + axis for axis in listed}
-            views += [tuple(sorted(flipped.symmetric_difference(view))) for view in views]
+            views += [tuple(sorted(flipped_axes(transform).symmetric_difference(view))) for view in views]
     return list(dict.fromkeys(views))
+
+
+def flipped_axes(flip: RandFlipd) -> set[int]:
+    """Return the axes of a batch that a flip turns round; none where it does not name them."""
+    axes = flip.flipper.spatial_axis
+    listed = [axes] if isinstance(axes, int) else axes or []
+    return {axis if axis < 0 else SPATIAL + axis for axis in listed}
+
+
+class FlipDraw:
+    """Draws the view that flips would have given an image, from the same random numbers.
+
+    Args:
+        flips: the random transforms, in order, each with axes.
+    """
+
+    def __init__(self, flips: Sequence[RandFlipd]) -> None:
+        self.flips = [(flip, flipped_axes(flip)) for flip in flips]
+        self.views = flip_views(flips)
+        self._numbers = {view: number for number, view in enumerate(self.views)}
+
+    def __call__(self) -> int:
+        """Draw: return a position in ``views``."""
+        view: set[int] = set()
+        for flip, axes in self.flips:
+            flip.randomize(None)
+            if flip._do_transform:
+                view ^= axes
+        return self._numbers[tuple(sorted(view))]
