@@ -32,6 +32,9 @@ class Node:
         first_pause: seconds until the destination is tried again; doubled each time.
         longest_pause: seconds, at most.
         linger: seconds without an image after which the destination's association is released.
+
+    Raises:
+        UserError: for pauses that mean nothing.
     """
 
     def __init__(
@@ -44,6 +47,11 @@ class Node:
         longest_pause: float,
         linger: float,
     ) -> None:
+        if not 0 < first_pause <= longest_pause:
+            raise UserError(
+                f"the pauses are {first_pause} to {longest_pause} seconds: give numbers above 0, the longest last "
+                "(keys 'first_pause', 'longest_pause')"
+            )
         self.queue = queue
         self.source = source
         self.answer = answer
