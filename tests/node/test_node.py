@@ -149,6 +149,15 @@ def test_a_fault_holds_nothing_up_and_names_nobody(reopened: Any, caplog: Any) -
     assert [row[2] for row in reopened().refusals()] == ["unreadable"]
 
 
+def test_an_answer_that_makes_no_sense_is_waited_out(reopened: Any, caplog: Any) -> None:
+    queue, mailbox = reopened(), Mailbox(*[ZeroDivisionError(NAME)] * 3)
+    add(queue, b"one", b"two")
+    run(queue, mailbox, lambda: len(mailbox.taken) == 2)
+    assert mailbox.taken == [b"result of one", b"result of two"]
+    assert "ZeroDivisionError in" in caplog.text
+    assert NAME not in caplog.text
+
+
 def test_a_full_disk_is_waited_for(reopened: Any, caplog: Any) -> None:
     queue, mailbox = reopened(), Mailbox()
     add(queue, b"one")

@@ -110,9 +110,8 @@ class Node:
             if not isinstance(error, ImageRefused):
                 raise
             self._refuse(entry, error.reason)
-        except Exception as error:  # a fault in the code must not hold up the other images; its message may name people
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            self._logger.error("%s in %s, line %s", type(error).__name__, place.filename, place.lineno)
+        except Exception as error:  # a fault in the code must not hold up the other images
+            self._logger.error(_fault(error))
             self._refuse(entry, Reason.UNREADABLE)
         else:
             self._send(self.queue.classified(entry, results))
@@ -133,6 +132,8 @@ class Node:
         except NotTaken as error:
             self.queue.postpone(entry)
             self._wait(f"{error} to the result of {entry.name}, which others overtake")
+        except Exception as error:  # an answer that makes no sense
+            self._wait(_fault(error))
         else:
             self.queue.sent(entry)
             self._pause = self.first_pause
@@ -157,6 +158,12 @@ class Node:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _fault(error: Exception) -> str:
+    """Say what went wrong and where, without the message, which may name people."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {place.filename}, line {place.lineno}"
 
 
 def _silence_libraries() -> None:
