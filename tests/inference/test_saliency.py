@@ -97,6 +97,8 @@ def test_a_capture_is_valid_and_the_report_shows_it(
     assert str(read.SOPInstanceUID) in str(report.ContentSequence)
     assert len({capture.SeriesInstanceUID, report.SeriesInstanceUID, source.header.SeriesInstanceUID}) == 3
     assert capture.SOPInstanceUID == secondary_capture(picture, result, source).SOPInstanceUID
+    assert report.SOPInstanceUID == structured_report(result, source, [capture]).SOPInstanceUID
+    assert report.SOPInstanceUID != structured_report(result, source).SOPInstanceUID  # which shows nothing
 
     with pytest.raises(ImageRefused) as refusal:
         read_rgb(f"{tmp_path}/sc.dcm#?accept=derived,burned_in")

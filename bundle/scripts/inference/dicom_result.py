@@ -26,7 +26,7 @@ _EMPTY_AT_LEAST = (  # type 2: present, if empty
 )
 
 
-def dicom_result(sop_class: UID, modality: str, model: ModelIdentity, source: Source) -> Dataset:
+def dicom_result(sop_class: UID, modality: str, model: ModelIdentity, source: Source, *shown: str) -> Dataset:
     """Begin a result: all that does not depend on its kind.
 
     The same model and picture give the same UIDs, so that an archive keeps a result once. Results of the images of a
@@ -37,6 +37,7 @@ def dicom_result(sop_class: UID, modality: str, model: ModelIdentity, source: So
         modality: of the result.
         model: which model it is of.
         source: the picture it is of.
+        shown: UIDs of what else it shows, without which it would be another result.
 
     Returns:
         A data set with file meta information, in the study of the image.
@@ -54,7 +55,7 @@ def dicom_result(sop_class: UID, modality: str, model: ModelIdentity, source: So
     result.file_meta = FileMetaDataset()
     result.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     result.SpecificCharacterSet = "ISO_IR 192"
-    result.SOPClassUID, result.SOPInstanceUID = sop_class, result_uid(modality, model, source)
+    result.SOPClassUID, result.SOPInstanceUID = sop_class, result_uid(modality, model, source, *shown)
     result.SeriesInstanceUID = derived_uid(f"series {modality}", model, str(header.SeriesInstanceUID))
     result.SeriesNumber, result.SeriesDescription, result.Modality = SERIES_NUMBER, SERIES_DESCRIPTION, modality
     result.InstanceNumber = max(1, int(header.get("InstanceNumber") or 1))  # ordered as the images are
@@ -73,9 +74,9 @@ def dicom_result(sop_class: UID, modality: str, model: ModelIdentity, source: So
     return result
 
 
-def result_uid(kind: str, model: ModelIdentity, source: Source) -> UID:
+def result_uid(kind: str, model: ModelIdentity, source: Source, *shown: str) -> UID:
     """Return the UID of what a model says of a picture."""
-    return derived_uid(kind, model, str(source.header.SOPInstanceUID), source.shown)
+    return derived_uid(kind, model, str(source.header.SOPInstanceUID), source.shown, *shown)
 
 
 def derived_uid(kind: str, model: ModelIdentity, *parts: str) -> UID:

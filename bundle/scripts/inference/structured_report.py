@@ -59,12 +59,14 @@ def structured_report(result: Result, source: Source, illustrations: Sequence[Da
         illustrations: images of the same study that the report shows beside it (saliency).
 
     Returns:
-        The data set, with file meta information; the same model and picture give the same SOP Instance UID.
+        The data set, with file meta information; the same model, picture and illustrations give the same SOP
+        Instance UID.
 
     Raises:
         ImageRefused: when the source lacks the identifiers that say where the report belongs.
     """
-    report = dicom_result(Comprehensive3DSRStorage, "SR", result.model, source)
+    shown = [str(image.SOPInstanceUID) for image in illustrations]
+    report = dicom_result(Comprehensive3DSRStorage, "SR", result.model, source, *shown)
     report.CompletionFlag, report.PreliminaryFlag, report.VerificationFlag = "COMPLETE", "PRELIMINARY", "UNVERIFIED"
     report.CurrentRequestedProcedureEvidenceSequence = [_evidence([source.header, *illustrations])]
     report.PerformedProcedureCodeSequence = []
