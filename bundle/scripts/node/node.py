@@ -31,7 +31,7 @@ class Node:
         destination: gets the results.
         first_pause: seconds until the destination is tried again; doubled each time.
         longest_pause: seconds, at most.
-        linger: seconds without an image after which the destination's association is released.
+        linger: seconds without an image after which the destination's association is released and the queue tidied.
 
     Raises:
         UserError: for pauses that mean nothing.
@@ -60,7 +60,7 @@ class Node:
         self.longest_pause = longest_pause
         self.linger = linger
         self._pause = first_pause
-        self._worked = time.monotonic()
+        self._busy, self._worked = True, time.monotonic()
         self._stopped = False
         self._logger = logging.getLogger(__name__)
 
@@ -86,12 +86,14 @@ class Node:
         """Take the first image that waits one step on, or wait for one."""
         entry = self.queue.next()
         if entry is None:
-            if time.monotonic() - self._worked > self.linger:
+            if self._busy and time.monotonic() - self._worked > self.linger:
+                self._busy = False
                 self.destination.close()
+                self.queue.tidy()
             self.queue.arrived.wait(_SECONDS_BETWEEN_LOOKS)
         else:
             self._advance(entry)
-            self._worked = time.monotonic()
+            self._busy, self._worked = True, time.monotonic()
 
     def _advance(self, entry: Entry) -> None:
         """Take an image one step on; a step that fails is tried again after a pause."""
