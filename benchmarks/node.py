@@ -44,6 +44,7 @@ from scripts.node.destinations import StoreDestination
 SIDE = 512
 CLASSES = [{"name": "first", "classes": ["a", "b"]}, {"name": "second", "classes": ["c", "d"]}]
 SECONDS = 120
+RELAY, NODE = "the network alone (relay)", "node"
 
 
 def free_port() -> int:
@@ -100,7 +101,7 @@ def listen(port: int, stored: Queue[Any]) -> AE:
     return entity
 
 
-def relay(port: int, destination: int, report: Path) -> None:
+def answer_at_once(port: int, destination: int, report: Path) -> None:
     """Answer every image with the same report, at once."""
     images: Queue[Any] = Queue()
     listen(port, images)
@@ -165,6 +166,54 @@ def first_report(association: Association, images: list[Dataset], reports: Queue
         return file.getvalue()
 
 
+def measure(
+    folder: Path, backbone: str, image_size: int, count: int, threads: int
+) -> tuple[dict[str, list[float]], dict[str, float], float]:
+    """Measure both ways in turns, then each with many images, then the model alone.
+
+    Returns:
+        Milliseconds of each image and images a second, by the way; milliseconds of the model's pass.
+    """
+    ports = {name: free_port() for name in ("archive", NODE, RELAY)}
+    reports: Queue[Any] = Queue()
+    archive = listen(ports["archive"], reports)
+    network = make_model(folder / "model", backbone, image_size)
+    settings = {"models_dir": folder / "model", "queue_dir": folder / "queue", "device": "cpu", "port": ports[NODE]}
+    settings |= {"destination_port": ports["archive"]}
+    pairs = [argument for key, value in settings.items() for argument in (f"--{key}", str(value))]
+    processes = [start(["-m", "monai.bundle", "run", "--config_file", "configs/node.json", *pairs], threads)]
+    try:
+        node = connect(ports[NODE], "DYNAMMO")
+        (folder / "report.dcm").write_bytes(first_report(node, make_images(5), reports))
+        relay = [
+            str(Path(__file__).resolve()),
+            "--relay",
+            str(ports[RELAY]),
+            str(ports["archive"]),
+            str(folder / "report.dcm"),
+        ]
+        processes.append(start(relay, threads))
+        ways = {RELAY: connect(ports[RELAY], "ANY"), NODE: node}
+        times: dict[str, list[float]] = {name: [] for name in ways}
+        for image in make_images(count):
+            for name, association in ways.items():
+                times[name].append(milliseconds(association, image, reports))
+        rates = {name: images_a_second(way, make_images(count), reports) for name, way in ways.items()}
+        return times, rates, passes(network, image_size, 30)
+    finally:
+        for process in processes:
+            process.terminate()
+            process.wait()
+        archive.shutdown()
+
+
+def start(arguments: list[str], threads: int) -> subprocess.Popen[bytes]:
+    """Start Python in the bundle's folder."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen([sys.executable, *arguments], cwd=bundle_root(), env=environment, **quiet)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -176,49 +225,15 @@ def main() -> None:
     given = parser.parse_args()
     logging.disable(logging.ERROR)  # pynetdicom's, while nobody listens yet
     if given.relay:
-        relay(int(given.relay[0]), int(given.relay[1]), Path(given.relay[2]))
+        answer_at_once(int(given.relay[0]), int(given.relay[1]), Path(given.relay[2]))
     torch.set_num_threads(given.threads)
-    ports = {name: free_port() for name in ("archive", "node", "relay")}
-    reports: Queue[Any] = Queue()
-    archive = listen(ports["archive"], reports)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        network = make_model(folder / "model", given.backbone, given.image_size)
-        settings = {
-            "models_dir": folder / "model",
-            "queue_dir": folder / "queue",
-            "device": "cpu",
-            "port": ports["node"],
-            "destination_port": ports["archive"],
-        }
-        pairs = [argument for key, value in settings.items() for argument in (f"--{key}", str(value))]
-        command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/node.json", *pairs]
-        quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        environment = {**os.environ, "OMP_NUM_THREADS": str(given.threads)}
-        processes = [subprocess.Popen(command, cwd=bundle_root(), env=environment, **quiet)]
-        try:
-            node = connect(ports["node"], "DYNAMMO")
-            (folder / "report.dcm").write_bytes(first_report(node, make_images(5), reports))
-            command = [sys.executable, __file__, "--relay", str(ports["relay"]), str(ports["archive"])]
-            processes.append(subprocess.Popen([*command, str(folder / "report.dcm")], env=environment, **quiet))
-            plain = connect(ports["relay"], "ANY")
-            ways = {"the network alone (relay)": plain, "node": node}
-            times: dict[str, list[float]] = {name: [] for name in ways}
-            for image in make_images(given.images):
-                for name, association in ways.items():
-                    times[name].append(milliseconds(association, image, reports))
-            rates = {name: images_a_second(way, make_images(given.images), reports) for name, way in ways.items()}
-            one_pass = passes(network, given.image_size, 30)
-        finally:
-            for process in processes:
-                process.terminate()
-                process.wait()
-            archive.shutdown()
+    with tempfile.TemporaryDirectory() as folder:
+        times, rates, one_pass = measure(Path(folder), given.backbone, given.image_size, given.images, given.threads)
     rows = [
         [name, f"{statistics.median(found):.1f}", f"{statistics.quantiles(found, n=10)[-1]:.1f}", f"{rates[name]:.1f}"]
         for name, found in times.items()
     ]
-    own = statistics.median(times["node"]) - statistics.median(times["the network alone (relay)"])
+    own = statistics.median(times[NODE]) - statistics.median(times[RELAY])
     print(
         f"{given.backbone}, {given.image_size} px, {given.threads} threads; {given.images} CT images of {SIDE} px; "
         f"Python {platform.python_version()}, torch {torch.__version__}"

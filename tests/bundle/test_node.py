@@ -268,6 +268,10 @@ def test_images_are_pulled_and_reports_stored_by_web(
         ({"models_dir": "/nowhere"}, ("Error: no network description at /nowhere",)),
         ({"queue_dir": "/proc/node"}, ("Error: cannot write /proc/node: ", "check the path")),
         ({"host": "0.0.0.0"}, ("Error: anybody could send to 0.0.0.0", "(key 'callers')")),
+        ({"sop_classes": "CatScan"}, ("Error: unknown UID 'CatScan'", "(keys 'sop_classes'")),
+        ({"first_pause": 0}, ("Error: the pauses are 0 to 60 seconds", "(keys 'first_pause'")),
+        ({"source": "@puller", "puller#interval": 0}, ("Error: interval is 0", "(key 'puller#interval')")),
+        ({"saliency": "jpeg"}, ("Error: saliency is 'jpeg'", "(key 'saliency')")),
         ({"destination": "@stow", "web_url": "pacs"}, ("Error: 'pacs' is no address", "(key 'web_url')")),
     ],
 )

@@ -33,6 +33,7 @@ class Mailbox:
     def __init__(self, *plan: Exception | None) -> None:
         self.plan = list(plan)
         self.taken: list[bytes] = []
+        self.closed = 0
 
     def send(self, results: Sequence[bytes]) -> None:
         problem = self.plan.pop(0) if self.plan else None
@@ -41,7 +42,7 @@ class Mailbox:
         self.taken += results
 
     def close(self) -> None:
-        pass
+        self.closed += 1
 
 
 def answer(dicom: bytes) -> list[bytes]:
@@ -66,9 +67,11 @@ def reopened(tmp_path: Path) -> Iterator[Callable[[], ImageQueue]]:
         queue.close()
 
 
-def run(queue: ImageQueue, destination: Destination, done: Callable[[], bool], answer: Any = answer) -> None:
+def run(
+    queue: ImageQueue, destination: Destination, done: Callable[[], bool], answer: Any = answer, linger: float = 60
+) -> None:
     """Run a node until something has happened."""
-    node = Node(queue, nullcontext(), answer, destination, first_pause=0.01, longest_pause=0.05, linger=1)
+    node = Node(queue, nullcontext(), answer, destination, first_pause=0.01, longest_pause=0.05, linger=linger)
 
     def watch() -> None:
         end = time.monotonic() + 30
@@ -146,6 +149,15 @@ def test_a_fault_holds_nothing_up_and_names_nobody(reopened: Any, caplog: Any) -
     assert [row[2] for row in reopened().refusals()] == ["unreadable"]
 
 
+def test_an_answer_that_makes_no_sense_is_waited_out(reopened: Any, caplog: Any) -> None:
+    queue, mailbox = reopened(), Mailbox(*[ZeroDivisionError(NAME)] * 3)
+    add(queue, b"one", b"two")
+    run(queue, mailbox, lambda: len(mailbox.taken) == 2)
+    assert mailbox.taken == [b"result of one", b"result of two"]
+    assert "ZeroDivisionError in" in caplog.text
+    assert NAME not in caplog.text
+
+
 def test_a_full_disk_is_waited_for(reopened: Any, caplog: Any) -> None:
     queue, mailbox = reopened(), Mailbox()
     add(queue, b"one")
@@ -160,6 +172,13 @@ def test_a_full_disk_is_waited_for(reopened: Any, caplog: Any) -> None:
     run(queue, mailbox, sent_once_there_is_space, lambda dicom: [bytes(10**6)])
     assert "Next try in 0.01 seconds" in caplog.text
     assert len(mailbox.taken) == 1
+
+
+def test_the_destination_is_let_go_when_nothing_follows_for_a_while(reopened: Any) -> None:
+    queue, mailbox = reopened(), Mailbox()
+    add(queue, b"one")
+    run(queue, mailbox, lambda: mailbox.closed > 0, linger=0.2)
+    assert mailbox.taken == [b"result of one"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -144,13 +145,14 @@ def test_names_are_secret_and_stay_the_same(opened: Open) -> None:
     assert opened().name("1.2.3") != name
 
 
-def test_nobody_is_named_in_the_folder_once_all_is_answered(opened: Open) -> None:
+@pytest.mark.parametrize("leave", [lambda queue, opened: queue.tidy(), lambda queue, opened: opened()])
+def test_nobody_is_named_in_the_folder_once_all_is_answered(leave: Any, opened: Open) -> None:
     queue = opened()
     for number in range(20):
         queue.add(f"1.2.840.{number}", NAME + bytes(40_000))
         queue.classified(first(queue), [NAME + bytes(9_000)])
         queue.sent(first(queue))
-    queue = opened()
+    leave(queue, opened)
     for path in queue.folder.iterdir():
         assert NAME not in path.read_bytes()
         assert b"1.2.840" not in path.read_bytes()

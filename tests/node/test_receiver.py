@@ -108,10 +108,11 @@ def test_only_listed_classes_and_syntaxes_are_negotiated(listening: Open, call: 
         ({"calling": "CT1", "called": "OTHER"}, False),
     ],
 )
+@pytest.mark.parametrize("callers", [["CT1", "CT2"], "CT1"], ids=str)
 def test_titles_decide_who_may_call(
-    titles: dict[str, str], accepted: bool, listening: Open, call: Any, caplog: pytest.LogCaptureFixture
+    callers: Any, titles: dict[str, str], accepted: bool, listening: Open, call: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    association = call(listening(callers=["CT1", "CT2"]), **titles)
+    association = call(listening(callers=callers), **titles)
     assert association.is_established is accepted
     assert association.is_rejected is not accepted
     assert (f"Rejected '{titles['calling']}', who called" in caplog.text) is not accepted

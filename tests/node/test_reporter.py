@@ -10,10 +10,13 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.uid import Comprehensive3DSRStorage, SecondaryCaptureImageStorage
 
 from scripts.commands.model import load_image_classifier
+from scripts.decoding.dicom import OWN_MANUFACTURER
 from scripts.decoding.reasons import ImageRefused, Reason
 from scripts.errors import UserError
+from scripts.inference.saliency import Saliency
 from scripts.node.reporter import Reporter
 
 GREY = np.arange(40 * 48, dtype=np.uint16).reshape(40, 48)
@@ -75,6 +78,26 @@ def test_a_broken_file_is_refused_and_does_not_stay(
         reporter(change(encoded(scans.make_dicom(GREY))))
     assert caught.value.reason is reason
     assert list(reporter.folder.iterdir()) == []
+
+
+def test_where_saliency_is_asked_for_the_report_shows_what_is_sent_before_it(
+    classifier: Any, scans: Any, tmp_path: Path
+) -> None:
+    saliency = Saliency(classifier.network, classifier.prepare, captures=True)
+    files = Reporter(classifier, tmp_path / "reading", saliency)(encoded(scans.make_dicom(GREY)))
+    capture, report = (pydicom.dcmread(BytesIO(file)) for file in files)
+    assert capture.SOPClassUID == SecondaryCaptureImageStorage
+    assert report.SOPClassUID == Comprehensive3DSRStorage
+    assert capture.SOPInstanceUID in str(report.ContentSequence)
+    with pytest.raises(ImageRefused) as caught:
+        Reporter(classifier, tmp_path / "reading")(files[0])
+    assert caught.value.reason is Reason.OWN_RESULT
+
+
+def test_a_result_of_this_bundle_is_refused_as_one(reporter: Reporter, scans: Any) -> None:
+    with pytest.raises(ImageRefused) as caught:
+        reporter(encoded(scans.make_dicom(GREY, Manufacturer=OWN_MANUFACTURER)))
+    assert caught.value.reason is Reason.OWN_RESULT
 
 
 def test_what_a_killed_process_left_is_deleted(classifier: Any, tmp_path: Path) -> None:

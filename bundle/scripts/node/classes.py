@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydicom.uid import UID
 
-from scripts.node.entity import find_uid
+from scripts.node.entity import find_uids
 
 # Taken and dropped, so that a study that is sent as a whole does not fail, and a result that comes back starts nothing.
 _NAMES = (
@@ -22,4 +22,4 @@ _NAMES = (
 
 def not_images() -> frozenset[UID]:
     """Return SOP classes of reports, selections and presentations."""
-    return frozenset(map(find_uid, _NAMES))
+    return frozenset(find_uids(_NAMES))

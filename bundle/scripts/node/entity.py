@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pydicom.uid
 from pydicom.config import IGNORE
 from pydicom.uid import UID
@@ -43,3 +45,17 @@ def find_uid(name: str) -> UID:
             "'transfer_syntaxes')"
         )
     return found
+
+
+def find_uids(names: str | Sequence[str]) -> list[UID]:
+    """Return the UIDs of names or numbers, or of a single one.
+
+    Raises:
+        UserError: as `find_uid`.
+    """
+    return [find_uid(name) for name in listed(names)]
+
+
+def listed(texts: str | Sequence[str]) -> list[str]:
+    """Return texts as a list; a single one need not be in one (``--callers CT1``)."""
+    return [texts] if isinstance(texts, str) else list(texts)

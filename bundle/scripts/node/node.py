@@ -31,7 +31,10 @@ class Node:
         destination: gets the results.
         first_pause: seconds until the destination is tried again; doubled each time.
         longest_pause: seconds, at most.
-        linger: seconds without an image after which the destination's association is released.
+        linger: seconds without an image after which the destination's association is released and the queue tidied.
+
+    Raises:
+        UserError: for pauses that mean nothing.
     """
 
     def __init__(
@@ -44,6 +47,11 @@ class Node:
         longest_pause: float,
         linger: float,
     ) -> None:
+        if not 0 < first_pause <= longest_pause:
+            raise UserError(
+                f"the pauses are {first_pause} to {longest_pause} seconds: give numbers above 0, the longest last "
+                "(keys 'first_pause', 'longest_pause')"
+            )
         self.queue = queue
         self.source = source
         self.answer = answer
@@ -52,7 +60,7 @@ class Node:
         self.longest_pause = longest_pause
         self.linger = linger
         self._pause = first_pause
-        self._worked = time.monotonic()
+        self._busy, self._worked = True, time.monotonic()
         self._stopped = False
         self._logger = logging.getLogger(__name__)
 
@@ -78,12 +86,14 @@ class Node:
         """Take the first image that waits one step on, or wait for one."""
         entry = self.queue.next()
         if entry is None:
-            if time.monotonic() - self._worked > self.linger:
+            if self._busy and time.monotonic() - self._worked > self.linger:
+                self._busy = False
                 self.destination.close()
+                self.queue.tidy()
             self.queue.arrived.wait(_SECONDS_BETWEEN_LOOKS)
         else:
             self._advance(entry)
-            self._worked = time.monotonic()
+            self._busy, self._worked = True, time.monotonic()
 
     def _advance(self, entry: Entry) -> None:
         """Take an image one step on; a step that fails is tried again after a pause."""
@@ -102,9 +112,8 @@ class Node:
             if not isinstance(error, ImageRefused):
                 raise
             self._refuse(entry, error.reason)
-        except Exception as error:  # a fault in the code must not hold up the other images; its message may name people
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            self._logger.error("%s in %s, line %s", type(error).__name__, place.filename, place.lineno)
+        except Exception as error:  # a fault in the code must not hold up the other images
+            self._logger.error(_fault(error))
             self._refuse(entry, Reason.UNREADABLE)
         else:
             self._send(self.queue.classified(entry, results))
@@ -125,6 +134,8 @@ class Node:
         except NotTaken as error:
             self.queue.postpone(entry)
             self._wait(f"{error} to the result of {entry.name}, which others overtake")
+        except Exception as error:  # an answer that makes no sense
+            self._wait(_fault(error))
         else:
             self.queue.sent(entry)
             self._pause = self.first_pause
@@ -149,6 +160,12 @@ class Node:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _fault(error: Exception) -> str:
+    """Say what went wrong and where, without the message, which may name people."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {place.filename}, line {place.lineno}"
 
 
 def _silence_libraries() -> None:

@@ -14,7 +14,7 @@ from dicomweb_client import DICOMwebClient
 from pydicom.dataset import Dataset
 
 from scripts.errors import UserError
-from scripts.node.entity import find_uid
+from scripts.node.entity import find_uids
 from scripts.node.queue import ImageQueue
 from scripts.node.web import http_status
 
@@ -34,6 +34,9 @@ class Puller:
         sop_classes: which images are fetched: names such as ``CTImageStorage``, or UIDs.
         page: answers that are asked for at a time.
         interval: seconds from the end of a search to the next.
+
+    Raises:
+        UserError: for a value that means nothing.
     """
 
     def __init__(
@@ -42,15 +45,18 @@ class Puller:
         client: DICOMwebClient,
         filters: Mapping[str, str],
         days: int | None,
-        sop_classes: Sequence[str],
+        sop_classes: str | Sequence[str],
         page: int,
         interval: float,
     ) -> None:
+        for name, value in {"days": 1 if days is None else days, "page": page, "interval": interval}.items():
+            if not value > 0:
+                raise UserError(f"{name} is {value}: give a number above 0 (key 'puller#{name}')")
         self.queue = queue
         self.client = client
         self.filters = filters
         self.days = days
-        self.sop_classes = frozenset(map(find_uid, sop_classes))
+        self.sop_classes = frozenset(find_uids(sop_classes))
         self.page = page
         self.interval = interval
         self._stop = threading.Event()

@@ -219,6 +219,11 @@ class ImageQueue(QueueRecord):
         with self._transaction() as execute:
             execute(f"UPDATE images SET place = {_NEW_PLACE} WHERE name = ?", (entry.name,))
 
+    def tidy(self) -> None:
+        """Cut off what SQLite's log still holds of images and results that are deleted."""
+        with self._access:
+            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def close(self) -> None:
         """Let another process use the folder."""
         if not self._lock.closed:

@@ -16,7 +16,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # m
 from scripts.decoding.dicom import readable_syntaxes
 from scripts.errors import UserError
 from scripts.node.classes import not_images
-from scripts.node.entity import find_uid, make_entity
+from scripts.node.entity import find_uids, listed, make_entity
 from scripts.node.queue import LARGEST, ImageQueue
 
 SUCCESS, OUT_OF_RESOURCES = 0x0000, 0xA700
@@ -53,9 +53,9 @@ class Receiver:
         host: str,
         port: int,
         ae_title: str,
-        callers: Sequence[str],
-        sop_classes: Sequence[str],
-        transfer_syntaxes: Sequence[str],
+        callers: str | Sequence[str],
+        sop_classes: str | Sequence[str],
+        transfer_syntaxes: str | Sequence[str],
         associations: int,
         max_bytes: int,
         seconds: float,
@@ -71,11 +71,11 @@ class Receiver:
         self._dropped = not_images()
         self._entity = make_entity(ae_title, seconds)
         self._entity.require_called_aet = True
-        self._entity.require_calling_aet = list(callers)
+        self._entity.require_calling_aet = listed(callers)
         self._entity.maximum_associations = associations
         self._entity.maximum_pdu_size = LONGEST_PDU
-        syntaxes = [find_uid(name) for name in transfer_syntaxes or readable_syntaxes()]
-        for sop_class in {*map(find_uid, sop_classes), *self._dropped, Verification}:
+        syntaxes = find_uids(transfer_syntaxes or readable_syntaxes())
+        for sop_class in {*find_uids(sop_classes), *self._dropped, Verification}:
             self._entity.add_supported_context(sop_class, syntaxes)
         self._logger = logging.getLogger(__name__)
 
