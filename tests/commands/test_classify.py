@@ -79,7 +79,7 @@ def test_images_and_dicom_are_classified(
     for record in content["images"]:
         expected = classifier.classify(str(images / record["image"])).record()
         assert record["predicted_class"] == expected["predicted_class"]
-        assert record["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-5)
+        assert record["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-4)
     assert [record["image"] for record in content["images"]] == ["ST0/IM0", "a.png", "deep/b.jpg"]
     assert sorted(path.name for path in out.rglob("*.dcm")) == ["IM0.sr.dcm"]
     assert is_valid_dicom(out / "ST0" / "IM0.sr.dcm")
