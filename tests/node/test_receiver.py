@@ -57,18 +57,18 @@ def test_verification_is_answered(listening: Open, call: Any) -> None:
     association.release()
 
 
-@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, JPEGLSLossless, JPEG2000Lossless, RLELossless])
-def test_what_is_stored_is_in_the_queue_as_it_came(
-    syntax: str, listening: Open, call: Any, scans: Any, queue: ImageQueue
-) -> None:
-    dataset = scans.make_dicom(GREY, syntax)
-    association = call(listening(), [dataset])
-    assert association.send_c_store(dataset).Status == 0
-    entry = queue.next()
-    assert entry is not None and entry.name == queue.name(dataset.SOPInstanceUID)
-    found = pydicom.dcmread(BytesIO(entry.files[0]))
-    assert found.file_meta.TransferSyntaxUID == syntax
-    assert found.PixelData == dataset.PixelData
+def test_what_is_stored_is_in_the_queue_as_it_came(listening: Open, call: Any, scans: Any, queue: ImageQueue) -> None:
+    syntaxes = (ExplicitVRLittleEndian, JPEGLSLossless, JPEG2000Lossless, RLELossless)
+    datasets = [scans.make_dicom(GREY, syntax) for syntax in syntaxes]
+    association = call(listening(), datasets)
+    for dataset in datasets:
+        assert association.send_c_store(dataset).Status == 0
+        entry = queue.next()
+        assert entry is not None and entry.name == queue.name(dataset.SOPInstanceUID)
+        found = pydicom.dcmread(BytesIO(entry.files[0]))
+        assert found.file_meta.TransferSyntaxUID == dataset.file_meta.TransferSyntaxUID
+        assert found.PixelData == dataset.PixelData
+        queue.sent(entry)
     association.release()
 
 
@@ -100,23 +100,19 @@ def test_only_listed_classes_and_syntaxes_are_negotiated(listening: Open, call: 
     association.release()
 
 
-@pytest.mark.parametrize(
-    ("titles", "accepted"),
-    [
-        ({"calling": "CT1"}, True),
-        ({"calling": "CT3"}, False),
-        ({"calling": "CT1", "called": "OTHER"}, False),
-    ],
-)
+TITLES = [({"calling": "CT1"}, True), ({"calling": "CT3"}, False), ({"calling": "CT1", "called": "OTHER"}, False)]
+
+
 @pytest.mark.parametrize("callers", [["CT1", "CT2"], "CT1"], ids=str)
-def test_titles_decide_who_may_call(
-    callers: Any, titles: dict[str, str], accepted: bool, listening: Open, call: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    association = call(listening(callers=callers), **titles)
-    assert association.is_established is accepted
-    assert association.is_rejected is not accepted
-    assert (f"Rejected '{titles['calling']}', who called" in caplog.text) is not accepted
-    association.release()
+def test_titles_decide_who_may_call(callers: Any, listening: Open, call: Any, caplog: pytest.LogCaptureFixture) -> None:
+    port = listening(callers=callers)
+    for titles, accepted in TITLES:
+        caplog.clear()
+        association = call(port, **titles)
+        assert association.is_established is accepted
+        assert association.is_rejected is not accepted
+        assert (f"Rejected '{titles['calling']}', who called" in caplog.text) is not accepted
+        association.release()
 
 
 def test_one_association_too_many_is_rejected(listening: Open, call: Any) -> None:
