@@ -49,8 +49,9 @@ lint: env  ## check style, format and types
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m mypy bundle/scripts
 
-bench: env  ## measure and print the cost of inference (ARGS goes there), and the speed of loading, the doors and the edge
+bench: env  ## measure and print the cost of inference (ARGS goes there), of training, of loading, of the doors and the edge
 	$(VENV_PYTHON) benchmarks/run.py $(ARGS)
+	$(VENV_PYTHON) benchmarks/training.py
 	$(VENV_PYTHON) benchmarks/loading.py
 	$(VENV_PYTHON) benchmarks/folder.py
 	$(VENV_PYTHON) benchmarks/node.py

@@ -15,7 +15,7 @@ from scripts.node.queue import ImageQueue
 @pytest.fixture
 def queue(tmp_path: Path) -> Iterator[ImageQueue]:
     """A queue in use: one image refused, one waiting."""
-    made = ImageQueue(str(tmp_path / "queue"), "model")
+    made = ImageQueue(str(tmp_path / "queue"), lambda: "model")
     made.add("1.1", b"broken")
     entry = made.next()
     assert entry is not None

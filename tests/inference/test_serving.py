@@ -14,7 +14,7 @@ from PIL import Image
 
 from scripts.commands.model import load_image_classifier
 from scripts.errors import UserError
-from scripts.inference.serving import ServedClassifier
+from scripts.inference.serving import Served
 from scripts.versions.store import VersionStore
 
 DETAILS = {
@@ -51,7 +51,7 @@ def test_a_thousand_requests_over_switches_get_answers_each_of_exactly_one_versi
     store: VersionStore, image: str
 ) -> None:
     store.promote(1)
-    served = ServedClassifier(store.folder / "promoted", load_image_classifier)
+    served = Served(store.folder / "promoted", load_image_classifier)
     expected = {
         number: load_image_classifier(store.version(number).folder).classify(image).probabilities for number in (1, 2)
     }
@@ -74,7 +74,7 @@ def test_a_thousand_requests_over_switches_get_answers_each_of_exactly_one_versi
 
 def test_a_version_rolled_back_to_says_bit_for_bit_what_it_said(store: VersionStore, image: str) -> None:
     store.promote(1)
-    served = ServedClassifier(store.folder / "promoted", load_image_classifier)
+    served = Served(store.folder / "promoted", load_image_classifier)
     first = served.current()
     before = first.classify(image).probabilities
     store.promote(2)
@@ -88,11 +88,11 @@ def test_a_version_rolled_back_to_says_bit_for_bit_what_it_said(store: VersionSt
 def test_outside_a_store_the_version_is_the_last_task(make_model: Callable[..., Path], tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model")
     tasks = json.loads((folder / "network.json").read_text())["tasks"]
-    served = ServedClassifier(folder, load_image_classifier)
+    served = Served(folder, load_image_classifier)
     assert served.current() is served.current()
     assert served.current().model.version == f"task_{len(tasks) - 1}"
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no network description"):
-        ServedClassifier(tmp_path, load_image_classifier)
+        Served(tmp_path, load_image_classifier)

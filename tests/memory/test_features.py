@@ -75,6 +75,9 @@ def test_an_image_passes_once_for_each_view_while_the_weights_stay(tmp_path: Pat
     network.unmerge()
     extract(items)
     assert len(passed) == 9, "other branches are other weights"
+    extract.max_bytes = 0
+    extract(items)
+    assert len(passed) == 11, "there is no room"
 
 
 def test_features_are_the_same_to_the_bit_whichever_images_stand_beside(tmp_path: Path, tiny: SimpleNamespace) -> None:

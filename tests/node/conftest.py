@@ -57,7 +57,7 @@ def archive(free_port: Callable[[], int]) -> Iterator[Archive]:
 @pytest.fixture
 def queue(tmp_path: Path) -> Iterator[ImageQueue]:
     """An empty queue."""
-    made = ImageQueue(str(tmp_path / "queue"), "model")
+    made = ImageQueue(str(tmp_path / "queue"), lambda: "model")
     yield made
     made.close()
 

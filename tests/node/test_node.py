@@ -59,7 +59,7 @@ def reopened(tmp_path: Path) -> Iterator[Callable[[], ImageQueue]]:
     queues: list[ImageQueue] = []
 
     def reopen() -> ImageQueue:
-        queues.append(ImageQueue(str(tmp_path / "queue"), "model"))
+        queues.append(ImageQueue(str(tmp_path / "queue"), lambda: "model"))
         return queues[-1]
 
     yield reopen
@@ -201,7 +201,7 @@ def test_nobody_is_named_on_the_way(
     queue: ImageQueue, archive: Any, call: Any, trained_model: Path, scans: Any, tmp_path: Path, caplog: Any, capfd: Any
 ) -> None:
     caplog.set_level("INFO")
-    reporter = Reporter(load_image_classifier(trained_model), queue.folder / "reading")
+    reporter = Reporter(lambda: (load_image_classifier(trained_model), None), queue.folder / "reading")
     receiver = Receiver(queue, "127.0.0.1", 0, "NODE", [], ["1.2.840.10008.5.1.4.1.1.4"], [], 10, 10**7, 10.0)
     destination = StoreDestination("127.0.0.1", archive.port, "ARCHIVE", "NODE", 10.0)
     who = {"PatientName": f"{NAME}^Jane", "PatientID": IDENTIFIER, "AccessionNumber": ACCESSION}
@@ -241,7 +241,7 @@ def test_nobody_is_named_on_the_way(
 def test_reports_come_with_the_study_of_their_image(
     queue: ImageQueue, archive: Any, trained_model: Path, scans: Any
 ) -> None:
-    reporter = Reporter(load_image_classifier(trained_model), queue.folder / "reading")
+    reporter = Reporter(lambda: (load_image_classifier(trained_model), None), queue.folder / "reading")
     dataset = scans.make_dicom(np.zeros((40, 48), np.uint8))
     with BytesIO() as file:
         dataset.save_as(file, enforce_file_format=True)

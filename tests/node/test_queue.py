@@ -30,7 +30,7 @@ def opened(tmp_path: Path) -> Iterator[Open]:
     def open_queue(model: str = "model") -> ImageQueue:
         if queues:
             queues.pop().close()
-        queues.append(ImageQueue(str(tmp_path / "queue"), model))
+        queues.append(ImageQueue(str(tmp_path / "queue"), lambda: model))
         return queues[0]
 
     yield open_queue
@@ -162,7 +162,7 @@ def test_nobody_is_named_in_the_folder_once_all_is_answered(leave: Any, opened: 
 def test_a_second_process_is_refused(opened: Open) -> None:
     folder = opened().folder
     with pytest.raises(UserError, match="another node uses .*: stop it, or give this one a folder of its own"):
-        ImageQueue(str(folder), "model")
+        ImageQueue(str(folder), lambda: "model")
 
 
 def test_a_broken_file_is_named(opened: Open, tmp_path: Path) -> None:
@@ -170,13 +170,13 @@ def test_a_broken_file_is_named(opened: Open, tmp_path: Path) -> None:
     (tmp_path / "broken" / "queue.db").write_bytes(b"nonsense" * 1000)
     opened()
     with pytest.raises(UserError, match=r"queue\.db cannot be used as a queue \(file is not a database\)"):
-        ImageQueue(str(tmp_path / "broken"), "model")
+        ImageQueue(str(tmp_path / "broken"), lambda: "model")
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(UserError, match="cannot write .*file/queue: Not a directory"):
-        ImageQueue(str(tmp_path / "file" / "queue"), "model")
+        ImageQueue(str(tmp_path / "file" / "queue"), lambda: "model")
 
 
 def test_a_full_disk_is_said_and_takes_nothing_away(opened: Open) -> None:
@@ -194,7 +194,7 @@ def test_a_full_disk_is_said_and_takes_nothing_away(opened: Open) -> None:
 CHILD = """
 import sys
 from scripts.node.queue import ImageQueue
-queue = ImageQueue(sys.argv[1], "model")
+queue = ImageQueue(sys.argv[1], lambda: "model")
 for number in range(int(sys.argv[2]), 10**9):
     queue.add(f"1.{number}", b"%d " % number * 20_000)
     print(number, flush=True)
@@ -220,7 +220,7 @@ def test_killed_at_any_moment_nothing_is_lost(tmp_path: Path) -> None:
         taken = max([taken, *(int(line) + 1 for line in child.stdout.read().splitlines() if line)])
         child.wait()
         child.stdout.close()
-    queue = ImageQueue(folder, "model")
+    queue = ImageQueue(folder, lambda: "model")
     counts = queue.counts()
     assert taken <= sum(counts.values()) <= taken + 1  # the last may be in the queue before it was said
     assert all(queue.state(f"1.{number}") for number in range(taken))

@@ -12,11 +12,12 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, SecondaryCaptureImageStorage
 
-from scripts.commands.model import load_image_classifier
+from scripts.commands.model import load_image_classifier, load_reporting
 from scripts.decoding.dicom import OWN_MANUFACTURER
 from scripts.decoding.reasons import ImageRefused, Reason
 from scripts.errors import UserError
 from scripts.inference.saliency import Saliency
+from scripts.inference.serving import Served
 from scripts.node.reporter import Reporter
 
 GREY = np.arange(40 * 48, dtype=np.uint16).reshape(40, 48)
@@ -29,7 +30,7 @@ def classifier(trained_model: Path) -> Any:
 
 @pytest.fixture
 def reporter(classifier: Any, tmp_path: Path) -> Reporter:
-    return Reporter(classifier, tmp_path / "reading")
+    return Reporter(lambda: (classifier, None), tmp_path / "reading")
 
 
 def encoded(dataset: Dataset) -> bytes:
@@ -47,6 +48,22 @@ def test_an_image_becomes_a_report_of_it(reporter: Reporter, scans: Any) -> None
     assert list(reporter.folder.iterdir()) == []
 
 
+def test_the_next_report_is_of_the_version_that_was_promoted(
+    trained_model: Path, make_model: Any, scans: Any, tmp_path: Path
+) -> None:
+    link = tmp_path / "promoted"
+    link.symlink_to(trained_model)
+    reporter = Reporter(Served(link, load_reporting).current, tmp_path / "reading")
+    image = encoded(scans.make_dicom(GREY))
+    first = pydicom.dcmread(BytesIO(reporter(image)[0]))
+    link.unlink()
+    link.symlink_to(make_model(tmp_path / "other", backbone="resnet18", sites=["layer4"]))
+    second = pydicom.dcmread(BytesIO(reporter(image)[0]))
+    assert "resnet18" in second.ManufacturerModelName
+    assert first.DeviceSerialNumber != second.DeviceSerialNumber
+    assert first.SOPInstanceUID != second.SOPInstanceUID
+
+
 def test_the_same_image_gives_the_same_report(reporter: Reporter, scans: Any) -> None:
     image = encoded(scans.make_dicom(GREY))
     first, second = (pydicom.dcmread(BytesIO(reporter(image)[0])) for _ in range(2))
@@ -59,7 +76,7 @@ def test_images_one_after_the_other_are_not_mixed_up(reporter: Reporter, classif
     together = [pydicom.dcmread(BytesIO(reporter(image)[0])).ContentSequence for image in images]
     alone = []
     for number, image in enumerate(images):
-        apart = Reporter(classifier, reporter.folder.with_name(str(number)))
+        apart = Reporter(lambda: (classifier, None), reporter.folder.with_name(str(number)))
         alone.append(pydicom.dcmread(BytesIO(apart(image)[0])).ContentSequence)
     assert together == alone
 
@@ -84,13 +101,13 @@ def test_where_saliency_is_asked_for_the_report_shows_what_is_sent_before_it(
     classifier: Any, scans: Any, tmp_path: Path
 ) -> None:
     saliency = Saliency(classifier.network, classifier.prepare, captures=True)
-    files = Reporter(classifier, tmp_path / "reading", saliency)(encoded(scans.make_dicom(GREY)))
+    files = Reporter(lambda: (classifier, saliency), tmp_path / "reading")(encoded(scans.make_dicom(GREY)))
     capture, report = (pydicom.dcmread(BytesIO(file)) for file in files)
     assert capture.SOPClassUID == SecondaryCaptureImageStorage
     assert report.SOPClassUID == Comprehensive3DSRStorage
     assert capture.SOPInstanceUID in str(report.ContentSequence)
     with pytest.raises(ImageRefused) as caught:
-        Reporter(classifier, tmp_path / "reading")(files[0])
+        Reporter(lambda: (classifier, None), tmp_path / "reading")(files[0])
     assert caught.value.reason is Reason.OWN_RESULT
 
 
@@ -103,7 +120,7 @@ def test_a_result_of_this_bundle_is_refused_as_one(reporter: Reporter, scans: An
 def test_what_a_killed_process_left_is_deleted(classifier: Any, tmp_path: Path) -> None:
     (tmp_path / "reading").mkdir()
     (tmp_path / "reading" / "left.dcm").write_bytes(b"a patient's image")
-    assert list(Reporter(classifier, tmp_path / "reading").folder.iterdir()) == []
+    assert list(Reporter(lambda: (classifier, None), tmp_path / "reading").folder.iterdir()) == []
 
 
 def test_a_folder_that_is_gone_is_no_fault_of_the_image(reporter: Reporter, scans: Any) -> None:

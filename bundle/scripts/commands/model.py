@@ -12,6 +12,7 @@ from scripts.commands.configs import CONFIGS, TRAIN
 from scripts.inference.classification import ImageClassifier
 from scripts.inference.model import DESCRIPTION, load_classifier
 from scripts.inference.results import identify
+from scripts.inference.saliency import Saliency, make_saliency
 from scripts.networks.backbones import spatial_dims
 from scripts.networks.classifier import read_description
 
@@ -65,3 +66,20 @@ def load_image_classifier(
         device=device,
         workers=workers,
     )
+
+
+def load_reporting(
+    models_dir: str | Path, saliency: str | None = None, **settings: Any
+) -> tuple[ImageClassifier, Saliency | None]:
+    """Load a trained model, and what draws where it looks.
+
+    Args:
+        models_dir: as of :func:`load_image_classifier`.
+        saliency: see :func:`scripts.inference.make_saliency`.
+        settings: of :func:`load_image_classifier`.
+
+    Raises:
+        UserError: as both.
+    """
+    classifier = load_image_classifier(models_dir, **settings)
+    return classifier, make_saliency(saliency, classifier.network, classifier.prepare)

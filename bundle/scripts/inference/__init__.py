@@ -8,6 +8,7 @@ from scripts.inference.model import WeightsLoader, load_classifier, load_weights
 from scripts.inference.predictions import PredictionWriter
 from scripts.inference.results import ModelIdentity, Result, identify
 from scripts.inference.saliency import Saliency, make_saliency
+from scripts.inference.serving import Served
 from scripts.inference.structured_report import structured_report
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "ResultFolder",
     "Saliency",
     "ScreeningHandler",
+    "Served",
     "WeightsLoader",
     "find_images",
     "identify",

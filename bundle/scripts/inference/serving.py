@@ -6,33 +6,34 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
+from typing import Generic, TypeVar
 
-from scripts.inference.classification import ImageClassifier
+Loaded = TypeVar("Loaded")
 
 
-class ServedClassifier:
-    """The classifier of a folder that may be a link, as ``promoted`` of a store of versions is.
+class Served(Generic[Loaded]):
+    """What is loaded of a model's folder, which may be a link, as ``promoted`` of a store of versions is.
 
     An answer comes whole from one version: who asks takes :meth:`current` once an image. What was taken goes on working
     while another version is loaded and after.
 
     Args:
         models_dir: a trained model's folder, or a link to one.
-        load: loads the model of a folder.
+        load: loads what answers, of a folder.
 
     Raises:
         UserError: as ``load`` does.
     """
 
-    def __init__(self, models_dir: str | Path, load: Callable[[str], ImageClassifier]) -> None:
+    def __init__(self, models_dir: str | Path, load: Callable[[str], Loaded]) -> None:
         self.models_dir = Path(models_dir)
         self.load = load
         self._lock = Lock()
         self._folder = os.path.realpath(models_dir)
-        self._classifier = load(self._folder)
+        self._loaded = load(self._folder)
 
-    def current(self) -> ImageClassifier:
-        """Return the classifier of what the folder points to; loads it where that is another than before.
+    def current(self) -> Loaded:
+        """Return what is loaded of the folder that is pointed to; it is loaded where that is another than before.
 
         Raises:
             UserError: as ``load`` does.
@@ -40,5 +41,5 @@ class ServedClassifier:
         with self._lock:
             folder = os.path.realpath(self.models_dir)
             if folder != self._folder:
-                self._classifier, self._folder = self.load(folder), folder
-            return self._classifier
+                self._loaded, self._folder = self.load(folder), folder
+            return self._loaded

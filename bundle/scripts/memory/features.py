@@ -29,6 +29,7 @@ class FeatureExtractor:
         batch_size: images a forward pass.
         device: where the network is.
         num_workers: processes that load images.
+        max_bytes: once more is kept than this, it is forgotten before the next images.
     """
 
     def __init__(
@@ -38,12 +39,14 @@ class FeatureExtractor:
         batch_size: int,
         device: str,
         num_workers: int = 0,
+        max_bytes: int = 2**28,
     ) -> None:
         self.network = network
         self.dataset = dataset
         self.batch_size = batch_size
         self.device = device
         self.num_workers = num_workers
+        self.max_bytes = max_bytes
         self._known: dict[tuple[str, View], Tensor] = {}
         self._weights = b""
 
@@ -65,7 +68,7 @@ class FeatureExtractor:
             items: N images.
             views: the axes of a batch that each view flips; see :func:`scripts.transforms.flip_views`.
         """
-        self._forget_other_weights()
+        self._forget()
         keys = [[(item["image"], tuple(view)) for view in views] for item in items]
         missing: dict[str, dict[View, None]] = {}
         for reference, view in chain.from_iterable(keys):
@@ -97,10 +100,11 @@ class FeatureExtractor:
             found += [vector.clone() for vector in features[: len(batch)]]
         return found
 
-    def _forget_other_weights(self) -> None:
+    def _forget(self) -> None:
+        """Forget the features of other weights, and all where they take too much room."""
         backbone = self.network.backbone
         digest = hashlib.blake2b(repr(backbone.branches).encode())
         for name, tensor in backbone.state_dict().items():
             digest.update(name.encode() + tensor.cpu().numpy().tobytes())
-        if digest.digest() != self._weights:
+        if digest.digest() != self._weights or sum(known.nbytes for known in self._known.values()) > self.max_bytes:
             self._known, self._weights = {}, digest.digest()

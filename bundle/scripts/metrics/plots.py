@@ -33,12 +33,14 @@ def accuracy_matrix_figure(rows: Sequence[Sequence[float | None]], names: Sequen
         The picture.
     """
     values = numbers(rows) * 100
-    figure, axes = canvas(1.4 + 0.75 * len(names) + margin(names), 0.9 + 0.6 * len(names) + margin(names) / 2)
+    written = len(names) <= _TASKS_WITH_TEXT
+    width, height = (0.75, 0.6) if written else (0.45, 0.25)  # a large picture takes seconds, after every task
+    figure, axes = canvas(1.4 + width * len(names) + margin(names), 0.9 + height * len(names) + margin(names) / 2)
     text = [["" if np.isnan(cell) else f"{cell:.0f}" for cell in row] for row in values]
     for row in range(len(names)):
         for column in range(row + 1):
             text[row][column] = text[row][column] or "n/a"
-    _heat_map(axes, values, text if len(names) <= _TASKS_WITH_TEXT else None, "accuracy (%)")
+    _heat_map(axes, values, text if written else None, "accuracy (%)")
     _name_ticks(axes, names, names)
     axes.set(title="Accuracy matrix", xlabel="on the test images of", ylabel="after learning")
     return figure

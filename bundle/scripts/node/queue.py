@@ -9,7 +9,7 @@ import os
 import secrets
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -136,15 +136,15 @@ class ImageQueue(QueueRecord):
 
     Args:
         folder: on a local disk; made where it is missing.
-        model: says which model answers, and how: an image that it has answered is not queued again.
+        model: says which model answers now, and how: an image that it has answered is not queued again.
 
     Raises:
         UserError: the folder cannot be used, or another process uses it.
     """
 
-    def __init__(self, folder: str, model: str) -> None:
+    def __init__(self, folder: str, model: Callable[[], str]) -> None:
         self.folder = Path(folder)
-        self.model = hashlib.sha256(model.encode()).hexdigest()[:32]
+        self._answering = model
         self.arrived = threading.Event()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -155,6 +155,11 @@ class ImageQueue(QueueRecord):
         self._open()
         self._log = os.open(self.folder / LOG, os.O_RDONLY)
         sync_folder(self.folder)
+
+    @property
+    def model(self) -> str:
+        """Which model answers now, in few letters."""
+        return hashlib.sha256(self._answering().encode()).hexdigest()[:32]
 
     def add(self, uid: str, dicom: bytes) -> bool:
         """Take an image; when this returns, it is on disk.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from pydicom.dataset import Dataset
@@ -20,17 +21,16 @@ class Reporter:
     """Classifies a DICOM file and writes what is found as DICOM.
 
     Args:
-        classifier: the object behind every door.
+        served: returns the object behind every door, as it is served now, and what draws the secondary capture that
+            each report shows; ``None``: none is drawn.
         folder: holds the file while it is read, since it is decoded in another process; what was in it is deleted.
-        saliency: draws what each report shows, a secondary capture, where it is to make any; ``None``: none.
 
     Raises:
         UserError: the folder cannot be used.
     """
 
-    def __init__(self, classifier: ImageClassifier, folder: str | Path, saliency: Saliency | None = None) -> None:
-        self.classifier = classifier
-        self.saliency = saliency if saliency is not None and saliency.captures else None
+    def __init__(self, served: Callable[[], tuple[ImageClassifier, Saliency | None]], folder: str | Path) -> None:
+        self.served = served
         self.folder = Path(folder)
         try:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -50,16 +50,18 @@ class Reporter:
             with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".dcm") as file:
                 file.write(dicom)
                 file.flush()
-                pictures = self.classifier.pictures(file.name)
-                return [dicom_bytes(result) for picture in pictures for result in self._results(picture)]
+                classifier, saliency = self.served()  # one model for all pictures of the file
+                pictures = classifier.pictures(file.name)
+                return [dicom_bytes(part) for picture in pictures for part in _results(classifier, saliency, picture)]
         except OSError as error:
             raise cannot_write(self.folder, error) from error
 
-    def _results(self, reference: str) -> list[Dataset]:
-        """Return the captures of a picture, which its report refers to, and then the report."""
-        source = read_source(reference)
-        assert source is not None, "only DICOM comes here"
-        result = self.classifier.classify(reference)
-        drawn = [] if self.saliency is None else [self.saliency(reference, result)]
-        captures = [secondary_capture(picture, result, source) for picture in drawn]
-        return [*captures, structured_report(result, source, captures)]
+
+def _results(classifier: ImageClassifier, saliency: Saliency | None, reference: str) -> list[Dataset]:
+    """Return the captures of a picture, which its report refers to, and then the report."""
+    source = read_source(reference)
+    assert source is not None, "only DICOM comes here"
+    result = classifier.classify(reference)
+    drawn = [saliency(reference, result)] if saliency is not None and saliency.captures else []
+    captures = [secondary_capture(picture, result, source) for picture in drawn]
+    return [*captures, structured_report(result, source, captures)]
