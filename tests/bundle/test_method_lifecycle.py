@@ -21,6 +21,8 @@ from scripts.inference.model import load_classifier
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 METHODS = sorted(path.stem for path in (BUNDLE / "configs" / "methods").glob("*.json"))
 SOLVED = {"fecam", "first_task_ridge", "ncm", "ranpac", "ridge"}  # a later task has no epoch to stop in
+# two others of the list in one: `make test-slow`
+COMBINED = {"dynammo_lora_ridge", "dynammo_lora_ridge_without_memory", "dynammo_ridge_without_memory", "ncm"}
 # unequal tasks, one of them of a single class
 SPLIT = [["clusters/nests", "clusters/rings"], ["fibres/parallel"], ["cells/large", "cells/small"]]
 SMALL: dict[str, Any] = {
@@ -69,8 +71,12 @@ def train(images: Path, run_here: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-# joint learns all tasks at once: in parts it is another training
-@pytest.mark.parametrize("method", [method for method in METHODS if method != "joint"])
+def all_but(left_out: str) -> list[Any]:
+    marked = [pytest.param(method, marks=[pytest.mark.slow] * (method in COMBINED)) for method in METHODS]
+    return [method for method in marked if method.values != (left_out,)]
+
+
+@pytest.mark.parametrize("method", all_but("joint"))  # it learns all tasks at once: in parts it is another training
 def test_a_later_task_stopped_on_the_way_ends_with_the_weights_of_one_run(
     method: str, train: Callable[..., None], weights_digest: Callable[[Path], str], tmp_path: Path
 ) -> None:
@@ -145,7 +151,7 @@ def test_without_a_memory_they_are_refused_before_training(
     assert f"stage {stage} needs a memory, but memory_size is 0: use at least {least}" in last
 
 
-@pytest.mark.parametrize("method", [method for method in METHODS if method != "bic"])
+@pytest.mark.parametrize("method", all_but("bic"))
 def test_one_image_a_class_is_enough_for_all_but_bic(method: str, train: Callable[..., None], tmp_path: Path) -> None:
     # of 32 pixels is left a map of one, which a batch of one image could not normalise
     few = {"limit": 1, "memory_size": 5, "adapter_epochs": 1, "image_size": 32 if method == "gem" else 33}
