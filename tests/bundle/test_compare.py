@@ -77,7 +77,7 @@ def test_an_interrupted_comparison_leaves_no_process_behind(
     process = subprocess.Popen(command, cwd=BUNDLE, env=bundle_environment, stderr=subprocess.PIPE, text=True)
     wait_until(process, lambda: len(started()) == 2)
     process.send_signal(signal.SIGINT)
-    _, printed = process.communicate(timeout=60)
+    _, printed = process.communicate(timeout=200)
     assert (process.returncode, started()) == (130, set())
     assert printed == "Stopped. What was learnt is saved: run the same command again to go on.\n"
 
