@@ -107,7 +107,7 @@ class TunedRun:
     def merge(self, count: int, strategy: str, batchnorm: str) -> None:
         """Merge the adapters of the first ``count`` tasks."""
         states = [self.network.mergeable_state(f"task{number}") for number in range(count)]
-        statistics = [self.network.statistics[f"task{number}"] for number in range(count)]
+        statistics = [self.network.statistics.get(f"task{number}", {}) for number in range(count)]
         base = self.get("merging_base")
         start = self.network.mergeable_state(START) if base == "start" else None
         options = MergingOptions(base, batchnorm, self.get("merging_density"), self.seed)
@@ -154,7 +154,7 @@ def stages(tuned: TunedRun, strategy: str, batchnorm: str) -> Iterator[tuple[Lea
         rows = {item["image"]: row for row, item in enumerate(train)}
         exemplars = torch.tensor([rows[item["image"]] for item in memory.items()])
         sizes = tuple(len(old.classes) for old in seen)
-        auxiliary = tuned.network.statistics[f"task{count - 1}"].get("auxiliary", {})
+        auxiliary = tuned.network.statistics.get(f"task{count - 1}", {}).get("auxiliary", {})
         learnt = Learnt(sizes, features, _labels(train), exemplars, auxiliary, moved, 1000 * tuned.seed + count)
         yield learnt, tuned.features(test), _labels(test)
         memory.reduce(memory.quota(sum(sizes)))
