@@ -13,14 +13,13 @@ import onnxruntime
 from scripts.decoding.kinds import kind_of
 from scripts.decoding.pictures import picture_rgb
 from scripts.decoding.presentation import split_reference
-from scripts.decoding.reasons import ImageRefused, Reason
 from scripts.decoding.scans import make_selection, read_scan_rgb
 from scripts.edge.pixels import prepare
+from scripts.edge.results import ModelIdentity
 from scripts.errors import UserError
 
 METADATA = "classifier"
 """The key under which an exported model says what it is and how images are made its input, as JSON."""
-DIGITS = 6
 
 
 class EdgeClassifier:
@@ -45,6 +44,9 @@ class EdgeClassifier:
         except Exception as error:  # ONNX Runtime raises a dozen kinds for a file that is not its own
             raise UserError(f"{path} is no model that configs/export.json wrote: export it again") from error
         self.selection = make_selection(self.model["presentation"])
+        known = ("name", "version", "weights_sha256", "temperature", "threshold")
+        own = {key: self.model["model"][key] for key in known}
+        self.identity = ModelIdentity(classes=tuple(self.model["classes"]), **own)
         self.mean, self.std = (np.array(self.model[name], np.float32) for name in ("mean", "std"))
 
     def pictures(self, file: str) -> list[str]:
@@ -67,21 +69,6 @@ class EdgeClassifier:
         picture = read_scan_rgb(reference) if scan else picture_rgb(reference)
         image = prepare(picture, self.model["image_size"], self.mean, self.std)
         (logits,) = self.session.run(None, {self.session.get_inputs()[0].name: image[None]})
-        return self._result(np.asarray(logits[0], np.float64))
-
-    def _result(self, logits: np.ndarray) -> dict[str, Any]:
-        if not np.isfinite(logits).all():
-            message = "the network's answer is no number: look for what is odd in the image"
-            raise ImageRefused(message, Reason.NON_FINITE)
-        identity = self.model["model"]
-        scores = np.exp((logits - logits.max()) / (identity["temperature"] or 1.0))
-        values = scores / scores.sum()
-        best, threshold = int(values.argmax()), identity["threshold"]
-        return {
-            "predicted_class": self.model["classes"][best],
-            "indeterminate": threshold is not None and bool(values[best] < threshold),
-            "probabilities": {
-                name: round(float(value), DIGITS) for name, value in zip(self.model["classes"], values, strict=True)
-            },
-            "model": identity,
-        }
+        scores = np.exp(np.asarray(logits[0], np.float64) - logits[0].max())
+        result = self.identity.judge(scores / scores.sum())
+        return {**result.record(), "model": result.model.record()}

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from scripts.decoding.reasons import ImageRefused, Reason
 from scripts.decoding.scans import is_scan, make_selection
+from scripts.edge.results import ModelIdentity, Result
 from scripts.errors import UserError, find_user_error
-from scripts.inference.results import ModelIdentity, Result
 from scripts.transforms.reader import RGBReader
 
 

@@ -13,7 +13,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from scripts.decoding.dicom import OWN_MANUFACTURER, PATIENT_AND_STUDY
 from scripts.decoding.reasons import ImageRefused, Reason
-from scripts.inference.results import ModelIdentity
+from scripts.edge.results import ModelIdentity
 from scripts.transforms.scans import Source
 
 SERIES_NUMBER = 990

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from scripts.edge.classifier import METADATA
+from scripts.edge.results import ModelIdentity
 from scripts.errors import UserError
 from scripts.files import write_atomically
-from scripts.inference.results import ModelIdentity
 from scripts.metrics.accuracy_matrix import accuracy, mean_class_recall
 from scripts.networks.backbones import spatial_dims
 

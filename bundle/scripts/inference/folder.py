@@ -15,10 +15,10 @@ from pydicom import Dataset
 
 from scripts.decoding.presentation import split_reference
 from scripts.decoding.reasons import ImageRefused
+from scripts.edge.results import DIGITS, ModelIdentity, Result
 from scripts.errors import UserError
 from scripts.files import cannot_write, write_atomically, write_csv
 from scripts.inference.dicom_result import dicom_bytes
-from scripts.inference.results import DIGITS, ModelIdentity, Result
 from scripts.inference.saliency import Saliency, png_bytes, secondary_capture
 from scripts.inference.structured_report import structured_report
 from scripts.transforms.scans import Source, read_source

@@ -18,9 +18,9 @@ from pydicom.uid import SecondaryCaptureImageStorage
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from scripts.edge.results import Result
 from scripts.errors import UserError
 from scripts.inference.dicom_result import dicom_result, reference_to
-from scripts.inference.results import Result
 from scripts.transforms.reader import read_picture
 from scripts.transforms.scans import Source
 

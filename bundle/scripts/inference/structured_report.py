@@ -34,8 +34,8 @@ from pydicom.uid import (
 )
 
 from scripts.decoding.dicom import OWN_MANUFACTURER
+from scripts.edge.results import ModelIdentity, Result
 from scripts.inference.dicom_result import derived_uid, dicom_result, reference_to, result_uid, short
-from scripts.inference.results import ModelIdentity, Result
 from scripts.transforms.scans import Source
 
 SCHEME = "99DYNAMMO"
