@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import stat
+
 import numpy as np
 from PIL import Image, ImageFile
 
@@ -24,6 +27,8 @@ def picture_rgb(path: str) -> np.ndarray:
         ImageRefused: for a file that is missing, broken or of a kind that is not taken, with the reason.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe has no end, a device may have none
+            raise ImageRefused(f"image {path} is no file: replace it, or remove it")
         with Image.open(path) as image:
             return _to_rgb(image, path)
     except ImageRefused:
