@@ -67,6 +67,12 @@ def write_csv(path: str | os.PathLike[str], rows: Iterable[Sequence[object]]) ->
     write_atomically(path, text.getvalue())
 
 
+def last_line(log: Path) -> str:
+    """Return the last line with text in a log."""
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else "it printed nothing"
+
+
 def cannot_write(path: str | os.PathLike[str], error: OSError) -> UserError:
     """Say in one line why a path could not be written and what to do.
 

@@ -68,7 +68,9 @@ async def add_image(
 @router.delete("/", dependencies=ADMIN, include_in_schema=False)
 @router.delete("/image", dependencies=ADMIN)
 def remove_image(service: Asked, id: str) -> dict[str, str]:
-    """Delete an image and its labels."""
+    """Delete an image and its labels, unless a version has learnt from it: its test and its memory need it."""
+    if service.trainings.learnt_from(id):
+        raise Problem(409, "a version has learnt from this image: see 'forget' in docs/README.md")
     service.images.remove(id)
     return {}
 
