@@ -13,6 +13,9 @@ from typing import BinaryIO
 
 from scripts.errors import UserError
 
+WEIGHTS, DESCRIPTION = "model.pt", "network.json"
+"""What the folder of a trained model holds."""
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _LOCKED = {errno.EACCES, errno.EPERM, errno.EROFS}
 

@@ -20,8 +20,7 @@ from scripts import bundle_root
 from scripts.commands.configs import TRAIN, data_files, find_config, known_configs, read_config, run_arguments
 from scripts.commands.versions import Refused, promote
 from scripts.errors import UserError, describe
-from scripts.files import last_line, write_atomically
-from scripts.inference.model import DESCRIPTION, WEIGHTS
+from scripts.files import DESCRIPTION, WEIGHTS, last_line, write_atomically
 from scripts.service.background import DONE, ERROR, now
 from scripts.service.trainings import LOG, ORDER, OUTCOME, PROGRESS, RUN
 from scripts.versions.store import VersionStore

@@ -54,8 +54,9 @@ class Background:
             task = new_task(request)
             self._tasks = [*self._tasks[-9:], task]
             self._stop.clear()
+            started = dict(task)
         self._pool.submit(self._do, task, work)
-        return dict(task)
+        return started
 
     def status(self, check_if_running: bool = False) -> dict[str, Any]:
         """Return how the last one stands.

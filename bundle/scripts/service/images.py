@@ -180,6 +180,10 @@ class ImageStore:
         labels = {image: record["labels"].get(tag) for image, record in self.records().items()}
         return {image: label["info"]["label"] for image, label in labels.items() if label}
 
+    def close(self) -> None:
+        """Let another process use the folder."""
+        self._held.close()
+
     def _named(self, content: bytes) -> str:
         return hmac.new(self._key, content, hashlib.sha256).hexdigest()[:32]
 

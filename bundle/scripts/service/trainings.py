@@ -19,8 +19,7 @@ from typing import Any, BinaryIO
 
 from scripts import bundle_root
 from scripts.errors import UserError
-from scripts.files import write_atomically
-from scripts.inference.model import WEIGHTS
+from scripts.files import WEIGHTS, write_atomically
 from scripts.service.background import DONE, ERROR, RUNNING, STOPPED, new_task, now
 from scripts.service.images import ImageStore
 from scripts.service.problems import Problem, unknown

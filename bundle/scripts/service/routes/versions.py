@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import FileResponse
 
-from scripts.inference.model import WEIGHTS
+from scripts.files import WEIGHTS
 from scripts.service.routes.common import ADMIN, REFUSALS, USER, Asked
 from scripts.versions.store import Version
 
