@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from scripts.decoding.scans import is_scan
 from scripts.edge.results import Result
 from scripts.inference.classification import ImageClassifier
 from scripts.inference.saliency import Saliency, png_bytes
@@ -156,7 +157,7 @@ class Answering:
         with _opened(given) as file:
             reference = chosen(pictures_of(file, classifier, self.max_unpacked), picture)
             pixels = (read_volume if backbone.spatial_dims == 3 else read_rgb)(reference)
-            _, described = classifier.selection.references(file, key)
+            described = classifier.selection.references(file, key)[1] if is_scan(file) else {}
         return pixels, described.get("patient")
 
     async def _in_pool(self, work: Callable[[], Done]) -> Done:

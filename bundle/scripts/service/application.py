@@ -40,6 +40,7 @@ def make_application(service: Service) -> ASGIApp:
     )
     app.add_exception_handler(UserError, _refuse)
     app.add_exception_handler(RequestValidationError, _reject)
+    app.add_exception_handler(Exception, _apologise)
     for router in ROUTERS:
         app.include_router(router)
     hosts = LOOPBACK if is_this_machine(service.access.host) else ()
@@ -60,3 +61,8 @@ async def _reject(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     parts = [{"loc": list(part["loc"]), "msg": str(part["msg"]), "type": str(part["type"])} for part in error.errors()]
     return JSONResponse({"detail": parts}, 422)
+
+
+async def _apologise(request: Request, error: Exception) -> JSONResponse:
+    """Say nothing of a fault: where it happened is written to the log."""
+    return JSONResponse({"detail": "a fault in the service: see its log"}, 500)
