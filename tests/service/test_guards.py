@@ -74,7 +74,12 @@ def test_more_than_allowed_is_refused_before_all_of_it_has_come() -> None:
 
 def test_a_length_that_is_too_large_is_refused_before_anything_has_come() -> None:
     client = Client(BodyLimit(application(), LIMIT))
-    assert (client.ask([b"a"], content_length="101")[0], client.taken) == (413, 0)
+    assert (client.ask([b"a"], content_length="201")[0], client.taken) == (413, 0)
+
+
+def test_who_sends_a_little_too_much_is_heard_out_and_told() -> None:
+    client = Client(BodyLimit(application(), LIMIT))
+    assert (client.ask([b"a" * 60, b"a" * 60], content_length="120")[0], client.taken) == (413, 120)
 
 
 @pytest.mark.parametrize("length", ["-1", "abc", "", "1e9", "²"])
