@@ -274,10 +274,8 @@ def times(answers: list[Answer]) -> list[str]:
     found = sorted(1e3 * answer.seconds for answer in answers if answer.version)
     if len(found) < 2:
         return [str(len(found)), "", "", ""]
-    return [
-        str(len(found)),
-        *(f"{v:.0f}" for v in (statistics.median(found), statistics.quantiles(found, n=10)[-1], found[-1])),
-    ]
+    figures = (statistics.median(found), statistics.quantiles(found, n=10)[-1], found[-1])
+    return [str(len(found)), *(f"{value:.0f}" for value in figures)]
 
 
 def page(given: argparse.Namespace, folder: Path) -> str:
@@ -355,9 +353,10 @@ def report(
     lines = [
         "# The labelling service under load",
         f"Written by `python benchmarks/service.py`: {given.clients} clients, {given.requests} requests in {took:.0f} "
-        f"s ({given.requests / took:.1f} a second), a training started at the {START_TRAINING}th, then more of the same until it was over; ResNet-18, 64 px, "
-        f"{os.cpu_count()} cores, {os.environ.get('OMP_NUM_THREADS', 'all')} thread a pass, load average "
-        f"{os.getloadavg()[1]:.1f} (other work went on); Python {platform.python_version()}, torch {torch.__version__}.",
+        f"s ({given.requests / took:.1f} a second), a training started at the {START_TRAINING}th; then more of the "
+        f"same until it was over. ResNet-18, 64 px; {os.cpu_count()} cores with other work on them (load average "
+        f"{os.getloadavg()[1]:.1f}), {os.environ.get('OMP_NUM_THREADS', 'all')} thread a pass; "
+        f"Python {platform.python_version()}, torch {torch.__version__}.",
         tabulate(counts, ["", "count"], "github"),
         "Milliseconds until the answer, as the client sees it:",
         tabulate(rows, ["", "answers", "median", "90 %", "longest"], "github"),
