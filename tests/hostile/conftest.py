@@ -318,6 +318,7 @@ class Tally:
             code = named.reason.value if isinstance(named, ImageRefused) else "named error"
             self.outcomes["fault" if named is None else code] += 1
         self.slowest = max(self.slowest, time.monotonic() - started)
+        self.memory = max(self.memory, peak_memory())
         return answer
 
     @property
@@ -341,12 +342,13 @@ def _at_most(seconds: int) -> Iterator[None]:
 
 
 def peak_memory(process: int | str = "self") -> int:
-    """Return the most bytes that a process has held at once (since `forget_peak`); 0 where it runs no more."""
-    try:
-        found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{process}/status").read_text())
-    except FileNotFoundError:
-        return 0
-    return 1024 * int(found[1]) if found else 0
+    """Return the most bytes that a process, or one that it has started and that still runs, has held at once."""
+    found = [0]
+    with suppress(FileNotFoundError, ProcessLookupError):
+        found += [int(kib) for kib in re.findall(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{process}/status").read_text())]
+        for children in Path(f"/proc/{process}/task").glob("*/children"):
+            found += [peak_memory(int(child)) // 1024 for child in children.read_text().split()]
+    return 1024 * max(found)
 
 
 def forget_peak() -> None:

@@ -111,6 +111,7 @@ def test_members_of_a_zip_that_lead_elsewhere_stay_where_they_are(tmp_path: Path
     assert sorted(file.name for file in tmp_path.rglob("*")) == ["a.npz", "data"]
 
 
+@pytest.mark.slow
 def test_bombs_take_no_memory(tmp_path: Path, scans: Any, peak_memory: Any) -> None:
     whole = io.BytesIO()
     Image.new("1", (40000, 40000)).save(whole, "PNG")  # 200 MB of nothing in 200 kB

@@ -130,7 +130,7 @@ def sources(
 
 
 def test_damaged_state_files_give_an_answer_or_a_named_error(tally: Any, sources: Any, tmp_path: Path) -> None:
-    check_all(tally, 60, sources, tmp_path)
+    check_all(tally, 8, sources, tmp_path)
 
 
 @pytest.mark.slow
