@@ -10,6 +10,7 @@ from PIL import Image, ImageFile
 
 from scripts.decoding.reasons import ImageRefused, Reason
 
+LARGEST = 2**26  # pixels, as of DICOM (key 'presentation#max_pixels'): they take 16 bytes each on the way
 _PLAIN_MODES = ("1", "L", "P", "RGB")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 
@@ -42,6 +43,9 @@ def picture_rgb(path: str) -> np.ndarray:
 
 def _to_rgb(file: ImageFile.ImageFile, name: str) -> np.ndarray:
     image: Image.Image = file
+    if image.width * image.height > LARGEST:
+        message = f"image {name} has {image.width} x {image.height} pixels: {LARGEST} are the most, make it smaller"
+        raise ImageRefused(message, Reason.TOO_LARGE)
     if image.mode not in _PLAIN_MODES + _ALPHA_MODES:
         message = f"image {name} is of the kind {image.mode}: convert it to 8-bit RGB or grey"
         raise ImageRefused(message, Reason.UNSUPPORTED_KIND)

@@ -318,6 +318,7 @@ _COLOUR = {
     "propertyNames": {"pattern": "^[a-z]"},
     "additionalProperties": _NUMBERS,
 }
+_MODULE = {"type": "string", "pattern": r"^\w[\w.]*$"}
 SCHEMA = {
     "type": "object",
     "required": [*NETWORK_KEYS, "image_size", "mean", "std"],
@@ -326,9 +327,9 @@ SCHEMA = {
         "head": TEXT,
         "tasks": {"type": "array", "minItems": 1, "items": _TASK},
         "adapter": {**TEXT, "type": ["string", "null"]},
-        "branches": {**TEXTS, "minItems": 1, "maxItems": 1000},
-        "sites": {**TEXTS, "type": ["array", "null"]},
-        "image_size": {"type": "integer", "minimum": 1, "maximum": 8192},
+        "branches": {"type": "array", "items": _MODULE, "minItems": 1, "maxItems": 1000},
+        "sites": {"type": ["array", "null"], "items": _MODULE},
+        "image_size": {"type": "integer", "minimum": 1, "maximum": 2048},
         "mean": _PER_CHANNEL,
         "std": {**_PER_CHANNEL, "items": {"type": "number", "exclusiveMinimum": 0, "maximum": 1e6}},
         "presentation": {"type": ["object", "null"]},
