@@ -14,7 +14,7 @@ from scripts.networks.classifier import (
     read_description,
 )
 from scripts.networks.closed_form import choose_shrinkage, drift_map
-from scripts.networks.continual import ADAPTER_STARTS, MERGED, START, ContinualNet, FeatureReader
+from scripts.networks.continual import ADAPTER_STARTS, MERGED, START, ContinualNet, FeatureReader, StemMapReader
 from scripts.networks.heads import (
     HEADS,
     ClassMeansHead,
@@ -53,6 +53,7 @@ __all__ = [
     "CovariancesHead",
     "ExpandableBackbone",
     "FeatureReader",
+    "StemMapReader",
     "MergingOptions",
     "NearestMeanHead",
     "OthersHead",

@@ -170,9 +170,15 @@ class AdaptedBackbone(nn.Module):
         Returns:
             The features of every branch, [B, R, d], and the maps after each segment of the newest, [B, c, H, W] each.
         """
-        if self.spatial_dims == 2:  # a CPU convolves channels that lie together up to 1.6 times faster
-            images = images.contiguous(memory_format=torch.channels_last)
-        stem = self.stem(images)
+        return self.above_stem(self.below_adapters(images))
+
+    def below_adapters(self, images: Tensor) -> Tensor:
+        """Map images to the map before the first adapter, [B, c, H, W], the same for every branch."""
+        return self.stem(self._channels_last(images))
+
+    def above_stem(self, stem: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Map the maps of :meth:`below_adapters` to what :meth:`features_and_maps` returns."""
+        stem = self._channels_last(stem)
         features: list[Tensor] = []
         maps: list[Tensor] = []
         for branch in self.branches:
@@ -183,6 +189,10 @@ class AdaptedBackbone(nn.Module):
                 maps.append(x)
             features.append(self.pool(x))
         return torch.stack(features, 1), maps
+
+    def _channels_last(self, x: Tensor) -> Tensor:
+        """Lay the channels of a pixel together: a CPU convolves these up to 1.6 times faster."""
+        return x.contiguous(memory_format=torch.channels_last) if self.spatial_dims == 2 else x
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images [B, 3, H, W], or volumes [B, 1, D, H, W], to the features of every branch, [B, R, d]."""

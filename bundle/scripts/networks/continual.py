@@ -375,6 +375,23 @@ class FeatureReader(nn.Module):
         return self.network.outputs(features)
 
 
+class StemMapReader(nn.Module):
+    """The network from the first adapter on, to train where the maps before it are known.
+
+    Args:
+        network: the whole, which is trained in place.
+    """
+
+    def __init__(self, network: ContinualNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, stem: Tensor) -> Outputs:
+        """Map the maps before the first adapter, [B, c, H, W], to :class:`Outputs`."""
+        backbone: Any = self.network.backbone
+        return self.network.outputs(*backbone.above_stem(stem))
+
+
 def check_start(start: str, adapter: str | None) -> None:
     """Refuse an unknown start of adapters, and one that these adapters cannot have.
 
@@ -391,4 +408,4 @@ def check_start(start: str, adapter: str | None) -> None:
         )
 
 
-__all__ = ["ADAPTER_STARTS", "MERGED", "PLAIN", "START", "ContinualNet", "FeatureReader"]
+__all__ = ["ADAPTER_STARTS", "MERGED", "PLAIN", "START", "ContinualNet", "FeatureReader", "StemMapReader"]
