@@ -66,7 +66,7 @@ class ContinualNet(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.backbone = make_backbone(
-                backbone, sites, adapter, signed=kind.signed_features, rank=adapter_rank, scale=adapter_scale
+                backbone, sites, adapter, reads=kind.reads, rank=adapter_rank, scale=adapter_scale
             )
             self.head = kind(self.backbone.width)
         self.backbone.check_image_size(image_size)
@@ -124,7 +124,7 @@ class ContinualNet(nn.Module):
 
     def add_auxiliary(self, outputs: int) -> None:
         """Start a fresh auxiliary head of ``outputs`` classes on the newest branch."""
-        self.auxiliary = nn.Linear(self.backbone.width, outputs).to(self._reference())
+        self.auxiliary = nn.Linear(self.backbone.last_width, outputs).to(self._reference())
 
     def drop_auxiliary(self) -> None:
         """Remove the auxiliary head."""
@@ -264,7 +264,7 @@ class ContinualNet(nn.Module):
         return Outputs(
             logits=head(features),
             features=features,
-            auxiliary=None if self.auxiliary is None else self.auxiliary(features[:, -1]),
+            auxiliary=None if self.auxiliary is None else self.auxiliary(features[:, -1, : self.backbone.last_width]),
             task_logits=head.task_logits(features) if isinstance(head, OthersHead) else [],
             others=head.others_probability(features) if isinstance(head, OthersHead) else None,
             classes=self.classes,
