@@ -48,6 +48,7 @@ def serve(service: Service) -> None:
             log_config=None,
             access_log=False,
             server_header=False,
+            limit_concurrency=service.connections,
             timeout_graceful_shutdown=PATIENCE,
         )
         uvicorn.Server(config).run(sockets=[listener])
