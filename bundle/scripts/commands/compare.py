@@ -22,7 +22,7 @@ from scripts.commands.configs import TRAIN, data_files, find_config, known_confi
 from scripts.commands.keys import top_level_keys, unknown_keys
 from scripts.commands.terminal import end_or_stop, positive
 from scripts.errors import UserError
-from scripts.files import cannot_write, write_atomically, write_csv
+from scripts.files import cannot_write, last_line, write_atomically, write_csv
 from scripts.metrics.comparison import csv_rows, markdown
 from scripts.metrics.comparison_plots import accuracies_figure, cost_figure, forgetting_figure
 from scripts.metrics.plots import save_figure
@@ -216,12 +216,6 @@ def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)  # its session: processes that load images for it end, too
             process.wait()
-
-
-def last_line(log: Path) -> str:
-    """Return the last line with text in a log."""
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "it printed nothing"
 
 
 def read_results(runs: Sequence[Run]) -> dict[str, dict[int, Mapping[str, Any]]]:
