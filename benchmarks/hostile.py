@@ -29,8 +29,9 @@ INTRODUCTION = """# Hostile input
 `python benchmarks/hostile.py` (the tests in `tests/hostile`): good files of every kind, drawn ones and the real ones of
 the test data, each damaged once: bytes changed, cut, moved, words and lengths near the head set to extremes, sides and
 frames that are huge with checksums that are right; values of JSON left out or made odd (null, 10^400, NaN, nested 900
-deep, `$...`, `_target_`, `../..`); odd file names. Always the same ones. *Seconds* is the slowest (of the folder
-command a folder of 25 files), *MiB* the most that the process of the door, or its decoder, has held, torch included.
+deep, `$...`, `_target_`, `../..`); odd file names. Always the same ones. *Seconds* is the slowest,
+*MiB* the most that the process of the door, or its decoder, has held, torch included. The doors of the first rows share
+a process, whose memory they keep.
 """
 
 

@@ -218,6 +218,7 @@ BROKEN: dict[str, tuple[bytes, str, int, str]] = {
     "a PNG cut short": (png()[:900], "a.png", 400, "unreadable"),
     "a PNG with a wrong byte": (png()[:500] + b"\0" + png()[501:], "a.png", 400, "unreadable"),
     "transparent": (png(np.dstack([PICTURE, PICTURE[..., 0]])), "a.png", 422, "transparent"),
+    "PostScript": (png(kind="EPS"), "a.png", 400, "unreadable"),
     "16 bits": (png(PICTURE[..., 0].astype(np.uint16) * 257), "a.png", 415, "unsupported_kind"),
     "a DICOM that is none": (b"\0" * 128 + b"DICM" + b"\1" * 99, "a", 422, "no_pixels"),
     "a NIfTI that is none": (b"Secretname^Jane", "a.nii.gz", 400, "corrupt_header"),
@@ -406,6 +407,11 @@ def test_the_stock_client_is_let_in_with_the_token_as_password(guarded: Running,
         client.auth_token("anybody", "wrong")
     client.update_auth(client.auth_token("anybody", "plain"))
     assert client.auth_valid_token() and client.info()["labels"]
+
+
+def test_with_a_token_it_is_called_by_any_name(guarded: Running) -> None:
+    headers = {"host": "hospital.example", "origin": "https://labels.hospital.example", **bearer("plain")}
+    assert guarded.ask("GET", "/info/", headers=headers).status_code == 200
 
 
 def test_a_token_is_in_no_file(guarded: Running) -> None:

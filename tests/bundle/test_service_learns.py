@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -131,6 +132,9 @@ def test_a_stopped_training_goes_on_and_the_gate_has_the_last_word(service: Runn
     service.start(floor=1.0)
     first = service.train()
     service.wait(lambda: service.ask("GET", "/train/")["progress"].get("epoch"))
+    (lock,) = service.folder.glob("trainings/*/lock")
+    os.kill(int(lock.read_text()), signal.SIGKILL)  # what it has started still trains
+    assert service.ask("GET", "/train/?check_if_running=true")["id"] == first["id"]
     stopped = service.ask("DELETE", "/train/")
     assert (stopped["id"], stopped["status"]) == (first["id"], "STOPPED")
     second = service.train()

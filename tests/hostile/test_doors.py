@@ -12,13 +12,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
+import requests
 import torch
+from PIL import Image
 from pydicom.filewriter import write_file_meta_info
 from pynetdicom import AE, AllStoragePresentationContexts, _config, evt
 
@@ -35,6 +38,7 @@ BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 BATCH = 25
 CONTEXT_KINDS = ("dicom", "nifti", "picture")
 WAIT = 60.0
+SECONDS = 10.0
 
 
 def images(*sources: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -52,9 +56,11 @@ def check_folder(figures: Any, files: Iterator[Any], model: Path, folder: Path, 
         left = len(batch) == BATCH
         if not batch:
             break
-        started = time.monotonic()
-        status = main(["--input", str(source), "--output", str(output), "--models_dir", str(model), "--workers", "1"])
-        seconds = time.monotonic() - started  # of all of them: none can have taken longer
+        started = time.time()
+        one_by_one = ["--workers", "1", "--batch_size", "1"]
+        status = main(["--input", str(source), "--output", str(output), "--models_dir", str(model), *one_by_one])
+        written = [started, *sorted(path.stat().st_mtime for path in output.rglob("*.result.json"))]
+        seconds = max(after - before for before, after in pairwise(written))
         assert status in (0, 3) and {path.name for path in folder.iterdir()} == {"in", "out"}
         said = json.loads((output / "predictions.json").read_text())
         names = {entry["image"].rpartition("#")[0] or entry["image"] for entry in said["images"] + said["refused"]}
@@ -301,3 +307,70 @@ def test_a_node_judges_a_thousand_damaged_images(
         if b"\x02\x00\x10\x00UI" in (head := good.content[:1000]) and not any(uid in head for uid in dropped)
     ]
     check_node(tally("DICOM node"), node, goods, 1200, damage, peak_memory, tmp_path)
+
+
+@pytest.fixture
+def service(trained_model: Path, tmp_path: Path, free_port: Callable[[], int]) -> Iterator[tuple[Any, str]]:
+    """The labelling service as a process of its own, and its address."""
+    port = free_port()
+    settings = {"models_dir": trained_model, "service_dir": tmp_path / "service", "device": "cpu", "port": port}
+    pairs = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/service.json", *pairs]
+    with open(tmp_path / "log", "wb") as log:
+        process = subprocess.Popen(command, cwd=BUNDLE, stdout=log, stderr=log)
+
+    def answers() -> bool:
+        with suppress(requests.ConnectionError):
+            return requests.get(f"http://127.0.0.1:{port}/healthz").ok
+        return False
+
+    try:
+        until(answers)
+        yield process, f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def check_service(figures: Any, service: Any, files: Iterator[Any], damage_json: Any, peak: Any) -> None:
+    """Send damaged images to be classified and to be kept, and damaged JSON as labels and parameters."""
+    process, url = service
+    rng, model = np.random.default_rng(11), next(iter(requests.get(f"{url}/info/").json()["models"]))
+    whole = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(whole, "PNG")
+    kept = requests.put(f"{url}/datastore/image", files={"file": ("a.png", whole.getvalue())}).json()["image"]
+    asked = [("POST", f"/infer/{model}"), ("PUT", "/datastore/image"), ("PUT", "/session/")]
+    for number, (path, _) in enumerate(files):
+        method, route = asked[number % 3]
+        field = "files" if route == "/session/" else "file"
+        request = {"files": {field: (path.name, path.read_bytes())}, "data": {}}
+        if number % 4 == 3:
+            said = damage_json(json.dumps({"label": "a", "picture": 0, "group": "b"}).encode(), rng)
+            method, route = "PUT", f"/datastore/label?image={kept}"
+            request = {"files": {"label": ("a.json", said)}, "data": {"params": said}}
+        started = time.monotonic()
+        answer = requests.request(method, url + route, timeout=3 * SECONDS, **request)
+        figures.slowest = max(figures.slowest, time.monotonic() - started)
+        refused = {} if answer.ok else answer.json()
+        if answer.status_code >= 500 or (refused and not refused["detail"]):
+            figures.faults.append(f"{path.name}: {answer.status_code} {answer.text[:200]}")
+        figures.outcomes["answered" if answer.ok else refused.get("reason") or "named error"] += 1
+        path.unlink()
+    assert process.poll() is None
+    figures.memory = peak(process.pid)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(WAIT) == 0
+
+
+def test_the_service_answers_damaged_requests(
+    service: Any, drawn: Any, mutants: Any, damage_json: Any, tally: Any, peak_memory: Any, tmp_path: Path
+) -> None:
+    check_service(tally("labelling service"), service, mutants(drawn, 40, tmp_path), damage_json, peak_memory)
+
+
+@pytest.mark.slow
+def test_the_service_answers_a_thousand_damaged_requests(
+    service: Any, drawn: Any, real: Any, mutants: Any, damage_json: Any, tally: Any, peak_memory: Any, tmp_path: Path
+) -> None:
+    parts = {**drawn, **{kind: drawn[kind] + real[kind] for kind in real}}
+    check_service(tally("labelling service"), service, mutants(parts, 1000, tmp_path), damage_json, peak_memory)

@@ -106,10 +106,6 @@ def test_pages_of_other_sites_stay_out_also_under_a_name_of_their_own(headers: d
     assert Client(guarded).ask([b""], **headers)[0] == status
 
 
-def test_a_service_for_others_is_called_by_any_name() -> None:
-    assert Client(SameOrigin(application(), ())).ask([b""], host="hospital.example")[0] == 200
-
-
 def test_a_fault_is_counted_and_written_down_without_its_words(caplog: pytest.LogCaptureFixture) -> None:
     seen: list[Any] = []
     client = Client(Watch(application(), lambda *observed: seen.append(observed[:3])))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts import bundle_root
-from scripts.commands.configs import TRAIN, data_files, find_config, known_configs, read_config, run_arguments
+from scripts.commands.configs import TRAIN, VOLUMES, known_configs, read_config, run_arguments
 from scripts.commands.versions import Refused, promote
 from scripts.errors import UserError, describe
 from scripts.files import DESCRIPTION, WEIGHTS, last_line, write_atomically
@@ -29,6 +29,19 @@ CONFIG = "config.json"
 # settings that do not bear the name of the key that sets them
 RENAMED = {"adapter_epochs": "adapter_epochs", "colour": "colour_transform", "mean": "mean", "std": "std"}
 NICENESS = 10
+
+
+def configs_of(settings: Mapping[str, Any], description: Mapping[str, Any]) -> list[Path]:
+    """Return the configs that a version was trained with, as far as they are the bundle's.
+
+    Args:
+        settings: of the version.
+        description: its ``network.json``.
+    """
+    data, methods = known_configs("datasets"), known_configs("methods")
+    volumes = [VOLUMES] if str(settings.get("backbone")).endswith("_3d") else []
+    named = [data.get(str(description.get("data"))), methods.get(settings["method"])]
+    return [TRAIN, *volumes, *filter(None, named)]
 
 
 def config_of(
@@ -87,10 +100,7 @@ def learn(folder: Path) -> dict[str, Any]:
     description = read_config(served.folder / DESCRIPTION)
     config = config_of(order, settings, description, folder)
     write_atomically(folder / CONFIG, json.dumps(config, indent=4) + "\n")
-    data, method = description.get("data"), settings["method"]
-    files = data_files(data) if data in known_configs("datasets") else []
-    files += [find_config("methods", method)] if method in known_configs("methods") else []
-    _train(folder, [TRAIN, *files, folder / CONFIG])
+    _train(folder, [*configs_of(settings, description), folder / CONFIG])
     write_atomically(folder / PROGRESS, json.dumps({"stage": "testing the version"}))
     from scripts.commands.examine import add  # takes seconds to import, and much memory
 
@@ -115,6 +125,7 @@ def _train(folder: Path, configs: Sequence[Path]) -> None:
             stdout=log,
             stderr=log,
             env={**os.environ, "PYTHONPATH": path},
+            close_fds=False,  # the folder's lock is held for as long as this one writes there
         )
     if done.returncode:
         raise UserError(last_line(folder / LOG).removeprefix("Error: "))
@@ -125,14 +136,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m scripts.commands.learn", description=__doc__)
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="what the service has ordered")
     folder = parser.parse_args(arguments).folder
-    os.nice(NICENESS)  # who asks the service goes before
     try:
         outcome = {"status": DONE, "result": learn(folder)}
     except Exception as error:
-        outcome = {"status": ERROR, "result": {"version": None, "promoted": False, "reason": describe(error)}}
+        outcome = {
+            "status": ERROR,
+            "result": {"version": None, "promoted": False, "reason": describe(error).removeprefix("Error: ")},
+        }
     write_atomically(folder / OUTCOME, json.dumps({**outcome, "end_ts": now()}))
     return 0
 
 
 if __name__ == "__main__":
+    os.nice(NICENESS)  # who asks the service goes before
     sys.exit(main())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from scripts.service.uploads import as_file, chosen, pictures_of
 from scripts.transforms.reader import read_rgb, read_volume
 
 Loaded = tuple[ImageClassifier, Saliency | None]
+Said = Mapping[str, float]
 Done = TypeVar("Done")
 
 
@@ -112,23 +113,26 @@ class Answering:
         """Finish what is at work."""
         self._pool.shutdown(cancel_futures=True)
 
-    def probabilities(self, files: Mapping[str, Path], stop: threading.Event | None = None) -> dict[str, list[float]]:
-        """Return what the model says of each of our files, by name; what was said before is remembered."""
-        return self._of_all(
-            "probabilities", files, stop, lambda one, file: list(one.classify(file).probabilities.values())
-        )
+    def probabilities(self, files: Mapping[str, Path], stop: threading.Event | None = None) -> dict[str, Said]:
+        """Return the probability of each class for each of our files; what was said before is remembered.
+
+        Args:
+            files: by name.
+            stop: once it is set, no further file is read.
+        """
+        return self._of_all("probabilities", files, lambda one, file: one.classify(file).probabilities, stop)
 
     def features(self, files: Mapping[str, Path]) -> dict[str, list[float]]:
-        """Return the features of each of our files, by name, as :meth:`probabilities`."""
-        return self._of_all("features", files, None, lambda one, file: one.features(file).tolist())
+        """Return the features of each of our files, as :meth:`probabilities`."""
+        return self._of_all("features", files, lambda one, file: one.features(file).tolist())
 
     def _of_all(
         self,
         kind: str,
         files: Mapping[str, Path],
-        stop: threading.Event | None,
-        ask: Callable[[ImageClassifier, str], list[float]],
-    ) -> dict[str, list[float]]:
+        ask: Callable[[ImageClassifier, str], Done],
+        stop: threading.Event | None = None,
+    ) -> dict[str, Done]:
         classifier = self.classifier
         known = self._known.of(kind, classifier.model.weights_sha256)
         for name, file in files.items():
@@ -168,9 +172,9 @@ class _Known:
     """What was computed for the version that is served; that of the one before is dropped."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, tuple[str, dict[str, list[float]]]] = {}
+        self._kept: dict[str, tuple[str, dict[str, Any]]] = {}
 
-    def of(self, kind: str, weights: str) -> dict[str, list[float]]:
+    def of(self, kind: str, weights: str) -> dict[str, Any]:
         if kind not in self._kept or self._kept[kind][0] != weights:
             self._kept[kind] = weights, {}
         return self._kept[kind][1]
@@ -183,8 +187,3 @@ def _opened(given: Sent | Path) -> Iterator[str]:
     else:
         with as_file(given.content, given.name) as path:
             yield path
-
-
-def as_array(values: Mapping[str, Sequence[float]]) -> np.ndarray:
-    """Return rows [n, d] in the order of their names."""
-    return np.array([values[name] for name in values], np.float64).reshape(len(values), -1)

@@ -9,7 +9,6 @@ from starlette.formparsers import MultiPartParser
 from starlette.types import ASGIApp
 
 from scripts.errors import UserError
-from scripts.listening import is_this_machine
 from scripts.service.guards import BodyLimit, SameOrigin, Watch
 from scripts.service.metrics import Metrics
 from scripts.service.problems import answer_to
@@ -43,11 +42,10 @@ def make_application(service: Service) -> ASGIApp:
     app.add_exception_handler(Exception, _apologise)
     for router in ROUTERS:
         app.include_router(router)
-    hosts = LOOPBACK if is_this_machine(service.access.host) else ()
-    return Watch(
-        SameOrigin(BodyLimit(app, service.max_bytes), (*hosts, service.access.host) if hosts else ()),
-        app.state.metrics.observe,
-    )
+    guarded: ASGIApp = BodyLimit(app, service.max_bytes)
+    if not service.access.token:  # a browser sends no token by itself
+        guarded = SameOrigin(guarded, (*LOOPBACK, service.access.host))
+    return Watch(guarded, app.state.metrics.observe)
 
 
 async def _refuse(request: Request, error: Exception) -> JSONResponse:

@@ -53,7 +53,7 @@ class SameOrigin:
 
     Args:
         app: what stands behind it.
-        hosts: names by which the service may be called; empty: any.
+        hosts: names by which the service may be called, so that no other name can be made to lead here.
     """
 
     def __init__(self, app: ASGIApp, hosts: tuple[str, ...]) -> None:
@@ -65,7 +65,7 @@ class SameOrigin:
         if scope["type"] == "http":
             headers = Headers(scope=scope)
             host, origin = headers.get("host", ""), headers.get("origin")
-            if self.hosts and (_hostname(f"//{host}") not in self.hosts):
+            if _hostname(f"//{host}") not in self.hosts:
                 return await _answer(send, 421, "the service is not called by this name")
             if origin is not None and urlsplit(origin).netloc != host:
                 return await _answer(send, 403, "pages of other sites may not ask here")

@@ -38,5 +38,8 @@ def answer_to(error: UserError) -> tuple[int, dict[str, str]]:
     if isinstance(error, Problem):
         return error.status, {"detail": str(error)}
     if isinstance(error, ImageRefused):  # its message names the file
-        return _STATUS.get(error.reason, _POLICY), {"detail": EXPLANATIONS[error.reason], "reason": error.reason}
+        return _STATUS.get(error.reason, _POLICY), {
+            "detail": f"the image is refused, {error.reason.value}: {EXPLANATIONS[error.reason]}",
+            "reason": error.reason,
+        }
     return _UNABLE, {"detail": str(error)}

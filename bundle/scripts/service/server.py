@@ -21,6 +21,8 @@ from scripts.service.application import make_application
 from scripts.service.service import Service
 
 LOG_BYTES, LOGS = 5_000_000, 3
+FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+"""What Pillow opens: others it would hand to programs outside (EPS to Ghostscript)."""
 MOST_PIXELS = 2**26
 """Of an image, at most: a small file may hold a large picture."""
 PATIENCE = 10
@@ -48,6 +50,7 @@ def serve(service: Service) -> None:
             log_config=None,
             access_log=False,
             server_header=False,
+            limit_concurrency=service.connections,
             timeout_graceful_shutdown=PATIENCE,
         )
         uvicorn.Server(config).run(sockets=[listener])
@@ -72,9 +75,11 @@ def _writing_a_log(path: Path) -> Iterator[None]:
 
 
 def _prepare_libraries() -> None:
-    """Let nothing be said that may quote a file, and no picture be larger than we can hold."""
+    """Let nothing be said that may quote a file, no other program open one, and no picture be too large to hold."""
     warnings.simplefilter("ignore")
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+    Image.init()
+    Image.ID[:] = FORMATS
     Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Pillow warns there, and refuses at twice as many
 
 

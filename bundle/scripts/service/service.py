@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import numpy as np
+
 from scripts.service.access import Access
-from scripts.service.answering import Answering, as_array
+from scripts.service.answering import Answering
 from scripts.service.background import Background
 from scripts.service.images import ImageStore
 from scripts.service.problems import unknown
@@ -30,6 +32,7 @@ class Service:
         versions: the store of versions.
         max_bytes: of a request.
         session_seconds: see :class:`scripts.service.sessions.Sessions`.
+        connections: at a time, at most; others are answered 503.
         port: to listen on; 0 for any that is free.
     """
 
@@ -43,6 +46,7 @@ class Service:
         versions: VersionStore,
         max_bytes: int,
         session_seconds: int,
+        connections: int,
         port: int,
     ) -> None:
         self.folder = Path(folder).absolute()
@@ -52,6 +56,7 @@ class Service:
         self.trainings = trainings
         self.versions = versions
         self.max_bytes = max_bytes
+        self.connections = connections
         self.port = port
         self.sessions = Sessions(self.folder / "sessions", session_seconds)
         self.scoring, self.batches = Background("scoring"), Background("batch_infer")
@@ -87,10 +92,12 @@ class Service:
         if strategy == "random":
             return random.choice(list(waiting)), 1.0
         if strategy == "coverage":
-            known = self.answering.features({image: files[image] for image in labelled if image in files})
-            wanted = coverage(as_array(self.answering.features(waiting)), as_array(known))
+            centres = self.answering.features({image: file for image, file in files.items() if image in labelled})
+            features = np.array([*self.answering.features(waiting).values()])
+            wanted = coverage(features, np.array([*centres.values()]).reshape(-1, features.shape[1]))
         else:
-            wanted = UNCERTAINTY[strategy](as_array(self.answering.probabilities(waiting)))
+            said = self.answering.probabilities(waiting)
+            wanted = UNCERTAINTY[strategy](np.array([[*scores.values()] for scores in said.values()]))
         best = int(wanted.argmax())
         return list(waiting)[best], float(wanted[best])
 

@@ -42,7 +42,7 @@ class Trainings:
     Each has a folder: ``order.json`` says what is to be learnt, ``run`` is what the training writes, ``task.json`` how
     it stood when it was last looked at, ``outcome.json`` how it ended. For as long as its process lives it holds the
     lock of the folder, which holds its process id: no other process is ever taken for it. The same order goes into the
-    same folder, and so a training that was stopped goes on.
+    same folder, and so a training that was stopped goes on, and one that was refused may face another gate.
 
     Args:
         folder: holds their folders.
@@ -94,8 +94,9 @@ class Trainings:
             order = self._order(classes, epochs)
             digest = hashlib.sha256(json.dumps(order, sort_keys=True).encode()).hexdigest()
             folder = self.folder / digest[:16]
-            write_atomically(folder / ORDER, json.dumps(order, indent=1) + "\n")
-            for name in (OUTCOME, PROGRESS, LOG):
+            write_atomically(folder / ORDER, json.dumps({**order, **self.gate}, indent=1) + "\n")
+            write_atomically(folder / PROGRESS, json.dumps({"stage": "starting"}))
+            for name in (OUTCOME, LOG):
                 (folder / name).unlink(missing_ok=True)
             wishes = {"classes": order["classes"], "max_epochs": epochs, "images": len(order["training"])}
             task = new_task({"model": self.versions.version(order["version"]).record["name"], **wishes})
@@ -181,7 +182,6 @@ class Trainings:
             "classes": wanted,
             "training": training,
             "settings": {**self.settings, **({} if epochs is None else {"adapter_epochs": epochs})},
-            **self.gate,
         }
 
     def _run_of(self, version: Version) -> Path:

@@ -115,7 +115,8 @@ def _shrunk(image: Tensor, sides: Sequence[int]) -> Tensor:
     whole = torch.zeros_like(image)  # whose memory is taken where it is written
     for axis, (side, kept) in enumerate(zip(sides, places, strict=True), start=1):
         image = _smoothed_at(image, axis, _taps(image.shape[axis], side), kept)
-    whole[(slice(None), *torch.meshgrid(*places, indexing="ij"))] = image
+    inside: tuple[Any, ...] = (slice(None), *torch.meshgrid(*places, indexing="ij"))
+    whole[inside] = image
     return whole
 
 

@@ -58,9 +58,9 @@ async def add_image(
     `params` may hold `group`, a patient's or lesion's name, of which an HMAC is kept (images of one group never stand
     on both sides of training and test), and `picture`, the number of the frame or slice from 0.
     """
-    given, picture = object_in(params), number_in(object_in(params), "picture")
+    given = object_in(params)
     sent = Sent(await file.read(), file.filename or "")
-    pixels, patient = await service.answering.pixels(sent, picture, service.images.key)
+    pixels, patient = await service.answering.pixels(sent, number_in(given, "picture"), service.images.key)
     group = service.images.anonymous(str(given["group"])) if given.get("group") else patient
     return {"image": service.images.add(pixels, group)}
 

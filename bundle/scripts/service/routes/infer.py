@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, File, Form, Response, UploadFile
+from fastapi import APIRouter, Body, Depends, File, Form, Response, UploadFile
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
@@ -59,9 +59,14 @@ class Images(StrEnum):
     UNLABELED = "unlabeled"
 
 
+def _known_model(service: Asked, model: str) -> None:
+    """Let no other model's name pass; a version that was promoted is loaded here, off the loop that answers."""
+    service.require_model(model)
+
+
 @router.post(
     "/infer/{model}",
-    dependencies=USER,
+    dependencies=[*USER, Depends(_known_model)],
     response_model=Said,
     responses={200: {"content": {"image/png": {}, "multipart/form-data": {}}}},
 )
@@ -79,7 +84,6 @@ async def infer(
     `output=image` answers with Grad-CAM over the image (PNG), `all` with a form of `params` (JSON) and `image`.
     `params` may hold `picture`, the number of the frame or slice from 0.
     """
-    service.require_model(model)
     picture = number_in(object_in(params), "picture")
     given = await _given(service, image, session_id, file)
     answer = await service.answering.answer(given, picture, drawn=output is not Output.JSON)
@@ -147,9 +151,8 @@ def _label_all(service: Service, images: Images, stop: threading.Event) -> Mappi
     wanted = {Images.ALL: lambda _: True, Images.LABELED: labelled.__contains__}
     chosen = wanted.get(images, lambda image: image not in labelled)
     files = {image: service.images.path(image) for image in service.images.records() if chosen(image)}
-    classes = service.answering.classifier.model.classes
     said = service.answering.probabilities(files, stop)
     for image, scores in said.items():
-        best = max(range(len(classes)), key=scores.__getitem__)
-        service.images.set_label(image, Tag.ORIGINAL, classes[best], score=scores[best])
+        best = max(scores, key=scores.__getitem__)
+        service.images.set_label(image, Tag.ORIGINAL, best, score=scores[best])
     return {"total": len(files), "images": sorted(said)}

@@ -81,14 +81,14 @@ def stop_scoring(service: Asked) -> dict[str, Any] | None:
 
 
 def _agreement(service: Service, stop: Event) -> Mapping[str, Any]:
-    names = service.answering.classifier.model.classes
-    labels = {image: label for image, label in service.images.classes().items() if label in names}
+    labels = service.images.classes()
     said = service.answering.probabilities({image: service.images.path(image) for image in labels}, stop)
-    expected = [names.index(labels[image]) for image in said]
-    predicted = [max(range(len(names)), key=scores.__getitem__) for scores in said.values()]
+    known = {image: [*scores] for image, scores in said.items() if labels[image] in scores}
+    expected = [names.index(labels[image]) for image, names in known.items()]
+    predicted = [names.index(max(said[image], key=said[image].__getitem__)) for image, names in known.items()]
     return {
-        "images": len(said),
-        "unknown_classes": len(service.images.classes()) - len(labels),
-        "accuracy": accuracy(expected, predicted) if said else None,
-        "mean_class_recall": mean_class_recall(expected, predicted) if said else None,
+        "images": len(known),
+        "unknown_classes": len(said) - len(known),
+        "accuracy": accuracy(expected, predicted) if known else None,
+        "mean_class_recall": mean_class_recall(expected, predicted) if known else None,
     }
