@@ -230,6 +230,19 @@ def test_labels_with_a_new_class_are_ready_to_be_learnt(page: Page) -> None:
     page.look("labels")
 
 
+def test_an_image_that_is_kept_is_asked_for_and_labelled_later(page: Page) -> None:
+    page.drop(("a.png", png(8)))
+    page.one("keep").click()
+    page.wait(lambda: page.one("next").is_enabled())
+    page.browser.refresh()
+    page.wait(lambda: page.one("next").is_enabled())
+    page.one("next").click()
+    page.wait(lambda: "%" in page.text("verdict"))
+    page.label("benign")
+    page.wait(lambda: "benign 1 known" in page.counts())
+    assert not page.one("next").is_enabled()
+
+
 def test_the_page_can_be_used_by_keyboard_and_read_aloud(page: Page) -> None:
     page.drop(("a.png", png(6)), ("b.png", png(7)))
     assert page.browser.execute_script(UNNAMED) == []
