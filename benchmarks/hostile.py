@@ -45,7 +45,7 @@ deep, `$...`, `_target_`, `../..`); odd file names. Always the same ones. *Secon
 
 
 def run(part: str, figures: Path, report: Path) -> int:
-    """Run the tests of a part in a process of its own, whose memory is then that of its doors, and return its status."""
+    """Run the tests of a part in a process of its own, whose memory is that of its doors; return its status."""
     command = [sys.executable, "-m", "pytest", "tests/hostile", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
     environment = {**os.environ, "HOSTILE_FIGURES": str(figures)}
     return subprocess.run([*command, "-k", part], cwd=ROOT, env=environment).returncode
