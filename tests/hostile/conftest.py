@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import logging
 import os
 import re
 import signal
@@ -355,6 +356,14 @@ def forget_peak() -> None:
     """Begin anew to look for this process's most memory."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
+
+
+@pytest.fixture(autouse=True)
+def silence() -> Iterator[None]:
+    """Log nothing: pytest would keep each record, with the error in it and all that this refers to, to the end."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture
