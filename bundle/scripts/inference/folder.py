@@ -119,9 +119,13 @@ class ResultFolder:
             UserError: when the folder cannot be written.
         """
         self.wait()
-        header = ["image", "predicted class", *self.model.classes]
+        header = ["image", "predicted class", *self.model.classes, "doubt"]
         table = [
-            [name, result.predicted_class, *(f"{value:.{DIGITS}f}" for value in result.probabilities.values())]
+            [
+                *(name, result.predicted_class),
+                *(f"{value:.{DIGITS}f}" for value in result.probabilities.values()),
+                result.doubt or "",
+            ]
             for name, result in self.results.items()
         ]
         refused = [(name, refusal.reason.value, str(refusal)) for name, refusal in self.refusals.items()]
