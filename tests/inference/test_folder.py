@@ -54,6 +54,7 @@ def test_every_image_has_a_file_and_all_are_listed(tmp_path: Path) -> None:
         "model": MODEL.record(),
         "classes": list(MODEL.classes),
         "images": [{"image": "x/1.png", **said}],
+        "drift": None,
         "refused": [{"image": "x.png", "code": "transparent", "reason": "image x.png is refused"}],
     }
     with open(tmp_path / "out" / "predictions.csv", newline="") as file:

@@ -62,7 +62,7 @@ class EdgeClassifier:
             reference: one of :meth:`pictures`.
 
         Returns:
-            ``predicted_class``, ``indeterminate``, its reason in ``doubt``, ``distance``, ``probabilities`` by class and
+            ``predicted_class``, ``indeterminate``, ``doubt`` (why), ``distance``, ``probabilities`` by class and
             ``model``, as every other door gives.
 
         Raises:
