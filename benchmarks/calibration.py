@@ -247,11 +247,11 @@ def main() -> None:
 
 
 INTRODUCTION = f"""`python benchmarks/calibration.py skin8 blood`, on the models of DynaMMo (seed 1) that \
-`benchmarks/accuracy.py` trained. ECE: expected calibration error, 15 bins, 0..1; *with T*: with the temperature, which \
-is fitted on the validation images (they are neither learnt from nor tested with); *by chance*: the mean ECE that a \
-perfectly calibrated model of these probabilities has on so many images. *distance*: of image statistics, what the \
-bundle uses; *energy*: of the logits, for comparison. *accepted*: test images of learnt classes that are no outliers, \
-wanted {100 * ACCEPTANCE:.0f} %."""
+`benchmarks/accuracy.py` trained. ECE: expected calibration error, 15 bins, 0..1; *with T*: with the temperature, \
+which is fitted on the validation images (they are neither learnt from nor tested with); *by chance*: the mean ECE \
+that a perfectly calibrated model of these probabilities has on so many images. *distance*: of image statistics, what \
+the bundle uses; *energy*: of the logits, for comparison. *accepted*: test images of learnt classes that are no \
+outliers, wanted {100 * ACCEPTANCE:.0f} %."""
 
 if __name__ == "__main__":
     main()
