@@ -18,6 +18,7 @@ from scripts.edge.outliers import (
     make_rule,
 )
 from scripts.edge.results import Doubt, ModelIdentity
+from scripts.errors import UserError
 
 Numbers = NDArray[np.float64]
 
@@ -137,3 +138,18 @@ def test_an_outlier_is_indeterminate_however_sure_the_network_is() -> None:
     ]
     assert said[1].record()["doubt"] == "outlier"
     assert (said[1].distance or 0) > rule.threshold >= (said[0].distance or 0)
+
+
+BROKEN = [
+    {},
+    {"means": [[0.0]], "precision": [[1.0]], "threshold": "far", "reference": []},
+    {"means": [[0.0]], "precision": [[1.0, 0.0]], "threshold": 1.0, "reference": []},
+    {"means": [[float("nan")]], "precision": [[1.0]], "threshold": 1.0, "reference": []},
+    {"means": [], "precision": [], "threshold": 1.0, "reference": []},
+]
+
+
+@pytest.mark.parametrize("record", BROKEN, ids=str)
+def test_a_broken_rule_is_refused_with_what_to_do(record: dict[str, object]) -> None:
+    with pytest.raises(UserError, match="outliers cannot be used .*restore network.json"):
+        OutlierRule.read(record)

@@ -47,7 +47,7 @@ class EdgeClassifier:
         self.selection = make_selection(self.model["presentation"])
         known = ("name", "version", "weights_sha256", "temperature", "threshold")
         own = {key: self.model["model"][key] for key in known}
-        outliers = OutlierRule.read(self.model["outliers"])
+        outliers = OutlierRule.read(self.model.get("outliers"))
         self.identity = ModelIdentity(classes=tuple(self.model["classes"]), outliers=outliers, **own)
         self.mean, self.std = (np.array(self.model[name], np.float32) for name in ("mean", "std"))
 

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scripts.errors import UserError
+
 SCALES = 4
 SMALLEST = 1e-6
 """Added to variances before their logarithm is taken: black images have one."""
@@ -134,11 +136,30 @@ class OutlierRule:
 
     @classmethod
     def read(cls, record: Mapping[str, Any] | None) -> OutlierRule | None:
-        """Return the rule of a record; ``None`` where there is none."""
+        """Return the rule of a record; ``None`` where there is none.
+
+        Raises:
+            UserError: when it cannot be used.
+        """
         if record is None:
             return None
-        means, precision = (np.array(record[name], np.float64) for name in ("means", "precision"))
-        return cls(means, precision, record["threshold"], tuple(record["reference"]))
+        try:
+            means, precision, reference = (
+                np.array(record[name], np.float64) for name in ("means", "precision", "reference")
+            )
+            rule = cls(means, precision, float(record["threshold"]), tuple(map(float, reference)))
+        except (KeyError, TypeError, ValueError) as error:
+            raise unusable(repr(error)) from error
+        if means.ndim != 2 or precision.shape != (means.shape[1],) * 2 or not len(means):
+            raise unusable(f"means are {list(means.shape)}, precision is {list(precision.shape)}")
+        if not (np.isfinite(means).all() and np.isfinite(precision).all()):
+            raise unusable("it holds what is no number")
+        return rule
+
+
+def unusable(reason: str) -> UserError:
+    """Return the error to raise for a rule that cannot be used."""
+    return UserError(f"what the model says of outliers cannot be used ({reason}): restore network.json, or train again")
 
 
 def distances(statistics: Numbers, means: Numbers, precision: Numbers) -> Numbers:
