@@ -30,6 +30,7 @@ from scripts.metrics.accuracy_matrix import mean_class_recall
 REFERENCE = "acl"
 FOLLOWING = (  # heads whose sums follow the merge
     *("dynammo_ridge", "dynammo_ridge_without_memory"),
+    *("dynammo_levels_ridge", "dynammo_levels_ridge_without_memory"),
     *("dynammo_lora_ridge", "dynammo_lora_ridge_without_memory"),
 )
 METHODS = (REFERENCE, "dynammo", "dynammo_others", "dynammo_lora", *FOLLOWING, "first_task_ridge", "ridge")

@@ -1,7 +1,8 @@
-"""Print what a cache of the maps before the first adapter could save at most of a step of adapter tuning.
+"""Print what computing the maps before the first adapter once saves of a stage of adapter tuning.
 
-What stands before the first adapter (the stem) never learns, once the backbone is trained. Its share of a step is the
-most that a cache could save; what it would keep of an image stands beside it.
+What stands before the first adapter (the stem) never learns, once the backbone is trained. A stage of E epochs over
+images with V views either passes each image through it E times, or V times and then reads its maps
+(`scripts.memory.StemMaps`).
 
 python benchmarks/stem.py
 """
@@ -16,20 +17,27 @@ from pathlib import Path
 import torch
 from run import clock
 from tabulate import tabulate
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 from training import machine
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bundle"))
 
-from scripts.networks import ContinualNet
+from scripts.networks import ContinualNet, StemMapReader
 
 BATCH = 8
+VIEWS = 4  # of two flips
+EPOCHS = 12
+NETWORKS = (  # the published sites, then late ones
+    *("mobilenet_v2:128", "mobilenet_v2:224", "resnet18:64", "resnet18:128", "resnet18:224"),
+    *("mobilenet_v2:128:features.12,features.15", "resnet18:128:layer3,layer4", "resnet18:128:layer4"),
+)
 
 
-def ready(backbone: str) -> ContinualNet:
+def ready(backbone: str, sites: list[str] | None) -> ContinualNet:
     """Return a network whose newest adapters learn."""
-    network = ContinualNet(backbone)
+    network = ContinualNet(backbone, sites=sites)
     network.grow(2)
     network.add_adapters()
     network.add_auxiliary(3)
@@ -37,54 +45,62 @@ def ready(backbone: str) -> ContinualNet:
     return network.train()
 
 
-def measure(backbone: str, size: int, rounds: int) -> list[str]:
-    """Return the table's row of a backbone and an image size."""
-    network = ready(backbone)
-    images = torch.rand(BATCH, 3, size, size).contiguous(memory_format=torch.channels_last)
+def measure(backbone: str, size: int, sites: list[str] | None, rounds: int) -> list[str]:
+    """Return the table's row of a backbone with its sites and an image size."""
+    network = ready(backbone, sites)
+    reader = StemMapReader(network)
+    below = network.backbone.below_adapters
+    images = torch.rand(BATCH, 3, size, size)
     labels = torch.randint(3, (BATCH,))
     optimizer = torch.optim.SGD([value for value in network.parameters() if value.requires_grad], 0.01, momentum=0.9)
+    with torch.no_grad():
+        kept = list(below(images).contiguous())
 
-    def step() -> None:
+    def step(read: nn.Module, batch: Tensor) -> None:
         optimizer.zero_grad()
-        cross_entropy(network(images).auxiliary, labels).backward()
+        cross_entropy(read(batch).auxiliary, labels).backward()
         optimizer.step()
 
     def stem() -> None:
         with torch.no_grad():
-            network.backbone.stem(images)
+            below(images)
+
+    def forward() -> None:
+        with torch.no_grad():
+            network(images)
 
     flops, seconds = [], []
-    for work in (stem, step):
+    for work in (stem, forward):
         with FlopCounterMode(display=False) as counter:
             work()
         flops.append(counter.get_total_flops())
     for _ in range(rounds):
         taken = []
-        for work in (stem, step):
+        for work in (lambda: step(network, images), lambda: step(reader, torch.stack(kept)), stem):
             started = clock()
             work()
             taken.append(clock() - started)
         seconds.append(taken)
-    shares = statistics.median(stem / step for stem, step in seconds)
-    with torch.no_grad():
-        bytes_kept = network.backbone.stem(images[:1]).nbytes
-    row = [f"{backbone}, {size} px", f"{flops[0] / flops[1]:.1%}", f"{shares:.1%}", f"{bytes_kept / 1024:.0f}"]
-    return [*row, f"{size * size * 3 / 1024:.0f}"]
+    once = statistics.median(maps / whole for whole, maps, _ in seconds)
+    stage = statistics.median((EPOCHS * maps + VIEWS * alone) / (EPOCHS * whole) for whole, maps, alone in seconds)
+    where = ", ".join(sites or ["as published"])
+    bytes_kept = VIEWS * kept[0].nbytes
+    row = [f"{backbone}, {size} px", where, f"{flops[0] / flops[1]:.0%}", f"{once:.2f}", f"{stage:.2f}"]
+    return [*row, f"{bytes_kept / 1024:.0f}", f"{size * size * 3 / 1024:.0f}"]
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    default = ["mobilenet_v2:128", "mobilenet_v2:224", "resnet18:64", "resnet18:128", "resnet18:224"]
-    parser.add_argument("--networks", nargs="+", default=default, help="backbone:px")
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), help="backbone:px, or backbone:px:site,site")
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
     for text in arguments.networks:
-        name, size = text.split(":")
-        rows.append(measure(name, int(size), arguments.rounds))
-    headers = ["network", "stem / step: FLOPs", "seconds", "map of a view (KiB)", "image as bytes (KiB)"]
+        name, size, *sites = text.split(":")
+        rows.append(measure(name, int(size), sites[0].split(",") if sites else None, arguments.rounds))
+    headers = ["network", "sites", "stem / forward: FLOPs", "step on maps / on images", "stage", "maps (KiB)", "image"]
     print(f"\nBatches of {BATCH}; {machine()}\n{tabulate(rows, headers, tablefmt='github', disable_numparse=True)}")
 
 

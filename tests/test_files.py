@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from scripts.errors import UserError
-from scripts.files import require_apart, write_atomically, write_csv
+from scripts.files import last_line, require_apart, write_atomically, write_csv
 
 BUNDLE = Path(__file__).resolve().parent.parent / "bundle"
 
@@ -180,3 +180,11 @@ def test_a_file_is_no_folder_of_results(tmp_path: Path) -> None:
     (tmp_path / "out").touch()
     with pytest.raises(UserError, match="is a file: give a folder"):
         require_apart(str(tmp_path / "in"), str(tmp_path / "out"))
+
+
+def test_the_last_line_of_a_log_is_what_progress_bars_left(tmp_path: Path) -> None:
+    log = tmp_path / "run.log"
+    log.write_bytes(b"start\n 10%\r 20%\rError: \xff no images\n\n")
+    assert last_line(log) == "Error: � no images"
+    log.write_bytes(b"\n")
+    assert last_line(log) == "it printed nothing"

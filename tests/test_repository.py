@@ -39,6 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "versions": {"metrics"},
     "inference": {"decoding", "edge", "transforms", "networks", "metrics", "versions"},
     "node": {"decoding", "transforms", "inference"},
+    "service": {"decoding", "edge", "transforms", "metrics", "versions", "inference"},
 }
 MAY_IMPORT["commands"] = set(MAY_IMPORT)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import traceback
 from types import FrameType, TracebackType
 
 GO_ON = "What was learnt is saved: run the same command again (without --restart) to go on."
@@ -50,6 +51,12 @@ def describe(error: BaseException, stopped: str = GO_ON) -> str:
     return f"Error: {type(cause).__name__}: {cause}"
 
 
+def fault(error: Exception) -> str:
+    """Say what went wrong and where, without the message, which may name people."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {place.filename}, line {place.lineno}"
+
+
 def install_error_hook(stopped: str = GO_ON) -> None:
     """Print, last of all, the line that says what was wrong, and turn SIGTERM into an orderly stop.
 
@@ -60,9 +67,9 @@ def install_error_hook(stopped: str = GO_ON) -> None:
         stopped: what follows for the user when the program is stopped from outside.
     """
 
-    def show(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    def show(kind: type[BaseException], error: BaseException, at: TracebackType | None) -> None:
         if find_user_error(error) is None and not isinstance(error, KeyboardInterrupt):
-            sys.__excepthook__(kind, error, traceback)
+            sys.__excepthook__(kind, error, at)
         print(describe(error, stopped), file=sys.stderr)
 
     def terminate(number: int, frame: FrameType | None) -> None:

@@ -13,6 +13,9 @@ from typing import BinaryIO
 
 from scripts.errors import UserError
 
+WEIGHTS, DESCRIPTION = "model.pt", "network.json"
+"""What the folder of a trained model holds."""
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _LOCKED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -65,6 +68,12 @@ def write_csv(path: str | os.PathLike[str], rows: Iterable[Sequence[object]]) ->
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(rows)
     write_atomically(path, text.getvalue())
+
+
+def last_line(log: Path) -> str:
+    """Return the last line with text in a log."""
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else "it printed nothing"
 
 
 def cannot_write(path: str | os.PathLike[str], error: OSError) -> UserError:

@@ -82,7 +82,7 @@ def test_podnet_finetunes_at_the_rate_of_its_data(data: str, rate: float) -> Non
 
 @pytest.mark.parametrize("weights", [None, "DEFAULT"])
 def test_only_an_untrained_backbone_is_trained_first(weights: str | None) -> None:
-    without_network: dict[str, Any] = {"balanced_finetuning#features": None}
+    without_network: dict[str, Any] = {"stage_features": None, "stem_maps": None}
     stages = [stage.name for stage in parsed(weights=weights, **without_network).get_parsed_content("stages")]
     first = ["backbone_training"] if weights is None else []
     assert stages == [*first, "adapter_tuning", "balanced_finetuning"]

@@ -9,6 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from scripts.commands.compare import Run
+from scripts.commands.merging import TunedRun, stages
+from scripts.handlers.checkpoint import read_checkpoint
+
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 WAYS = ("average", "regmean", "ties")
 
@@ -47,3 +53,16 @@ def test_adapters_are_tuned_once_and_merged_in_every_way(
     assert (output / "merging.md").read_text() in second.stdout
     curves = json.loads((folder / "merging.json").read_text())["average, pooled"]
     assert {head: len(values) for head, values in curves.items()} == {"unified": 2, "ridge": 2, "BOUND": 2}
+
+
+def test_a_run_that_measured_no_statistics_is_averaged_as_it_was(uninterrupted: Any) -> None:
+    keys = {key: value for key, value in uninterrupted.overrides.items() if key not in ("seed", "models_dir")}
+    overrides = tuple(part for key, value in keys.items() for part in (f"--{key}", str(value)))
+    tuned = TunedRun(Run("dynammo", 1, uninterrupted.output, (), overrides))
+    own = read_checkpoint(uninterrupted.output / "checkpoint.pt")["weights"]
+    counts = [len(labels.unique()) for _, _, labels in stages(tuned, "average", "average")]
+    assert counts == [2, 4, 6, 8]
+    merged = {name: value for name, value in tuned.network.state_dict().items() if ".merged." in name}
+    assert merged
+    for name, value in merged.items():
+        torch.testing.assert_close(value, own[name], msg=f"{name} is not what the run itself merged")

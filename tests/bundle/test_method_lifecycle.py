@@ -22,7 +22,10 @@ BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 METHODS = sorted(path.stem for path in (BUNDLE / "configs" / "methods").glob("*.json"))
 SOLVED = {"fecam", "first_task_ridge", "ncm", "ranpac", "ridge"}  # a later task has no epoch to stop in
 # two others of the list in one: `make test-slow`
-COMBINED = {"dynammo_lora_ridge", "dynammo_lora_ridge_without_memory", "dynammo_ridge_without_memory", "ncm"}
+COMBINED = {
+    *("dynammo_levels_ridge", "dynammo_levels_ridge_without_memory", "dynammo_lora_ridge"),
+    *("dynammo_lora_ridge_without_memory", "dynammo_ridge_without_memory", "ncm"),
+}
 # unequal tasks, one of them of a single class
 SPLIT = [["clusters/nests", "clusters/rings"], ["fibres/parallel"], ["cells/large", "cells/small"]]
 SMALL: dict[str, Any] = {

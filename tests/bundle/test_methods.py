@@ -59,7 +59,7 @@ def test_a_method_can_be_read_over_every_data_set(method: str) -> None:
         overlays = ("train.json", f"datasets/{data}.json", f"methods/{method}.json")
         parser.read_config([str(CONFIGS / name) for name in overlays])
         assert (parser.get("data"), parser.get("method"), parser.get("configured_method")) == (before, method, method)
-        parser.update({"balanced_finetuning#features": None})  # which would build the network
+        parser.update({"stage_features": None, "stem_maps": None})  # which would build the network
         assert parser.get_parsed_content("optimizer#lr") > 0
         stages = parser.get_parsed_content("stages")
         assert stages

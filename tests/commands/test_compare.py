@@ -11,7 +11,6 @@ from scripts.commands.compare import (
     CHECKPOINT,
     Run,
     is_finished,
-    last_line,
     main,
     plan_runs,
     read_results,
@@ -143,11 +142,3 @@ def test_only_finished_runs_with_these_settings_are_results(tmp_path: Path) -> N
         "acl": {1: {"final_accuracy": 0.75, "seconds": 2.0}},
         "joint": {},
     }
-
-
-def test_the_last_line_of_a_log_is_what_progress_bars_left(tmp_path: Path) -> None:
-    log = tmp_path / "run.log"
-    log.write_bytes(b"start\n 10%\r 20%\rError: \xff no images\n\n")
-    assert last_line(log) == "Error: � no images"
-    log.write_bytes(b"\n")
-    assert last_line(log) == "it printed nothing"

@@ -30,6 +30,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "others": {"head": "others", "adapter": "conv", "branches": ["merged"]},
     "acl": {"head": "others", "adapter": "conv", "branches": ["task0", "task1"]},
     "plain": {"head": "unified", "adapter": None, "branches": ["backbone"]},
+    "levels": {"head": "levels", "adapter": "conv", "branches": ["merged"]},
     "cosine": {"head": "cosine", "adapter": None, "branches": ["backbone"]},
     "proxies": {"head": "proxies", "adapter": None, "branches": ["backbone"]},
     "nearest_mean": {"head": "nearest_mean", "adapter": None, "branches": ["backbone"]},

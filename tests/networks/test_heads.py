@@ -147,7 +147,7 @@ def test_a_concatenated_head_grows_a_branch_a_task_and_keeps_what_old_classes_re
 
 
 def test_an_unknown_head_is_refused_with_the_choice() -> None:
-    with pytest.raises(UserError, match="unknown head 'cosinus': choose one of unified, others"):
+    with pytest.raises(UserError, match="unknown head 'cosinus': choose one of unified, levels, others"):
         find_head("cosinus")
 
 

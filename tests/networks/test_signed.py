@@ -11,6 +11,7 @@ from torchvision.models import get_model
 
 from scripts.networks import SITES, AdaptedBackbone, Classifier
 from scripts.networks.backbones import spatial_dims
+from scripts.networks.heads import SIGNED
 
 LAST = {"mobilenet_v2": nn.ReLU6(), "efficientnet_b0": nn.SiLU()}
 
@@ -22,7 +23,7 @@ def images_for(name: str) -> Tensor:
 
 @pytest.mark.parametrize("name", SITES)
 def test_only_the_last_activation_is_gone(name: str, tiny: SimpleNamespace) -> None:
-    usual, signed = AdaptedBackbone(name).eval(), AdaptedBackbone(name, signed=True).eval()
+    usual, signed = AdaptedBackbone(name).eval(), AdaptedBackbone(name, reads=SIGNED).eval()
     tiny.randomise(usual)
     signed.load_state_dict(usual.state_dict())
     with torch.no_grad():
@@ -36,7 +37,7 @@ def test_only_the_last_activation_is_gone(name: str, tiny: SimpleNamespace) -> N
 
 def test_the_last_block_of_torchvision_computed_by_hand(tiny: SimpleNamespace) -> None:
     for name, steps in (("resnet18", 2), ("resnet50", 3)):
-        model, backbone = get_model(name, weights=None).eval(), AdaptedBackbone(name, signed=True).eval()
+        model, backbone = get_model(name, weights=None).eval(), AdaptedBackbone(name, reads=SIGNED).eval()
         tiny.randomise(model)
         block = model.layer4[-1]
         backbone.blocks["layer4"].block.layer4[-1].load_state_dict(block.state_dict())

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts import bundle_root
-from scripts.commands.terminal import end
+from scripts.commands.terminal import end, positive
 from scripts.errors import UserError, install_error_hook
 from scripts.files import require_apart
 
@@ -87,13 +87,6 @@ def folder(name: str | None, kind: str) -> str:
         mercure = {"input": "MERCURE_IN_DIR", "output": "MERCURE_OUT_DIR"}[kind]
         raise UserError(f"no {kind} folder: give one with --{kind}, or in HOLOSCAN_{words}_PATH or {mercure}")
     return name
-
-
-def positive(text: str) -> int:
-    """Read a number above 0."""
-    if not (text.isascii() and text.isdigit()) or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
-    return int(text)
 
 
 def options(environment: Mapping[str, str]) -> argparse.ArgumentParser:

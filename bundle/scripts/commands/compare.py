@@ -12,8 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,9 @@ from typing import Any
 from scripts import bundle_root
 from scripts.commands.configs import TRAIN, data_files, find_config, known_configs, read_config, run_arguments
 from scripts.commands.keys import top_level_keys, unknown_keys
-from scripts.commands.terminal import end
+from scripts.commands.terminal import end_or_stop, positive
 from scripts.errors import UserError
-from scripts.files import cannot_write, write_atomically, write_csv
+from scripts.files import cannot_write, last_line, write_atomically, write_csv
 from scripts.metrics.comparison import csv_rows, markdown
 from scripts.metrics.comparison_plots import accuracies_figure, cost_figure, forgetting_figure
 from scripts.metrics.plots import save_figure
@@ -215,14 +214,8 @@ def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
         try:
             process.wait(max(deadline - time.monotonic(), 0))
         except subprocess.TimeoutExpired:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # its session: processes that load images for it end, too
             process.wait()
-
-
-def last_line(log: Path) -> str:
-    """Return the last line with text in a log."""
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "it printed nothing"
 
 
 def read_results(runs: Sequence[Run]) -> dict[str, dict[int, Mapping[str, Any]]]:
@@ -346,18 +339,19 @@ def compare(runs: Sequence[Run], title: str, output: Path, jobs: int, threads: i
     return f"{text}\nThe comparison and its pictures are in {output}."
 
 
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Let SIGTERM and a closed terminal interrupt as Ctrl-C does, unless they are to be ignored (nohup)."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def add_run_options(parser: argparse.ArgumentParser, folder: str) -> None:
+    """Add the options of a command that trains several runs; ``folder``: of its results, in the bundle's runs."""
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="default: 1 2 3")
+    parser.add_argument("--jobs", type=positive, default=1, help="runs at a time; default: 1")
+    parser.add_argument("--threads", type=positive, help="threads a run; default: the cores divided by the jobs")
+    parser.add_argument("--output", type=Path, help=f"default: runs/{folder}/DATA in the bundle")
+    parser.set_defaults(folder=folder)
+
+
+def where_and_how(given: argparse.Namespace) -> tuple[Path, int]:
+    """Return the output folder and the threads a run that the options of :func:`add_run_options` ask for."""
+    default = Path(bundle_root()) / "runs" / given.folder / data_name(given.data)
+    return (given.output or default).absolute(), given.threads or max((os.cpu_count() or 1) // given.jobs, 1)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -369,39 +363,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog=EPILOG,
         allow_abbrev=False,
     )
-    cores = os.cpu_count() or 1
     parser.add_argument(
         "--data", required=True, help="generated, a name in configs/datasets, or a JSON file; further ones after commas"
     )
     parser.add_argument("--methods", required=True, nargs="+", help="names in configs/methods, JSON files, or: all")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="default: 1 2 3")
-    parser.add_argument("--jobs", type=positive, default=1, help="runs at a time; default: 1")
-    parser.add_argument("--threads", type=positive, help="threads a run; default: the cores divided by the jobs")
-    parser.add_argument("--output", type=Path, help="default: runs/comparisons/DATA in the bundle")
+    add_run_options(parser, "comparisons")
     given, overrides = parser.parse_known_args(arguments)
     if overrides and not overrides[0].startswith("--"):
         parser.error(f"'{overrides[0]}' is no key")
     title = data_name(given.data)
-    output = (given.output or Path(bundle_root()) / "runs" / "comparisons" / title).absolute()
-    threads = given.threads or max(cores // given.jobs, 1)
+    output, threads = where_and_how(given)
 
     def work() -> str:
         runs = plan_runs(given.data, given.methods, given.seeds, overrides, output)
         return compare(runs, title, output, given.jobs, threads)
 
-    try:
-        with interruptible():
-            return end(work)
-    except KeyboardInterrupt:
-        print("Stopped. What was learnt is saved: run the same command again to go on.", file=sys.stderr)
-        return 130
-
-
-def positive(text: str) -> int:
-    """Read a number of at least 1 from the command line."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError("give at least 1")
-    return int(text)
+    return end_or_stop(work)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 CONFIGS = Path(bundle_root()) / "configs"
 TRAIN = CONFIGS / "train.json"
+VOLUMES = CONFIGS / "networks" / "resnet18_3d.json"  # of every backbone for volumes
 GENERATED = "generated"
 _KINDS = {"datasets": "data set", "methods": "method"}
 

@@ -11,9 +11,9 @@ from typing import Any
 from scripts.commands.model import load_image_classifier
 from scripts.decoding.reasons import ImageRefused
 from scripts.errors import UserError
+from scripts.files import DESCRIPTION, WEIGHTS
 from scripts.handlers.checkpoint import CHECKPOINT, read_checkpoint
 from scripts.inference.evaluation import FOLDER, evaluation_items
-from scripts.inference.model import DESCRIPTION, WEIGHTS
 from scripts.metrics.accuracy_matrix import mean_class_recall
 from scripts.metrics.calibration import calibration_error
 from scripts.networks.classifier import class_names, read_description

@@ -10,10 +10,10 @@ import torch
 
 from scripts.commands.model import load_image_classifier
 from scripts.errors import UserError
+from scripts.files import DESCRIPTION
 from scripts.inference.drift import DriftMonitor
 from scripts.inference.folder import ResultFolder
 from scripts.inference.images import find_images
-from scripts.inference.model import DESCRIPTION
 from scripts.inference.saliency import make_saliency
 
 

@@ -16,10 +16,9 @@ from scripts.commands.model import training_config
 from scripts.commands.terminal import end
 from scripts.decoding.scans import is_scan, make_selection
 from scripts.errors import UserError
-from scripts.files import write_atomically
+from scripts.files import WEIGHTS, write_atomically
 from scripts.handlers.checkpoint import CHECKPOINT, EPOCH, EXEMPLARS, read_checkpoint
 from scripts.handlers.closed_form import feature_vectors
-from scripts.handlers.export import WEIGHTS
 from scripts.memory import RESERVOIR, ExemplarMemory, FeatureExtractor, FeatureSums, ReservoirMemory
 from scripts.memory.exemplars import image_file
 from scripts.networks import ClassMeansHead, ContinualNet, UnifiedHead

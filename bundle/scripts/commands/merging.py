@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -19,21 +18,20 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-from scripts import bundle_root
 from scripts.commands.compare import (
     CHECKPOINT,
     Run,
+    add_run_options,
     data_name,
-    interruptible,
     plan_runs,
-    positive,
     tell,
     train_unfinished,
+    where_and_how,
 )
 from scripts.commands.configs import parse_config
 from scripts.commands.fitted_heads import HEADS, Learnt
 from scripts.commands.keys import top_level_keys
-from scripts.commands.terminal import end
+from scripts.commands.terminal import end_or_stop
 from scripts.errors import UserError, find_user_error
 from scripts.files import write_atomically, write_csv
 from scripts.handlers.batchnorm_recalibration import mixed_batches
@@ -299,14 +297,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--starts", nargs="+", default=list(ADAPTER_STARTS), help=f"of {', '.join(ADAPTER_STARTS)}")
     parser.add_argument("--strategies", nargs="+", default=strategies, help=f"of {', '.join(STRATEGIES)}")
     parser.add_argument("--batchnorms", nargs="+", default=list(BATCHNORMS), help=f"of {', '.join(BATCHNORMS)}")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="default: 1 2 3")
-    parser.add_argument("--jobs", type=positive, default=1, help="runs at a time; default: 1")
-    parser.add_argument("--threads", type=positive, help="threads a run; default: the cores divided by the jobs")
-    parser.add_argument("--output", type=Path, help="default: runs/merging/DATA in the bundle")
+    add_run_options(parser, "merging")
     given, overrides = parser.parse_known_args(arguments)
     title = data_name(given.data)
-    output = (given.output or Path(bundle_root()) / "runs" / "merging" / title).absolute()
-    threads = given.threads or max((os.cpu_count() or 1) // given.jobs, 1)
+    output, threads = where_and_how(given)
 
     def work() -> str:
         for strategy in given.strategies:
@@ -318,12 +312,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cells = list(product(given.starts, given.strategies, given.batchnorms))
         return tabulate_merging(title, runs, cells, output, given.jobs, threads)
 
-    try:
-        with interruptible():
-            return end(work)
-    except KeyboardInterrupt:
-        print("Stopped. What was learnt is saved: run the same command again to go on.", file=sys.stderr)
-        return 130
+    return end_or_stop(work)
 
 
 if __name__ == "__main__":

@@ -8,15 +8,15 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from scripts.commands.configs import CONFIGS, TRAIN
+from scripts.commands.configs import TRAIN, VOLUMES
+from scripts.files import DESCRIPTION
 from scripts.inference.classification import ImageClassifier
-from scripts.inference.model import DESCRIPTION, load_classifier
+from scripts.inference.model import load_classifier
 from scripts.inference.results import identify
 from scripts.inference.saliency import Saliency, make_saliency
 from scripts.networks.backbones import spatial_dims
 from scripts.networks.classifier import read_description
 
-VOLUMES = CONFIGS / "networks" / "resnet18_3d.json"
 PICTURE_KEYS = ("backbone", "image_size", "mean", "std", "colour_transform")
 
 

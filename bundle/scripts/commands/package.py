@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 from scripts import bundle_root
 from scripts.commands.terminal import end
 from scripts.errors import UserError
-from scripts.files import write_atomically
-from scripts.inference.model import DESCRIPTION, WEIGHTS, load_classifier
+from scripts.files import DESCRIPTION, WEIGHTS, write_atomically
+from scripts.inference.model import load_classifier
 from scripts.networks.backbones import spatial_dims
 from scripts.networks.classifier import class_names, read_description
 

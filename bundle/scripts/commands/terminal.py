@@ -1,9 +1,12 @@
-"""How a command ends: one line of what it did, or one line of what was wrong."""
+"""What commands share: how they read numbers, and how they end."""
 
 from __future__ import annotations
 
+import argparse
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from scripts.errors import UserError
 
@@ -25,3 +28,38 @@ def end(command: Callable[[], str | tuple[str, int]]) -> int:
     said, status = (done, 0) if isinstance(done, str) else done
     print(said)
     return status
+
+
+def end_or_stop(command: Callable[[], str]) -> int:
+    """Run a command that trains, as :func:`end` does; when it is interrupted, say that what was learnt is saved.
+
+    Returns:
+        The exit status of :func:`end`, or 130 after an interruption.
+    """
+    try:
+        with interruptible():
+            return end(command)
+    except KeyboardInterrupt:
+        print("Stopped. What was learnt is saved: run the same command again to go on.", file=sys.stderr)
+        return 130
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM and a closed terminal interrupt as Ctrl-C does, unless they are to be ignored (nohup)."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def positive(text: str) -> int:
+    """Read a number above 0."""
+    if not (text.isascii() and text.isdigit()) or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
+    return int(text)

@@ -14,7 +14,7 @@ from tabulate import tabulate
 
 from scripts.commands.terminal import end
 from scripts.errors import UserError
-from scripts.versions.store import CARD, VersionStore
+from scripts.versions.store import CARD, PROMOTED, VersionStore
 
 
 class Refused(UserError):
@@ -47,6 +47,27 @@ def promote(store: VersionStore, number: int, margin: float, floor: float) -> st
         raise Refused(f"version {number} is refused, {'; '.join(objections)}: {stays}")
     store.promote(number)
     return f"Version {number} is served now."
+
+
+def served_folder(store: VersionStore, run: str | None = None) -> str:
+    """Return the folder of the model that is served: a link, which follows promotions.
+
+    Args:
+        store: where versions are kept; one that serves none yet takes those of a run in, and serves the last.
+        run: that run's folder.
+
+    Raises:
+        UserError: nothing is served, and no run is given.
+    """
+    store.settle()
+    if store.promoted() is None:
+        if run is None:
+            raise UserError(f"{store.folder} serves no version yet: give a finished run's folder (key 'run_dir')")
+        from scripts.commands.examine import add
+
+        add(store, Path(run))
+        store.promote(store.versions()[-1].number)
+    return str(store.folder / PROMOTED)
 
 
 def table(store: VersionStore) -> str:

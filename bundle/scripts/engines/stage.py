@@ -15,6 +15,7 @@ from scripts.errors import UserError
 from scripts.memory.exemplars import ExemplarMemory
 from scripts.memory.feature_dataset import StageFeatures
 from scripts.memory.held_out import divide
+from scripts.memory.stem_maps import StemMaps
 from scripts.networks.outputs import Outputs
 from scripts.tasks.dataset import ImageDataset
 from scripts.tasks.task import Item, Task
@@ -131,6 +132,8 @@ class Stage(BaseStage):
         tasks: which tasks have this stage, a key of :data:`TASKS`.
         features: computes the images' features once, where the head alone is trained; ``None``: images pass the network
             in each epoch.
+        stem_maps: computes the images' maps before the first adapter once, where the backbone is not trained; ``None``:
+            images pass it in each epoch.
 
     Raises:
         UserError: for fewer than one epoch, an unknown name, data or choice of tasks.
@@ -144,6 +147,7 @@ class Stage(BaseStage):
     scheduler: Callable[..., LRScheduler] | None = None
     exemplars: int = 0
     features: StageFeatures | None = None
+    stem_maps: StemMaps | None = None
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -162,7 +166,9 @@ class Stage(BaseStage):
         return max(self.exemplars, int(self.data == "balanced"))
 
     def seen(self, images: ImageDataset) -> Dataset:
-        """Return what the stage trains on: the images, or features of theirs."""
-        if self.features is None or list(self.trains) != ["head"]:
-            return images
-        return self.features.of(images, self.epochs)
+        """Return what the stage trains on: the images, or what was computed of them before."""
+        if self.features is not None and list(self.trains) == ["head"]:
+            return self.features.of(images, self.epochs)
+        if self.stem_maps is not None and "backbone" not in self.trains:
+            return self.stem_maps.of(images, self.epochs)
+        return images

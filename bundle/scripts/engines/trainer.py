@@ -24,9 +24,16 @@ from scripts.engines.stage import DATA, BaseStage, Stage
 from scripts.errors import UserError
 from scripts.memory.exemplars import ExemplarMemory
 from scripts.memory.feature_dataset import FeatureDataset
-from scripts.networks.continual import ContinualNet, FeatureReader
+from scripts.memory.stem_maps import StemMapDataset
+from scripts.networks.continual import ContinualNet, FeatureReader, StemMapReader
 from scripts.tasks.dataset import ImageDataset
 from scripts.tasks.task import Task
+
+# what is trained where a stage sees not images, but what was computed of them before
+READERS: dict[type[Dataset], Callable[[ContinualNet], nn.Module]] = {
+    FeatureDataset: FeatureReader,
+    StemMapDataset: StemMapReader,
+}
 
 
 class ContinualTrainer(SupervisedTrainer):
@@ -169,10 +176,8 @@ class ContinualTrainer(SupervisedTrainer):
         self.dataset.set_data(DATA[stage.data](self.tasks, self.state.task, self.memory))
         seen = stage.seen(self.dataset)
         self.data_loader = self._make_loader(stage, seen)
-        reads_features = isinstance(seen, FeatureDataset)
-        self.network = self._distributed(
-            FeatureReader(self.continual_network) if reads_features else self.continual_network
-        )
+        reader = READERS.get(type(seen))
+        self.network = self._distributed(reader(self.continual_network) if reader else self.continual_network)
         self.loss_function = stage.loss
         self.optimizer = stage.optimizer([p for p in self.continual_network.parameters() if p.requires_grad])
         self.scheduler = None if stage.scheduler is None else stage.scheduler(self.optimizer, epochs=stage.epochs)

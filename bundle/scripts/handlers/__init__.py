@@ -19,6 +19,7 @@ from scripts.handlers.imprinting import ImprintingHandler
 from scripts.handlers.memory import MemoryHandler
 from scripts.handlers.nearest_mean import NearestMeanHandler
 from scripts.handlers.progress import ProgressHandler
+from scripts.handlers.progress_file import ProgressFileHandler
 from scripts.handlers.report import ReportHandler
 from scripts.handlers.separate_adapters import SeparateAdaptersHandler
 from scripts.handlers.teacher import TeacherHandler
@@ -43,6 +44,7 @@ __all__ = [
     "ImprintingHandler",
     "MemoryHandler",
     "NearestMeanHandler",
+    "ProgressFileHandler",
     "ProgressHandler",
     "ReportHandler",
     "SeparateAdaptersHandler",

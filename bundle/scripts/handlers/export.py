@@ -13,12 +13,9 @@ from torch import Tensor
 
 from scripts.engines.events import ContinualEvents
 from scripts.engines.trainer import ContinualTrainer
-from scripts.files import write_atomically
+from scripts.files import DESCRIPTION, WEIGHTS, write_atomically
 from scripts.metrics.record import RunRecord
 from scripts.networks.continual import ContinualNet
-
-WEIGHTS = "model.pt"
-DESCRIPTION = "network.json"
 
 
 class ExportHandler:

@@ -86,6 +86,19 @@ class ImageClassifier:
         for futures in waiting:
             yield from self._judged([future.result() for future in futures])
 
+    def features(self, reference: str) -> Tensor:
+        """Return what the head sees of one picture, float32 ``[d]``: the features of all branches, one after the other.
+
+        Raises:
+            ImageRefused: with the reason.
+        """
+        image = self._read(reference)
+        if isinstance(image, ImageRefused):
+            raise image
+        backbone: Any = self.network.backbone
+        with torch.inference_mode():
+            return backbone(image[None].to(self.device)).flatten().float().cpu()
+
     def _read(self, reference: str) -> Tensor | ImageRefused:
         try:
             return torch.as_tensor(self.prepare({"image": reference})["image"])

@@ -12,8 +12,7 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 
 from scripts.errors import UserError
-from scripts.files import write_csv
-from scripts.inference.model import WEIGHTS
+from scripts.files import WEIGHTS, write_csv
 from scripts.metrics.accuracy_matrix import accuracy, mean_class_recall
 from scripts.metrics.clinical import class_rows, confusion_matrix, confusion_table, table_of
 from scripts.metrics.plots import confusion_figure, save_figure

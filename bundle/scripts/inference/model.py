@@ -9,10 +9,8 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from scripts.errors import UserError
+from scripts.files import DESCRIPTION, WEIGHTS
 from scripts.networks.classifier import Classifier, classifier_from, read_description
-
-WEIGHTS = "model.pt"
-DESCRIPTION = "network.json"
 
 
 def load_weights(network: nn.Module, path: str | Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from scripts.edge.outliers import OutlierRule
 from scripts.edge.results import ModelIdentity
 from scripts.errors import UserError
-from scripts.inference.model import DESCRIPTION, WEIGHTS
+from scripts.files import DESCRIPTION, WEIGHTS
 from scripts.networks.classifier import class_names, read_description
 from scripts.versions.store import RECORD
 

@@ -7,6 +7,7 @@ from scripts.memory.features import FeatureExtractor
 from scripts.memory.held_out import divide
 from scripts.memory.reservoir import RESERVOIR, ReservoirMemory
 from scripts.memory.selection import SELECTIONS, select
+from scripts.memory.stem_maps import StemMapDataset, StemMaps
 
 __all__ = [
     "RESERVOIR",
@@ -19,6 +20,8 @@ __all__ = [
     "PathStore",
     "ReservoirMemory",
     "StageFeatures",
+    "StemMapDataset",
+    "StemMaps",
     "divide",
     "select",
 ]

@@ -36,6 +36,17 @@ class FeatureDataset(Dataset):
         return {"image": self.features[index, self.draw()], "label": self.data[index]["label"], "index": index}
 
 
+def finite_views(images: Any) -> FlipDraw | None:
+    """Return what draws a view of the images as their augmentation does; ``None`` where it has no end.
+
+    Args:
+        images: an :class:`scripts.tasks.ImageDataset` with its transforms.
+    """
+    random = [transform for transform in images.transform.transforms if isinstance(transform, RandomizableTrait)]
+    flips = [transform for transform in random if isinstance(transform, RandFlipd) and flipped_axes(transform)]
+    return FlipDraw(flips) if len(flips) == len(random) else None
+
+
 class StageFeatures:
     """Computes the features of a stage's images once, in place of a pass through the network in each epoch.
 
@@ -57,10 +68,8 @@ class StageFeatures:
             images: an :class:`scripts.tasks.ImageDataset` with its items and transforms.
             epochs: how often a stage goes through it.
         """
-        random = [transform for transform in images.transform.transforms if isinstance(transform, RandomizableTrait)]
-        flips = [transform for transform in random if isinstance(transform, RandFlipd) and flipped_axes(transform)]
-        if len(flips) == len(random):
-            draw = FlipDraw(flips)
+        draw = finite_views(images)
+        if draw is not None:
             if len(draw.views) < epochs:
                 return FeatureDataset(images.data, self.features.features(images.data, draw.views), draw)
         elif self.views is not None:

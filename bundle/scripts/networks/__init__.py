@@ -14,13 +14,14 @@ from scripts.networks.classifier import (
     read_description,
 )
 from scripts.networks.closed_form import choose_shrinkage, drift_map
-from scripts.networks.continual import ADAPTER_STARTS, MERGED, START, ContinualNet, FeatureReader
+from scripts.networks.continual import ADAPTER_STARTS, MERGED, START, ContinualNet, FeatureReader, StemMapReader
 from scripts.networks.heads import (
     HEADS,
     ClassMeansHead,
     ConcatenatedHead,
     CosineHead,
     CovariancesHead,
+    LevelsHead,
     NearestMeanHead,
     OthersHead,
     ProxyHead,
@@ -53,12 +54,14 @@ __all__ = [
     "CovariancesHead",
     "ExpandableBackbone",
     "FeatureReader",
+    "LevelsHead",
     "MergingOptions",
     "NearestMeanHead",
     "OthersHead",
     "Outputs",
     "ProxyHead",
     "RandomProjectionHead",
+    "StemMapReader",
     "UnifiedHead",
     "check_strategy",
     "choose_shrinkage",

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from scripts.errors import UserError
 from scripts.networks.adapters import LOW_RANK, AdaptedBlock, check_adapter, make_adapter
 from scripts.networks.backbones import MINIMUM_MAP, black_image, load_into, load_weights, segments, spatial_dims
-from scripts.networks.heads import find_head
+from scripts.networks.heads import LEVELS, RECTIFIED, SIGNED, find_head
 from scripts.networks.low_rank import LowRankBlock
 
 PLAIN = "backbone"  # the branch without adapters
 WHOLE = "backbone"  # the adapter of a network that adds a whole backbone a task
 RANK, SCALE = 8, 0.25  # of low-rank adapters
+VARIANCE = 1e-6  # added before the square root, which has no slope at 0
 PROBE = 32  # side of the image whose maps are measured: a multiple of every stride
 
 
@@ -39,6 +40,15 @@ def measured(name: str, sites: Sequence[str] | None, signed: bool) -> list[torch
     return shapes
 
 
+def spread(maps: list[Tensor], variance: float = VARIANCE) -> Tensor:
+    """Return the mean and the standard deviation over the image of each map, [B, 2 (c_1 + c_2 + ...)]."""
+    parts: list[Tensor] = []
+    for level in maps:
+        places = level.flatten(2)
+        parts += [places.mean(2), (places.var(2, unbiased=False) + variance).sqrt()]
+    return torch.cat(parts, 1)
+
+
 class AdaptedBackbone(nn.Module):
     """A backbone whose segments can each have an adapter a branch; the stem is computed once for all branches.
 
@@ -48,7 +58,9 @@ class AdaptedBackbone(nn.Module):
         adapter: a name in :data:`scripts.networks.adapters.ADAPTERS`, or ``lora``: low-rank changes of the layers from
             the first site on; ``None``: no adapters.
         branches: the branches that a forward pass goes through.
-        signed: leave the last activation out, so that features have both signs.
+        reads: what a head reads: the mean of the last map (:data:`~scripts.networks.heads.RECTIFIED`), the same
+            without the last activation (:data:`~scripts.networks.heads.SIGNED`), so that it has both signs, or every
+            level (:data:`~scripts.networks.heads.LEVELS`).
         rank: of low-rank adapters.
         scale: of low-rank adapters; see :class:`scripts.networks.low_rank.LowRankChange`.
     """
@@ -59,22 +71,24 @@ class AdaptedBackbone(nn.Module):
         sites: Sequence[str] | None = None,
         adapter: str | None = None,
         branches: Sequence[str] = (PLAIN,),
-        signed: bool = False,
+        reads: str = RECTIFIED,
         rank: int = RANK,
         scale: float = SCALE,
     ) -> None:
         super().__init__()
         if adapter is not None:
             check_adapter(adapter)  # now, not once the backbone is trained
-        self.stem, parts = segments(name, sites, signed)
+        self.stem, parts = segments(name, sites, reads == SIGNED)
         make_block = partial(LowRankBlock, rank=rank, scale=scale) if adapter == LOW_RANK else AdaptedBlock
         self.blocks = nn.ModuleDict({site.replace(".", "_"): make_block(part) for site, part in parts.items()})
         self.name = name
         self.sites = tuple(parts)
         self.adapter = adapter
-        shapes = measured(name, sites, signed)
+        shapes = measured(name, sites, reads == SIGNED)
         self.spatial_dims = spatial_dims(name)
-        *self.channels, self.width = [shape[1] for shape in shapes]
+        *self.channels, self.last_width = [shape[1] for shape in shapes]
+        self.levels = reads == LEVELS
+        self.width = self.last_width + (2 * sum(self.channels[1:]) if self.levels else 0)
         self.strides = [PROBE // shape[-1] for shape in shapes[:-1]]
         self.pool = nn.Sequential(Pool[Pool.ADAPTIVEAVG, self.spatial_dims](1), nn.Flatten())
         self.branches = list(branches)
@@ -170,9 +184,15 @@ class AdaptedBackbone(nn.Module):
         Returns:
             The features of every branch, [B, R, d], and the maps after each segment of the newest, [B, c, H, W] each.
         """
-        if self.spatial_dims == 2:  # a CPU convolves channels that lie together up to 1.6 times faster
-            images = images.contiguous(memory_format=torch.channels_last)
-        stem = self.stem(images)
+        return self.above_stem(self.below_adapters(images))
+
+    def below_adapters(self, images: Tensor) -> Tensor:
+        """Map images to the map before the first adapter, [B, c, H, W], the same for every branch."""
+        return self.stem(self._channels_last(images))
+
+    def above_stem(self, stem: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Map the maps of :meth:`below_adapters` to what :meth:`features_and_maps` returns."""
+        stem = self._channels_last(stem)
         features: list[Tensor] = []
         maps: list[Tensor] = []
         for branch in self.branches:
@@ -182,7 +202,13 @@ class AdaptedBackbone(nn.Module):
                 x = block(x, branch)
                 maps.append(x)
             features.append(self.pool(x))
+            if self.levels:
+                features[-1] = torch.cat([features[-1], spread(maps[:-1])], 1)
         return torch.stack(features, 1), maps
+
+    def _channels_last(self, x: Tensor) -> Tensor:
+        """Lay the channels of a pixel together: a CPU convolves these up to 1.6 times faster."""
+        return x.contiguous(memory_format=torch.channels_last) if self.spatial_dims == 2 else x
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images [B, 3, H, W], or volumes [B, 1, D, H, W], to the features of every branch, [B, R, d]."""
@@ -206,7 +232,7 @@ class ExpandableBackbone(nn.Module):
         self.name = name
         self.sites = first.sites
         self.adapter = WHOLE
-        self.width = first.width
+        self.width = self.last_width = first.width
         self.branches = list(branches)
         self.backbones = nn.ModuleDict({self.branches[0]: first})
         for branch in self.branches[1:]:
@@ -259,14 +285,14 @@ def make_backbone(
     sites: Sequence[str] | None,
     adapter: str | None,
     branches: Sequence[str] = (PLAIN,),
-    signed: bool = False,
+    reads: str = RECTIFIED,
     rank: int = RANK,
     scale: float = SCALE,
 ) -> AdaptedBackbone | ExpandableBackbone:
     """Make a backbone whose branches are sets of adapters or, where ``adapter`` is :data:`WHOLE`, whole backbones."""
     if adapter == WHOLE:
         return ExpandableBackbone(name, sites, branches)
-    return AdaptedBackbone(name, sites, adapter, branches, signed, rank, scale)
+    return AdaptedBackbone(name, sites, adapter, branches, reads, rank, scale)
 
 
 class Classifier(nn.Module):
@@ -294,7 +320,7 @@ class Classifier(nn.Module):
     ) -> None:
         super().__init__()
         kind = find_head(head)
-        self.backbone = make_backbone(backbone, sites, adapter, branches, kind.signed_features)
+        self.backbone = make_backbone(backbone, sites, adapter, branches, kind.reads)
         self.head = kind(self.backbone.width, [len(task["classes"]) for task in tasks])
 
     def forward(self, images: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ class ContinualNet(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.backbone = make_backbone(
-                backbone, sites, adapter, signed=kind.signed_features, rank=adapter_rank, scale=adapter_scale
+                backbone, sites, adapter, reads=kind.reads, rank=adapter_rank, scale=adapter_scale
             )
             self.head = kind(self.backbone.width)
         self.backbone.check_image_size(image_size)
@@ -124,7 +124,7 @@ class ContinualNet(nn.Module):
 
     def add_auxiliary(self, outputs: int) -> None:
         """Start a fresh auxiliary head of ``outputs`` classes on the newest branch."""
-        self.auxiliary = nn.Linear(self.backbone.width, outputs).to(self._reference())
+        self.auxiliary = nn.Linear(self.backbone.last_width, outputs).to(self._reference())
 
     def drop_auxiliary(self) -> None:
         """Remove the auxiliary head."""
@@ -264,7 +264,7 @@ class ContinualNet(nn.Module):
         return Outputs(
             logits=head(features),
             features=features,
-            auxiliary=None if self.auxiliary is None else self.auxiliary(features[:, -1]),
+            auxiliary=None if self.auxiliary is None else self.auxiliary(features[:, -1, : self.backbone.last_width]),
             task_logits=head.task_logits(features) if isinstance(head, OthersHead) else [],
             others=head.others_probability(features) if isinstance(head, OthersHead) else None,
             classes=self.classes,
@@ -375,6 +375,23 @@ class FeatureReader(nn.Module):
         return self.network.outputs(features)
 
 
+class StemMapReader(nn.Module):
+    """The network from the first adapter on, to train where the maps before it are known.
+
+    Args:
+        network: the whole, which is trained in place.
+    """
+
+    def __init__(self, network: ContinualNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, stem: Tensor) -> Outputs:
+        """Map the maps before the first adapter, [B, c, H, W], to :class:`Outputs`."""
+        backbone: Any = self.network.backbone
+        return self.network.outputs(*backbone.above_stem(stem))
+
+
 def check_start(start: str, adapter: str | None) -> None:
     """Refuse an unknown start of adapters, and one that these adapters cannot have.
 
@@ -391,4 +408,4 @@ def check_start(start: str, adapter: str | None) -> None:
         )
 
 
-__all__ = ["ADAPTER_STARTS", "MERGED", "PLAIN", "START", "ContinualNet", "FeatureReader"]
+__all__ = ["ADAPTER_STARTS", "MERGED", "PLAIN", "START", "ContinualNet", "FeatureReader", "StemMapReader"]

@@ -20,6 +20,9 @@ SCALE = (
 
 PROJECTIONS = 2000  # random features; RanPAC has 10,000, whose sums take 0.8 GB
 
+# what a head reads of the backbone: the mean of the last map, the same without the last activation, or of every map
+RECTIFIED, SIGNED, LEVELS = "rectified", "signed", "levels"
+
 
 class UnifiedHead(nn.Module):
     """One linear layer over all classes seen so far (DynaMMo, balanced fine-tuning), trained or solved.
@@ -29,7 +32,7 @@ class UnifiedHead(nn.Module):
         classes: number of classes of each task learnt so far.
     """
 
-    signed_features: ClassVar[bool] = False
+    reads: ClassVar[str] = RECTIFIED
 
     def __init__(self, width: int, classes: Sequence[int] = ()) -> None:
         super().__init__()
@@ -42,9 +45,13 @@ class UnifiedHead(nn.Module):
         self.linear = grown(self.linear, self.linear.in_features, self.linear.out_features + num_classes)
 
     def start_from(self, auxiliary: nn.Linear, num_classes: int) -> None:
-        """Take the newest ``num_classes`` rows from an auxiliary head, whose last output is ``others``."""
+        """Take the newest ``num_classes`` rows from an auxiliary head, whose last output is ``others``.
+
+        Features that the auxiliary head does not read count nothing.
+        """
         with torch.no_grad():
-            self.linear.weight[-num_classes:] = auxiliary.weight[:num_classes]
+            self.linear.weight[-num_classes:] = 0
+            self.linear.weight[-num_classes:, : auxiliary.in_features] = auxiliary.weight[:num_classes]
             self.linear.bias[-num_classes:] = auxiliary.bias[:num_classes]
 
     def embed(self, features: Tensor) -> Tensor:
@@ -90,6 +97,16 @@ class RandomProjectionHead(UnifiedHead):
     def embed(self, features: Tensor) -> Tensor:
         """Map features [N, d] to random ones, [N, D]."""
         return (features @ self.projection).relu()
+
+
+class LevelsHead(UnifiedHead):
+    """One linear layer that reads every level of the backbone: textures and colours stand in early maps.
+
+    Of the last map it reads the mean, as other heads do; of the map before each adapter but the first, the mean and the
+    standard deviation over the image. The adapters are tuned on the last map alone, as without it.
+    """
+
+    reads: ClassVar[str] = LEVELS
 
 
 def grown(linear: nn.Linear, inputs: int, outputs: int) -> nn.Linear:
@@ -163,7 +180,7 @@ class ClassMeansHead(nn.Module):
         classes: number of classes of each task learnt so far.
     """
 
-    signed_features: ClassVar[bool] = False
+    reads: ClassVar[str] = RECTIFIED
     has_covariances: ClassVar[bool] = False
 
     def __init__(self, width: int, classes: Sequence[int] = ()) -> None:
@@ -227,7 +244,7 @@ class OthersHead(nn.Module):
         classes: number of classes of each task learnt so far.
     """
 
-    signed_features: ClassVar[bool] = False
+    reads: ClassVar[str] = RECTIFIED
 
     def __init__(self, width: int, classes: Sequence[int] = ()) -> None:
         super().__init__()
@@ -298,7 +315,7 @@ class CosineHead(nn.Module):
         classes: number of classes of each task learnt so far.
     """
 
-    signed_features: ClassVar[bool] = True
+    reads: ClassVar[str] = SIGNED
     proxies: ClassVar[int] = 1
 
     def __init__(self, width: int, classes: Sequence[int] = ()) -> None:
@@ -349,6 +366,7 @@ Head = UnifiedHead | ClassMeansHead | OthersHead | CosineHead
 
 HEADS: dict[str, type[Head]] = {
     "unified": UnifiedHead,
+    "levels": LevelsHead,
     "others": OthersHead,
     "nearest_mean": NearestMeanHead,
     "concatenated": ConcatenatedHead,

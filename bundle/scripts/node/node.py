@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import signal
 import time
-import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -13,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 from scripts.decoding.reasons import ImageRefused, Reason
-from scripts.errors import UserError
+from scripts.errors import UserError, fault
 from scripts.node.destinations import Destination, NotTaken, Unreachable
 from scripts.node.queue import Entry, ImageQueue, State
 
@@ -113,7 +112,7 @@ class Node:
                 raise
             self._refuse(entry, error.reason)
         except Exception as error:  # a fault in the code must not hold up the other images
-            self._logger.error(_fault(error))
+            self._logger.error(fault(error))
             self._refuse(entry, Reason.UNREADABLE)
         else:
             self._send(self.queue.classified(entry, results))
@@ -135,7 +134,7 @@ class Node:
             self.queue.postpone(entry)
             self._wait(f"{error} to the result of {entry.name}, which others overtake")
         except Exception as error:  # an answer that makes no sense
-            self._wait(_fault(error))
+            self._wait(fault(error))
         else:
             self.queue.sent(entry)
             self._pause = self.first_pause
@@ -160,12 +159,6 @@ class Node:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _fault(error: Exception) -> str:
-    """Say what went wrong and where, without the message, which may name people."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} in {place.filename}, line {place.lineno}"
 
 
 def _silence_libraries() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import ipaddress
 import logging
 from collections.abc import Sequence
 from types import TracebackType
@@ -15,6 +13,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # m
 
 from scripts.decoding.dicom import readable_syntaxes
 from scripts.errors import UserError
+from scripts.listening import cannot_listen, is_this_machine
 from scripts.node.classes import not_images
 from scripts.node.entity import find_uids, listed, make_entity
 from scripts.node.queue import LARGEST, ImageQueue
@@ -60,7 +59,7 @@ class Receiver:
         max_bytes: int,
         seconds: float,
     ) -> None:
-        if not callers and not _is_this_machine(host):
+        if not callers and not is_this_machine(host):
             raise UserError(f"anybody could send to {host}: name the AE titles that may (key 'callers')")
         if not 0 < max_bytes <= LARGEST:
             raise UserError(f"max_bytes is {max_bytes}: give a number from 1 to {LARGEST} (key 'receiver#max_bytes')")
@@ -88,7 +87,7 @@ class Receiver:
         try:
             server = self._entity.start_server((self.host, self.port), block=False, evt_handlers=handlers)
         except OSError as error:
-            raise _cannot_listen(self.host, self.port, error) from error
+            raise cannot_listen(self.host, self.port, error) from error
         assert server is not None
         self.port = int(server.server_address[1])
         self._logger.info("Listening on %s, port %d, as %s.", self.host, self.port, self._entity.ae_title)
@@ -134,18 +133,3 @@ class Receiver:
                 self.max_bytes,
             )
             event.assoc.abort()
-
-
-def _is_this_machine(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _cannot_listen(host: str, port: int, error: OSError) -> UserError:
-    if error.errno == errno.EADDRINUSE:
-        return UserError(f"port {port} of {host} is in use: stop what listens there, or give another one (key 'port')")
-    if error.errno == errno.EACCES:
-        return UserError(f"port {port} of {host} is not to be had: give one above 1023 (key 'port')")
-    return UserError(f"cannot listen on {host}, port {port} ({error.strerror or error}): mend keys 'host' and 'port'")

@@ -50,6 +50,11 @@ def npz_array(path: str, name: str) -> np.ndarray:
     return _opened.get(path, name)
 
 
+def close_npz(path: str) -> None:
+    """Let go of the arrays of an npz file that will not be asked for again."""
+    _opened.close(path)
+
+
 def npz_names(path: str) -> list[str]:
     """Return the names of the arrays of an npz file.
 
@@ -132,6 +137,10 @@ class _OpenArrays:
                 self._arrays.pop((path, name), None)
                 known = self._arrays[path, name] = (version, self._open(path, name))
         return known[1]
+
+    def close(self, path: str) -> None:
+        with self._lock:
+            self._arrays = {key: array for key, array in self._arrays.items() if key[0] != path}
 
     def _open(self, path: str, name: str) -> np.ndarray:
         try:

@@ -1,0 +1,152 @@
+"""Learn the task that a labelling service has ordered: ``python -m scripts.commands.learn FOLDER``.
+
+A process of its own: it goes on when the service ends. It trains, takes the new version in, and promotes it where the
+gate lets it pass; how it stands is in the folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scripts import bundle_root
+from scripts.commands.configs import TRAIN, VOLUMES, known_configs, read_config, run_arguments
+from scripts.commands.versions import Refused, promote
+from scripts.errors import UserError, describe
+from scripts.files import DESCRIPTION, WEIGHTS, last_line, write_atomically
+from scripts.service.background import DONE, ERROR, now
+from scripts.service.trainings import LOG, ORDER, OUTCOME, PROGRESS, RUN
+from scripts.versions.store import VersionStore
+
+CONFIG = "config.json"
+# settings that do not bear the name of the key that sets them
+RENAMED = {"adapter_epochs": "adapter_epochs", "colour": "colour_transform", "mean": "mean", "std": "std"}
+NICENESS = 10
+
+
+def configs_of(settings: Mapping[str, Any], description: Mapping[str, Any]) -> list[Path]:
+    """Return the configs that a version was trained with, as far as they are the bundle's.
+
+    Args:
+        settings: of the version.
+        description: its ``network.json``.
+    """
+    data, methods = known_configs("datasets"), known_configs("methods")
+    volumes = [VOLUMES] if str(settings.get("backbone")).endswith("_3d") else []
+    named = [data.get(str(description.get("data"))), methods.get(settings["method"])]
+    return [TRAIN, *volumes, *filter(None, named)]
+
+
+def config_of(
+    order: Mapping[str, Any], settings: Mapping[str, Any], description: Mapping[str, Any], folder: Path
+) -> dict[str, Any]:
+    """Return the keys that make a training learn what is ordered, and go on from what was learnt, as it was learnt.
+
+    Args:
+        order: see :class:`scripts.service.trainings.Trainings`.
+        settings: of the version that is gone on from.
+        description: its ``network.json``.
+        folder: of the order.
+    """
+    listed = read_config(TRAIN)["settings"]
+    kept = {key: key for key, value in listed.items() if value == f"@{key}"} | RENAMED
+    source = {
+        "_target_": "scripts.tasks.Datalist",
+        "root": order["images"],
+        "file": str(folder / ORDER),
+        "test": None,
+        "group": "group",
+    }
+    return {
+        **{key: settings[name] for name, key in kept.items() if name in settings},
+        "weights": None,  # the backbone's are those that were learnt
+        "weights_sha256": None,
+        **({"data": description["data"]} if description.get("data") else {}),
+        "limit": None,
+        "source": source,
+        "split": [order["classes"]],
+        "class_order": None,
+        "previous": order["previous"],
+        "output_dir": str(folder / RUN),
+        "models_dir": None,
+        "+train#handlers": [{"_target_": "scripts.handlers.ProgressFileHandler", "path": str(folder / PROGRESS)}],
+        **order["settings"],
+    }
+
+
+def learn(folder: Path) -> dict[str, Any]:
+    """Train, take the version in, and promote it.
+
+    Args:
+        folder: of the order.
+
+    Returns:
+        Which version it is, whether it is served, and what the gate objects to.
+
+    Raises:
+        UserError: the training failed; its last line says why.
+    """
+    order = read_config(folder / ORDER)
+    store = VersionStore(order["store"])
+    served = store.version(order["version"])
+    settings = served.record["settings"]
+    description = read_config(served.folder / DESCRIPTION)
+    config = config_of(order, settings, description, folder)
+    write_atomically(folder / CONFIG, json.dumps(config, indent=4) + "\n")
+    _train(folder, [*configs_of(settings, description), folder / CONFIG])
+    write_atomically(folder / PROGRESS, json.dumps({"stage": "testing the version"}))
+    from scripts.commands.examine import add  # takes seconds to import, and much memory
+
+    add(store, folder / RUN)
+    weights = hashlib.sha256((folder / RUN / WEIGHTS).read_bytes()).hexdigest()
+    number = next(version.number for version in store.versions() if version.record["files"][WEIGHTS] == weights)
+    try:
+        promote(store, number, order["margin"], order["floor"])
+    except Refused as refusal:
+        return {"version": number, "promoted": False, "reason": str(refusal)}
+    return {"version": number, "promoted": True, "reason": None}
+
+
+def _train(folder: Path, configs: Sequence[Path]) -> None:
+    command = [sys.executable, "-m", "monai.bundle", *run_arguments(configs, [])]
+    path = os.pathsep.join([bundle_root(), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with (folder / LOG).open("ab") as log:
+        done = subprocess.run(
+            command,
+            cwd=bundle_root(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "PYTHONPATH": path},
+            close_fds=False,  # the folder's lock is held for as long as this one writes there
+        )
+    if done.returncode:
+        raise UserError(last_line(folder / LOG).removeprefix("Error: "))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.commands.learn", description=__doc__)
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="what the service has ordered")
+    folder = parser.parse_args(arguments).folder
+    try:
+        outcome = {"status": DONE, "result": learn(folder)}
+    except Exception as error:
+        outcome = {
+            "status": ERROR,
+            "result": {"version": None, "promoted": False, "reason": describe(error).removeprefix("Error: ")},
+        }
+    write_atomically(folder / OUTCOME, json.dumps({**outcome, "end_ts": now()}))
+    return 0
+
+
+if __name__ == "__main__":
+    os.nice(NICENESS)  # who asks the service goes before
+    sys.exit(main())

@@ -1,0 +1,5 @@
+"""The routes, a module for each kind."""
+
+from scripts.service.routes import about, datastore, infer, learning, versions
+
+ROUTERS = [about.router, infer.router, datastore.router, learning.router, versions.router]
