@@ -14,6 +14,7 @@ from scripts.decoding.kinds import kind_of
 from scripts.decoding.pictures import picture_rgb
 from scripts.decoding.presentation import split_reference
 from scripts.decoding.scans import make_selection, read_scan_rgb
+from scripts.edge.outliers import OutlierRule
 from scripts.edge.pixels import prepare
 from scripts.edge.results import ModelIdentity
 from scripts.errors import UserError
@@ -46,7 +47,8 @@ class EdgeClassifier:
         self.selection = make_selection(self.model["presentation"])
         known = ("name", "version", "weights_sha256", "temperature", "threshold")
         own = {key: self.model["model"][key] for key in known}
-        self.identity = ModelIdentity(classes=tuple(self.model["classes"]), **own)
+        outliers = OutlierRule.read(self.model.get("outliers"))
+        self.identity = ModelIdentity(classes=tuple(self.model["classes"]), outliers=outliers, **own)
         self.mean, self.std = (np.array(self.model[name], np.float32) for name in ("mean", "std"))
 
     def pictures(self, file: str) -> list[str]:
@@ -60,7 +62,8 @@ class EdgeClassifier:
             reference: one of :meth:`pictures`.
 
         Returns:
-            ``predicted_class``, ``indeterminate``, ``probabilities`` by class and ``model``, as every other door gives.
+            ``predicted_class``, ``indeterminate``, ``doubt`` (why), ``distance``, ``probabilities`` by class and
+            ``model``, as every other door gives.
 
         Raises:
             ImageRefused: with the reason.
@@ -70,5 +73,5 @@ class EdgeClassifier:
         image = prepare(picture, self.model["image_size"], self.mean, self.std)
         (logits,) = self.session.run(None, {self.session.get_inputs()[0].name: image[None]})
         scores = np.exp(np.asarray(logits[0], np.float64) - logits[0].max())
-        result = self.identity.judge(scores / scores.sum())
+        result = self.identity.judge(scores / scores.sum(), image)
         return {**result.record(), "model": result.model.record()}
