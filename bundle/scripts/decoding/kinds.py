@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 from typing import Literal
 
@@ -13,12 +14,14 @@ _HEAD = 352
 
 
 def kind_of(path: str) -> Kind | None:
-    """Return what a file is; ``None`` for anything else, or where nothing can be read.
+    """Return what a file is; ``None`` for anything else, or where nothing can be read (a pipe would have us wait).
 
     DICOM: ``DICM`` at byte 128, or a first tag of group 0002 or 0008 (files without preamble), or the suffix ``.dcm``.
     NIfTI: the magic of version 1 or 2, also within gzip, or the suffix ``.nii`` or ``.nii.gz``: a file that is broken
     at its head is then refused as what it is called.
     """
+    if not os.path.isfile(path):
+        return None
     try:
         with open(path, "rb") as file:
             head = file.read(_HEAD)

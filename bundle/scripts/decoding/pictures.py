@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import stat
+
 import numpy as np
 from PIL import Image, ImageFile
 
 from scripts.decoding.reasons import ImageRefused, Reason
 
+LARGEST = 2**26  # pixels, as of DICOM (key 'presentation#max_pixels'): they take 16 bytes each on the way
 _PLAIN_MODES = ("1", "L", "P", "RGB")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 
@@ -24,6 +28,8 @@ def picture_rgb(path: str) -> np.ndarray:
         ImageRefused: for a file that is missing, broken or of a kind that is not taken, with the reason.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe has no end, a device may have none
+            raise ImageRefused(f"image {path} is no file: replace it, or remove it")
         with Image.open(path) as image:
             return _to_rgb(image, path)
     except ImageRefused:
@@ -37,6 +43,9 @@ def picture_rgb(path: str) -> np.ndarray:
 
 def _to_rgb(file: ImageFile.ImageFile, name: str) -> np.ndarray:
     image: Image.Image = file
+    if image.width * image.height > LARGEST:
+        message = f"image {name} has {image.width} x {image.height} pixels: {LARGEST} are the most, make it smaller"
+        raise ImageRefused(message, Reason.TOO_LARGE)
     if image.mode not in _PLAIN_MODES + _ALPHA_MODES:
         message = f"image {name} is of the kind {image.mode}: convert it to 8-bit RGB or grey"
         raise ImageRefused(message, Reason.UNSUPPORTED_KIND)

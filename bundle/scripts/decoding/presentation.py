@@ -103,7 +103,7 @@ def make_presentation(settings: Mapping[str, Any] | None) -> Presentation:
         else:
             try:
                 values[name] = known[name](",".join(map(str, value)) if listed else value)
-            except ValueError as error:
+            except (ValueError, TypeError, OverflowError) as error:
                 raise UserError(f"{name} is {value!r}: it must be a number ({KEY})") from error
     return Presentation(**values)
 

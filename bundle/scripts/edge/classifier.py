@@ -42,14 +42,20 @@ class EdgeClassifier:
         try:
             self.session = onnxruntime.InferenceSession(os.fspath(path), options, ["CPUExecutionProvider"])
             self.model: dict[str, Any] = json.loads(self.session.get_modelmeta().custom_metadata_map[METADATA])
+            self.selection = make_selection(self.model["presentation"])
+            known = ("name", "version", "weights_sha256", "temperature", "threshold")
+            own = {key: self.model["model"][key] for key in known}
+            outliers = OutlierRule.read(self.model.get("outliers"))
+            self.identity = ModelIdentity(classes=tuple(map(str, self.model["classes"])), outliers=outliers, **own)
+            self.mean, self.std = (np.broadcast_to(np.float32(self.model[name]), 3) for name in ("mean", "std"))
+            self.image_size = int(self.model["image_size"])
+            taken, given = self.session.get_inputs()[0].shape, self.session.get_outputs()[0].shape
+            if taken[1:] != [3, self.image_size, self.image_size] or given[1:] != [len(self.identity.classes)]:
+                raise ValueError("what it says of itself is not true of its network")
+        except UserError:
+            raise
         except Exception as error:  # ONNX Runtime raises a dozen kinds for a file that is not its own
             raise UserError(f"{path} is no model that configs/export.json wrote: export it again") from error
-        self.selection = make_selection(self.model["presentation"])
-        known = ("name", "version", "weights_sha256", "temperature", "threshold")
-        own = {key: self.model["model"][key] for key in known}
-        outliers = OutlierRule.read(self.model.get("outliers"))
-        self.identity = ModelIdentity(classes=tuple(self.model["classes"]), outliers=outliers, **own)
-        self.mean, self.std = (np.array(self.model[name], np.float32) for name in ("mean", "std"))
 
     def pictures(self, file: str) -> list[str]:
         """Return references to the pictures of a file that count; of most files it is one."""
@@ -70,7 +76,7 @@ class EdgeClassifier:
         """
         scan = kind_of(split_reference(reference)[0]) is not None
         picture = read_scan_rgb(reference) if scan else picture_rgb(reference)
-        image = prepare(picture, self.model["image_size"], self.mean, self.std)
+        image = prepare(picture, self.image_size, self.mean, self.std)
         (logits,) = self.session.run(None, {self.session.get_inputs()[0].name: image[None]})
         scores = np.exp(np.asarray(logits[0], np.float64) - logits[0].max())
         result = self.identity.judge(scores / scores.sum(), image)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
 from scripts.edge.outliers import OutlierRule
 from scripts.edge.results import ModelIdentity
 from scripts.errors import UserError
 from scripts.files import DESCRIPTION, WEIGHTS
+from scripts.json_files import read_json
 from scripts.networks.classifier import class_names, read_description
-from scripts.versions.store import RECORD
+from scripts.versions.store import ADVICE, RECORD, SCHEMA
 
 
 def identify(models_dir: str | Path, temperature: float | None = None, threshold: float | None = None) -> ModelIdentity:
@@ -43,4 +43,4 @@ def identify(models_dir: str | Path, temperature: float | None = None, threshold
 
 def _version(folder: Path, tasks: int) -> str:
     record = folder / RECORD
-    return str(json.loads(record.read_text())["number"]) if record.is_file() else f"task_{tasks - 1}"
+    return str(read_json(record, SCHEMA, ADVICE)["number"]) if record.is_file() else f"task_{tasks - 1}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
@@ -15,6 +14,7 @@ from monai.networks.layers import Pool
 from torch import Tensor, nn
 
 from scripts.errors import UserError
+from scripts.json_files import TEXT, TEXTS, read_json
 from scripts.networks.adapters import LOW_RANK, AdaptedBlock, check_adapter, make_adapter
 from scripts.networks.backbones import MINIMUM_MAP, black_image, load_into, load_weights, segments, spatial_dims
 from scripts.networks.heads import LEVELS, RECTIFIED, SIGNED, find_head
@@ -329,24 +329,59 @@ class Classifier(nn.Module):
 
 
 NETWORK_KEYS = ("backbone", "head", "tasks", "adapter", "branches", "sites")
+_NUMBER = {"type": ["number", "null"], "maximum": 1e6}
+_PER_CHANNEL = {"type": "array", "minItems": 1, "items": {"type": "number", "minimum": -1e6, "maximum": 1e6}}
+_TASK = {
+    "type": "object",
+    "required": ["name", "classes"],
+    "properties": {"name": TEXT, "classes": {**TEXTS, "minItems": 1, "uniqueItems": True}},
+}
+_NUMBERS = {"type": ["number", "array"], "items": {"type": ["number", "array"], "items": {"type": "number"}}}
+# it becomes part of a config, in which MONAI would run whatever a text says that begins with $, or an entry _target_
+_COLOUR = {
+    "type": ["object", "null"],
+    "properties": {"name": {"type": "string", "pattern": "^[a-z_]+$"}},
+    "propertyNames": {"pattern": "^[a-z]"},
+    "additionalProperties": _NUMBERS,
+}
+_MODULE = {"type": "string", "pattern": r"^\w[\w.]*$"}
+SCHEMA = {
+    "type": "object",
+    "required": [*NETWORK_KEYS, "image_size", "mean", "std"],
+    "properties": {
+        "backbone": TEXT,
+        "head": TEXT,
+        "tasks": {"type": "array", "minItems": 1, "items": _TASK},
+        "adapter": {**TEXT, "type": ["string", "null"]},
+        "branches": {"type": "array", "items": _MODULE, "minItems": 1, "maxItems": 1000},
+        "sites": {"type": ["array", "null"], "items": _MODULE},
+        "image_size": {"type": "integer", "minimum": 1, "maximum": 2048},
+        "mean": _PER_CHANNEL,
+        "std": {**_PER_CHANNEL, "items": {"type": "number", "exclusiveMinimum": 0, "maximum": 1e6}},
+        "presentation": {"type": ["object", "null"]},
+        "colour_transform": _COLOUR,
+        "temperature": _NUMBER,
+        "threshold": _NUMBER,
+    },
+}
+"""What ``network.json`` holds, as a JSON schema; further keys are other rooms'."""
 
 
 def read_description(path: str) -> dict[str, Any]:
     """Read a ``network.json``.
 
     Raises:
-        UserError: when the file is missing, is not JSON, or lacks a key.
+        UserError: when the file is missing, is not JSON, or lacks or misstates a key.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise UserError(f"no network description at {file}: train first, or point 'models_dir' at a trained model")
-    try:
-        description = json.loads(file.read_text())
-    except ValueError as error:
-        raise UserError(f"{file} is not valid JSON ({error}): restore it or train again") from error
-    missing = [key for key in (*NETWORK_KEYS, "image_size", "mean", "std") if key not in description]
-    if missing:
-        raise UserError(f"{file} lacks '{missing[0]}': restore it or train again")
+    if not Path(path).is_file():
+        raise UserError(f"no network description at {path}: train first, or point 'models_dir' at a trained model")
+    description: dict[str, Any] = read_json(path, SCHEMA, "restore it or train again")
+    names, channels = class_names(description), 3 if spatial_dims(description["backbone"]) == 2 else 1
+    if len(set(names)) < len(names):
+        raise UserError(f"{path} has a class twice: restore it or train again")
+    for key in ("mean", "std"):
+        if len(description[key]) not in (1, channels):
+            raise UserError(f"{path} has {len(description[key])} numbers as '{key}', not {channels}: restore it")
     return description
 
 

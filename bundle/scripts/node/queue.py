@@ -105,7 +105,10 @@ class QueueRecord:
     def state(self, uid: str) -> State | None:
         """Return what has become of an image; ``None``: it was never received."""
         found = self._rows("SELECT state FROM images WHERE name = ?", self.name(uid))
-        return State(found[0][0]) if found else None
+        try:
+            return State(found[0][0]) if found else None
+        except ValueError as error:
+            raise _damaged(self.folder / DATABASE, error) from error
 
     def counts(self) -> dict[State, int]:
         """Return how many images are in each state."""
@@ -122,7 +125,10 @@ class QueueRecord:
 
     def _rows(self, statement: str, *values: Any) -> list[Any]:
         with self._access:
-            return self._database.execute(statement, values).fetchall()
+            try:
+                return self._database.execute(statement, values).fetchall()
+            except sqlite3.Error as error:
+                raise _damaged(self.folder / DATABASE, error) from error
 
 
 class ImageQueue(QueueRecord):
@@ -289,8 +295,12 @@ def _opened(path: Path) -> sqlite3.Connection:
             database.execute(f"PRAGMA {setting}")
         database.executescript(_TABLES)
     except sqlite3.Error as error:
-        raise UserError(
-            f"{path} cannot be used as a queue ({error}): move its folder away, and send again what it held "
-            "(key 'queue_dir')"
-        ) from error
+        raise _damaged(path, error) from error
     return database
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(
+        f"{path} cannot be used as a queue ({error}): move its folder away, and send again what it held "
+        "(key 'queue_dir')"
+    )

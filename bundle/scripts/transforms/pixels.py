@@ -15,6 +15,10 @@ from torch.nn.functional import interpolate
 
 from scripts.transforms.reader import ReferenceReader
 
+FAR = 8
+"""An image that shrinks by more than this is smoothed only where interpolation will read it."""
+NEAR = 0.01
+
 
 class LoadPixelsd(MapTransform):
     """Replace references by images: float32 ``[3, H, W]`` or volumes ``[1, D, H, W]``, values 0..255.
@@ -66,10 +70,17 @@ class ResizePixelsd(MapTransform):
         for key in self.key_iterator(resized):
             image = resized[key]
             if image.shape[1:] != self.spatial_size:
-                for axis, side in enumerate(self.spatial_size, start=1):
-                    image = _smoothed(image, axis, _taps(image.shape[axis], side))
+                image = _smooth(image, self.spatial_size)
                 resized[key] = interpolate(image[None], self.spatial_size, mode=self.mode)[0]
         return resized
+
+
+def _smooth(image: Tensor, sides: Sequence[int]) -> Tensor:
+    if any(old > FAR * new for old, new in zip(image.shape[1:], sides, strict=True)):
+        return _shrunk(image, sides)
+    for axis, side in enumerate(sides, start=1):
+        image = _smoothed(image, axis, _taps(image.shape[axis], side))
+    return image
 
 
 @lru_cache(maxsize=64)
@@ -92,6 +103,40 @@ def _smoothed(image: Tensor, axis: int, taps: Sequence[float]) -> Tensor:
         if inside > 0:
             part = image.narrow(axis, max(0, shift), inside)
             smooth.narrow(axis, max(0, -shift), inside).add_(part, alpha=tap)
+    return smooth
+
+
+def _shrunk(image: Tensor, sides: Sequence[int]) -> Tensor:
+    """Return what interpolation to far smaller sides will read of the smoothed image, the rest 0.
+
+    Smoothing all of a large image takes minutes: its pixels times the taps, of which there are as many more.
+    """
+    places = [_places(old, new) for old, new in zip(image.shape[1:], sides, strict=True)]
+    whole = torch.zeros_like(image)  # whose memory is taken where it is written
+    for axis, (side, kept) in enumerate(zip(sides, places, strict=True), start=1):
+        image = _smoothed_at(image, axis, _taps(image.shape[axis], side), kept)
+    inside: tuple[Any, ...] = (slice(None), *torch.meshgrid(*places, indexing="ij"))
+    whole[inside] = image
+    return whole
+
+
+def _places(old: int, new: int) -> Tensor:
+    """Return which pixels of an axis linear interpolation reads; where rounding decides, the one beside them too."""
+    exact = (torch.arange(new, dtype=torch.float64) + 0.5) * (old / new) - 0.5
+    edges = torch.cat([exact - NEAR, exact + NEAR]).floor().long()
+    return torch.cat([edges, edges + 1]).clamp(0, old - 1).unique()
+
+
+def _smoothed_at(image: Tensor, axis: int, taps: Sequence[float], places: Tensor) -> Tensor:
+    """Return some places of `_smoothed` along an axis."""
+    if len(taps) == 1:
+        return image.index_select(axis, places)
+    length, half = image.shape[axis], len(taps) // 2
+    smooth = torch.zeros_like(image.index_select(axis, places))
+    for shift, tap in enumerate(taps, start=-half):
+        first, last = (int(torch.searchsorted(places, edge - shift)) for edge in (0, length))
+        part = image.index_select(axis, places[first:last] + shift)
+        smooth.narrow(axis, first, last - first).add_(part, alpha=tap)
     return smooth
 
 

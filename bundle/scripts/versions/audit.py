@@ -100,6 +100,6 @@ def _whole(event: Mapping[str, Any]) -> bool:
 def _read(line: bytes) -> dict[str, Any]:
     try:
         event = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return event if isinstance(event, dict) else {}

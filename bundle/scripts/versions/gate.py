@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,14 +10,18 @@ from numpy.typing import NDArray
 from scipy.stats import bootstrap
 
 from scripts.errors import UserError
+from scripts.json_files import TEXT, read_json
 from scripts.metrics.accuracy_matrix import mean_class_recall
-from scripts.versions.store import Version
+from scripts.versions.store import ADVICE, Version
 
 ANSWERS = "answers.json"
 RESAMPLES = 9999
 
 Answers = Mapping[str, tuple[str, str]]
 """What a version says of its test images: of each image's key, the class that it is of and the class predicted."""
+
+SCHEMA = {"type": "object", "additionalProperties": {"type": "array", "minItems": 2, "maxItems": 2, "items": TEXT}}
+"""The same as a JSON schema."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,8 @@ class Gate:
 
 def answers_of(version: Version) -> Answers:
     """Return what a version says of its test images."""
-    return json.loads((version.folder / ANSWERS).read_text())
+    answers: Answers = read_json(version.folder / ANSWERS, SCHEMA, ADVICE)
+    return answers
 
 
 def recall(answers: Answers) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 
 from scripts.errors import UserError
 from scripts.files import cannot_write, write_atomically
+from scripts.json_files import FRACTION, TEXT, TEXTS, read_json
 from scripts.versions.audit import AuditLog
 from scripts.versions.card import model_card
 
@@ -21,6 +23,39 @@ CARD = "model_card.md"
 PROMOTED = "promoted"
 AUDIT = "audit.jsonl"
 READ_ONLY, READ_ONLY_FOLDER = 0o444, 0o555
+ADVICE = "restore it from a copy; until then its version is void"
+_COUNTS = {"type": "object", "additionalProperties": {"type": "integer", "minimum": 0}}
+_TASK = {"type": "object", "required": ["name", "classes"], "properties": {"name": TEXT, "classes": TEXTS}}
+_TESTED = {
+    "type": "object",
+    "required": ["images", "recalls", "mean_class_recall", "calibration_error", "refused"],
+    "properties": {
+        "images": _COUNTS,
+        "recalls": {"type": "object", "additionalProperties": {**FRACTION, "type": ["number", "null"]}},
+        "mean_class_recall": {**FRACTION, "type": ["number", "null"]},
+        "calibration_error": {**FRACTION, "type": ["number", "null"]},
+        "refused": {"type": "integer", "minimum": 0},
+    },
+}
+SCHEMA = {
+    "type": "object",
+    "required": ["number", "parent", "name", "tasks", "tested", "accuracy_matrix", "settings", "files"],
+    "properties": {
+        "number": {"type": "integer", "minimum": 1},
+        "parent": {"type": ["integer", "null"]},
+        "name": TEXT,
+        "tasks": {"type": "array", "items": _TASK},
+        "tested": _TESTED,
+        "accuracy_matrix": {"type": "array", "items": {"type": "array"}},
+        "settings": {"type": "object"},
+        "files": {
+            "type": "object",
+            "propertyNames": {"pattern": r"^\w[\w.]*$"},
+            "additionalProperties": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+        },
+    },
+}
+"""What a version's record holds, as a JSON schema. Its files' names lead nowhere else."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +90,14 @@ class VersionStore:
         self.audit = AuditLog(self.folder / AUDIT)
 
     def versions(self) -> list[Version]:
-        """Return all versions, oldest first."""
-        folders = sorted(self.folder.glob("versions/[0-9]*"), key=lambda path: int(path.name))
-        return [Version(int(folder.name), folder, json.loads((folder / RECORD).read_text())) for folder in folders]
+        """Return all versions, oldest first.
+
+        Raises:
+            UserError: when the record of one was changed, so that it cannot be read.
+        """
+        found = [path for path in self.folder.glob("versions/*") if re.fullmatch("[0-9]{4,9}", path.name)]
+        folders = sorted(found, key=lambda path: int(path.name))
+        return [Version(int(folder.name), folder, read_json(folder / RECORD, SCHEMA, ADVICE)) for folder in folders]
 
     def version(self, number: int) -> Version:
         """Return a version.
@@ -72,9 +112,18 @@ class VersionStore:
         return found[number]
 
     def promoted(self) -> Version | None:
-        """Return the version that is served now."""
+        """Return the version that is served now.
+
+        Raises:
+            UserError: when what is served is none of the versions.
+        """
         link = self.folder / PROMOTED
-        return self.version(int(os.readlink(link).rpartition("/")[2])) if link.is_symlink() else None
+        if not link.is_symlink():
+            return None
+        number = os.readlink(link).rpartition("/")[2]
+        if not re.fullmatch("[0-9]{4,9}", number):
+            raise UserError(f"{link} was changed, it leads to {number!r}: promote a version anew")
+        return self.version(int(number))
 
     def add(self, files: Mapping[str, bytes], details: Mapping[str, Any], parent: int | None) -> Version:
         """Take a model in: whole or not at all, and never to be changed.
@@ -193,7 +242,7 @@ def check_files(folder: Path, hashes: Mapping[str, str]) -> None:
     for name, expected in hashes.items():
         path = folder / name
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != expected:
-            raise UserError(f"{path} is not as it was added: restore it from a copy; until then its version is void")
+            raise UserError(f"{path} is not as it was added: {ADVICE}")
 
 
 def _hashes(files: Mapping[str, bytes]) -> dict[str, str]:

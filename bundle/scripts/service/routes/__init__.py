@@ -1,5 +1,5 @@
 """The routes, a module for each kind."""
 
-from scripts.service.routes import about, datastore, infer, learning, versions
+from scripts.service.routes import about, datastore, infer, learning, page, versions
 
-ROUTERS = [about.router, infer.router, datastore.router, learning.router, versions.router]
+ROUTERS = [page.router, about.router, infer.router, datastore.router, learning.router, versions.router]
