@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 from scripts.transforms.reader import ReferenceReader
 
 FAR = 8
-"""An image that shrinks by more than this is smoothed only where interpolation will read it."""
+"""An image that shrinks by more than this is smoothed in place, and only where interpolation will read it."""
 NEAR = 0.01
 
 
@@ -107,17 +107,18 @@ def _smoothed(image: Tensor, axis: int, taps: Sequence[float]) -> Tensor:
 
 
 def _shrunk(image: Tensor, sides: Sequence[int]) -> Tensor:
-    """Return what interpolation to far smaller sides will read of the smoothed image, the rest 0.
+    """Put the smoothed values that interpolation to far smaller sides will read into the image, and return it.
 
-    Smoothing all of a large image takes minutes: its pixels times the taps, of which there are as many more.
+    Smoothing all of a large image takes minutes: its pixels times the taps, of which there are as many more; and a
+    copy of it may be a gigabyte.
     """
     places = [_places(old, new) for old, new in zip(image.shape[1:], sides, strict=True)]
-    whole = torch.zeros_like(image)  # whose memory is taken where it is written
+    smooth = image
     for axis, (side, kept) in enumerate(zip(sides, places, strict=True), start=1):
-        image = _smoothed_at(image, axis, _taps(image.shape[axis], side), kept)
+        smooth = _smoothed_at(smooth, axis, _taps(image.shape[axis], side), kept)
     inside: tuple[Any, ...] = (slice(None), *torch.meshgrid(*places, indexing="ij"))
-    whole[inside] = image
-    return whole
+    image[inside] = smooth
+    return image
 
 
 def _places(old: int, new: int) -> Tensor:
