@@ -62,10 +62,10 @@ def pictures_of(file: str, classifier: ImageClassifier, max_bytes: int) -> list[
             raise ImageRefused("", Reason.TOO_LARGE)
         splits = [name.removesuffix(_IMAGES) for name in npz_names(file) if name.endswith(_IMAGES)]
         return [f"{file}#{split}/{number}" for split in splits for number in range(len(npz_images(file, split)))]
-    except zipfile.BadZipFile:
-        raise ImageRefused("", Reason.UNREADABLE) from None
     except UserError as error:
         raise refusal_in(error) or error from None
+    except Exception:  # what zipfile raises on a broken file, names that are no text among it
+        raise ImageRefused("", Reason.UNREADABLE) from None
 
 
 def chosen(pictures: list[str], number: int | None) -> str:
