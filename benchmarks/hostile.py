@@ -25,9 +25,9 @@ RESULT = ROOT / "benchmarks" / "results" / "hostile.md"
 MALICE = "test_malice"
 PARTS = (
     "thousands_of_damaged_state",
-    "folders_of_thousands",
+    "folders_of",
     "service_answers_a_thousand",
-    "thousands_of_damaged_files or thousands_of_damaged_real",
+    "test_decoding and thousands",
     "edge",
     "judges_a_thousand",
     MALICE,

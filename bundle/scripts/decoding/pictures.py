@@ -10,7 +10,9 @@ from PIL import Image, ImageFile
 
 from scripts.decoding.reasons import ImageRefused, Reason
 
-LARGEST = 2**26  # pixels, as of DICOM (key 'presentation#max_pixels'): they take 16 bytes each on the way
+LARGEST = 30_000_000
+"""Pixels of one picture, of any kind of file: on the way to the network each takes up to 28 bytes."""
+
 _PLAIN_MODES = ("1", "L", "P", "RGB")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 
@@ -43,9 +45,7 @@ def picture_rgb(path: str) -> np.ndarray:
 
 def _to_rgb(file: ImageFile.ImageFile, name: str) -> np.ndarray:
     image: Image.Image = file
-    if image.width * image.height > LARGEST:
-        message = f"image {name} has {image.width} x {image.height} pixels: {LARGEST} are the most, make it smaller"
-        raise ImageRefused(message, Reason.TOO_LARGE)
+    require_size(name, image.width, image.height)
     if image.mode not in _PLAIN_MODES + _ALPHA_MODES:
         message = f"image {name} is of the kind {image.mode}: convert it to 8-bit RGB or grey"
         raise ImageRefused(message, Reason.UNSUPPORTED_KIND)
@@ -61,3 +61,14 @@ def _to_rgb(file: ImageFile.ImageFile, name: str) -> np.ndarray:
             message = f"image {name} is transparent in parts: save it without an alpha channel"
             raise ImageRefused(message, Reason.TRANSPARENT)
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def require_size(name: str, width: int, height: int) -> None:
+    """Refuse a picture that would take more memory than an image may.
+
+    Raises:
+        ImageRefused: it has more than `LARGEST` pixels.
+    """
+    if width * height > LARGEST:
+        message = f"image {name} has {width} x {height} pixels: {LARGEST} are the most, make it smaller"
+        raise ImageRefused(message, Reason.TOO_LARGE)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from scripts.decoding.kinds import kind_of
+from scripts.decoding.pictures import require_size
 from scripts.decoding.presentation import KEY, Presentation, make_presentation, make_reference, split_reference
 from scripts.decoding.process import decoder
 from scripts.decoding.reasons import Reason, Refusal, refused
@@ -46,11 +47,13 @@ def read_scan_rgb(reference: str) -> np.ndarray:
     """Decode a picture to uint8 ``[H, W, 3]``; grey is repeated to three channels.
 
     Raises:
-        ImageRefused: with the reason; ``many_pictures`` for a NIfTI file whose slice is not named.
+        ImageRefused: with the reason; ``many_pictures`` for a NIfTI file whose slice is not named, ``too_large`` for
+            a picture of more pixels than :data:`scripts.decoding.pictures.LARGEST`.
     """
     pixels = read_scan(reference)
     if is_whole_volume(reference):
         raise refused(reference, Reason.MANY_PICTURES)
+    require_size(reference, pixels.shape[1], pixels.shape[0])
     return np.array(pixels) if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
 
 
