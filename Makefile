@@ -38,8 +38,8 @@ train: env  ## run the main job: DynaMMo on generated images (ARGS='--seed 2' ov
 compare: env  ## compare methods over seeds (ARGS='--data generated --methods dynammo acl --seeds 1 2 3')
 	cd bundle && $(VENV_PYTHON) -m scripts.commands.compare $(ARGS)
 
-test: env  ## run the tests, without the slow ones
-	$(VENV_PYTHON) -m pytest -m 'not slow' $(ARGS)
+test: env  ## run the tests, without the slow ones, in two processes (ARGS='tests/edge -n 0' for some, in one)
+	$(VENV_PYTHON) -m pytest -m 'not slow' -n 2 --dist loadfile $(ARGS)
 
 test-slow: env  ## run the slow tests
 	$(VENV_PYTHON) -m pytest -m slow $(ARGS)

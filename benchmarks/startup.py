@@ -15,7 +15,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bundle"))
 
-SMALL = {"source#root#train_per_class": 8, "source#root#test_per_class": 2, "source#sets": ["clusters"]}
+SMALL = {
+    "source#root#train_per_class": 8,
+    "source#root#test_per_class": 2,
+    "source#root#val_per_class": 0,
+    "source#sets": ["clusters"],
+}
 TIMES = [("Python", time.process_time())]
 
 

@@ -39,6 +39,7 @@ from scripts.handlers import (
     AdapterTuningHandler,
     BackboneTrainingHandler,
     BatchNormRecalibrationHandler,
+    CalibrationHandler,
     EvaluationHandler,
     ExportHandler,
     MemoryHandler,
@@ -106,6 +107,9 @@ def make_tasks(folder: Path, sizes: Sequence[int] = (2, 2), train: int = 6, test
                 first=first,
                 train=tuple(item for label in labels for item in make_items(folder / f"set{number}", label, train)),
                 test=tuple(item for label in labels for item in make_items(folder / f"set{number}", label, test, "t")),
+                validation=tuple(
+                    item for label in labels for item in make_items(folder / f"set{number}", label, 2, "va")
+                ),
             )
         )
     return tasks
@@ -253,8 +257,11 @@ def make_run(
         merging,
         *([BatchNormRecalibrationHandler(network, features)] if options.batchnorm == "recalibrated" else []),
         MemoryHandler(memory, network, features),
+        CalibrationHandler(network, features, record, acceptance=0.75),
         EvaluationHandler(make_evaluator(network), network, record, SIDE),
-        ExportHandler(network, str(folder), str(folder / "models"), {"image_size": SIDE, "mean": [0.0], "std": [1.0]}),
+        ExportHandler(
+            network, str(folder), str(folder / "models"), {"image_size": SIDE, "mean": [0.0], "std": [1.0]}, record
+        ),
         ProgressHandler(record),
     ]
     stages = dynammo_stages(loss=seen_cross_entropy if head == "unified" else others_cross_entropy)

@@ -33,6 +33,7 @@ BundleRun = Callable[..., CompletedProcess]
 TINY: dict[str, Any] = {
     "source#root#train_per_class": 12,
     "source#root#test_per_class": 4,
+    "source#root#val_per_class": 2,
     "backbone_epochs": 1,
     "adapter_epochs": 1,
     "finetune_epochs": 1,
@@ -124,6 +125,7 @@ TWO_EPOCHS: dict[str, Any] = {
     "sites": ["features.3", "features.5"],
     "source#root#train_per_class": 6,
     "source#root#test_per_class": 3,
+    "source#root#val_per_class": 2,
     "backbone_epochs": 2,
     "adapter_epochs": 2,
     "finetune_epochs": 2,

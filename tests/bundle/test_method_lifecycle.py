@@ -31,6 +31,7 @@ SPLIT = [["clusters/nests", "clusters/rings"], ["fibres/parallel"], ["cells/larg
 SMALL: dict[str, Any] = {
     "source#root#train_per_class": 4,
     "source#root#test_per_class": 2,
+    "source#root#val_per_class": 2,
     "backbone": "mobilenet_v2",
     "sites": ["features.3", "features.5"],
     "backbone_epochs": 1,

@@ -36,6 +36,7 @@ IMAGES = [["clusters/nests"], ["fibres/parallel", "cells/large"]]
 SMALL: dict[str, Any] = {
     "source#root#train_per_class": 4,
     "source#root#test_per_class": 2,
+    "source#root#val_per_class": 2,
     "split": IMAGES,
     "backbone_epochs": 1,
     "adapter_epochs": 1,

@@ -64,6 +64,7 @@ def assert_equal_runs(run: SimpleNamespace, expected: SimpleNamespace, tiny: Sim
     assert run.record.matrix.state_dict() == expected.record.matrix.state_dict()
     assert run.record.figures == expected.record.figures
     assert run.record.open_set == expected.record.open_set
+    assert run.record.statistics.state_dict() == expected.record.statistics.state_dict()
     assert run.memory.state_dict() == expected.memory.state_dict()
 
 

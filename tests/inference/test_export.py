@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import nn
 from scripts.commands.model import load_image_classifier
 from scripts.edge.__main__ import main
 from scripts.edge.classifier import EdgeClassifier
+from scripts.edge.outliers import StatisticsSums, image_statistics, make_rule
 from scripts.errors import UserError
 from scripts.inference import identify, load_classifier
 from scripts.inference.export import INT8, ONNX, REPORT, TORCHSCRIPT, Exporter, only_convolutions, spread
@@ -117,6 +119,21 @@ def test_the_edge_reads_dicom_as_every_other_door_does(
     (reference,) = other.pictures(path)
     assert edge.pictures(path) == [reference]
     assert edge.classify(reference)["probabilities"] == pytest.approx(other.classify(reference).probabilities, abs=1e-3)
+
+
+def test_what_is_an_outlier_is_one_at_the_edge_too(
+    exported: Path, trained_model: Path, image: str, tmp_path: Path
+) -> None:
+    like = np.random.default_rng(1).normal(size=(30, 3, 40, 40)).astype(np.float32)
+    statistics, sums = np.stack([image_statistics(part) for part in like]), StatisticsSums()
+    sums.count(0, statistics)
+    model = replace(identify(trained_model), outliers=make_rule(sums, statistics, 0.9))
+    (tmp_path / ONNX).write_bytes(exporter(trained_model, tmp_path, model=model).described(onnx.load(exported / ONNX)))
+    other = load_image_classifier(trained_model)
+    other.model = model
+    expected, found = other.classify(image), EdgeClassifier(tmp_path / ONNX).classify(image)
+    assert (found["indeterminate"], found["doubt"], expected.doubt) == (True, "outlier", "outlier")
+    assert found["distance"] == pytest.approx(expected.distance, rel=1e-3)
 
 
 def test_a_threshold_and_a_temperature_travel_with_the_file(

@@ -43,7 +43,7 @@ def test_every_image_has_a_file_and_all_are_listed(tmp_path: Path) -> None:
     assert files(tmp_path / "out") == [
         *("predictions.csv", "predictions.json", "refused.csv", "x.png.result.json", "x/1.png.result.json"),
     ]
-    said = {"predicted_class": "set/odd, very", "indeterminate": False}
+    said = {"predicted_class": "set/odd, very", "indeterminate": False, "doubt": None, "distance": None}
     said |= {"probabilities": {"set/benign": 0.25, "set/odd, very": 0.75}}
     record = json.loads((tmp_path / "out" / "x" / "1.png.result.json").read_text())
     assert record == {"image": "x/1.png", **said, "model": MODEL.record()}
@@ -54,12 +54,13 @@ def test_every_image_has_a_file_and_all_are_listed(tmp_path: Path) -> None:
         "model": MODEL.record(),
         "classes": list(MODEL.classes),
         "images": [{"image": "x/1.png", **said}],
+        "drift": None,
         "refused": [{"image": "x.png", "code": "transparent", "reason": "image x.png is refused"}],
     }
     with open(tmp_path / "out" / "predictions.csv", newline="") as file:
         assert list(csv.reader(file)) == [
-            ["image", "predicted class", *MODEL.classes],
-            ["x/1.png", "set/odd, very", "0.250000", "0.750000"],
+            ["image", "predicted class", *MODEL.classes, "doubt"],
+            ["x/1.png", "set/odd, very", "0.250000", "0.750000", ""],
         ]
     with open(tmp_path / "out" / "refused.csv", newline="") as file:
         assert list(csv.reader(file))[1:] == [["x.png", "transparent", "image x.png is refused"]]

@@ -29,7 +29,8 @@ def classify(folder: Path, names: list[str]) -> PredictionWriter:
     engine = Engine(step)
     writer.attach(engine)
     results.start()
-    engine.run([[{"name": name} for name in names[start : start + 2]] for start in range(0, len(names), 2)])
+    items = [{"name": name, "image": torch.zeros(3, 4, 4)} for name in names]
+    engine.run([items[start : start + 2] for start in range(0, len(items), 2)])
     return writer
 
 
@@ -38,10 +39,10 @@ def test_every_image_of_every_batch_is_in_the_table(tmp_path: Path) -> None:
     with open(tmp_path / "predictions.csv", newline="") as file:
         rows = list(csv.reader(file))
     assert rows == [
-        ["image", "predicted class", *CLASSES],
-        ["x/1.png", CLASSES[1], "0.250000", "0.750000"],
-        ["x/2.png", CLASSES[0], "0.500000", "0.500000"],
-        ["y.png", CLASSES[0], "1.000000", "0.000000"],
+        ["image", "predicted class", *CLASSES, "doubt"],
+        ["x/1.png", CLASSES[1], "0.250000", "0.750000", ""],
+        ["x/2.png", CLASSES[0], "0.500000", "0.500000", ""],
+        ["y.png", CLASSES[0], "1.000000", "0.000000", ""],
     ]
 
 

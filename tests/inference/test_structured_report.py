@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ import pytest
 from pydicom.dataset import Dataset
 
 from scripts.decoding.reasons import ImageRefused, Reason
+from scripts.edge.results import Doubt
 from scripts.inference import ModelIdentity, structured_report
 from scripts.inference.dicom_result import SERIES_DESCRIPTION, dicom_bytes
+from scripts.inference.structured_report import REASONS
 from scripts.transforms import read_rgb
 from scripts.transforms.scans import Source, read_source
 
@@ -79,6 +82,17 @@ def test_an_indeterminate_result_names_no_class(tmp_path: Path, scans: Any) -> N
     report = structured_report(MODEL.judge([0.3, 0.3, 0.2, 0.2]), source_of(tmp_path, scans))
     code = named(report, "Predicted class")[0].ConceptCodeSequence[0]
     assert (code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning) == ("82334004", "SCT", "Indeterminate")
+
+
+@pytest.mark.parametrize("doubt", list(Doubt))
+def test_an_indeterminate_result_says_why(tmp_path: Path, scans: Any, doubt: Doubt) -> None:
+    result = replace(MODEL.judge(PROBABILITIES), doubt=doubt)
+    report = structured_report(result, source_of(tmp_path, scans))
+    assert named(report, "Predicted class")[0].ConceptCodeSequence[0].CodeMeaning == "Indeterminate"
+    (reason,) = named(report, "Why the result is indeterminate")
+    assert reason.ConceptCodeSequence[0].CodeMeaning == REASONS[doubt]
+    sure = structured_report(MODEL.judge(PROBABILITIES), source_of(tmp_path, scans))
+    assert named(sure, "Why the result is indeterminate") == []
 
 
 def test_a_report_is_in_the_study_of_its_image_in_a_series_of_its_own(tmp_path: Path, scans: Any) -> None:

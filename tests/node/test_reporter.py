@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,9 @@ from pydicom.uid import Comprehensive3DSRStorage, SecondaryCaptureImageStorage
 from scripts.commands.model import load_image_classifier, load_reporting
 from scripts.decoding.dicom import OWN_MANUFACTURER
 from scripts.decoding.reasons import ImageRefused, Reason
+from scripts.edge.outliers import OutlierRule
 from scripts.errors import UserError
+from scripts.inference.drift import DriftMonitor
 from scripts.inference.saliency import Saliency
 from scripts.inference.serving import Served
 from scripts.node.reporter import Reporter
@@ -128,3 +132,18 @@ def test_a_folder_that_is_gone_is_no_fault_of_the_image(reporter: Reporter, scan
     with pytest.raises(UserError, match="cannot write .*reading") as caught:
         reporter(encoded(scans.make_dicom(GREY)))
     assert not isinstance(caught.value, ImageRefused)
+
+
+def test_a_drift_is_said_in_the_log(
+    classifier: Any, scans: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = OutlierRule(np.zeros((1, 25)), np.eye(25), 1e9, tuple(map(float, range(1000, 1100))))
+    monkeypatch.setattr(classifier, "model", replace(classifier.model, outliers=rule))
+    reporter = Reporter(lambda: (classifier, None), tmp_path / "reading", DriftMonitor(20, 0.01))
+    image = encoded(scans.make_dicom(GREY))
+    with caplog.at_level(logging.WARNING):
+        for _ in range(19):
+            reporter(image)
+        assert caplog.text == ""
+        reporter(image)
+    assert "Drift: the last 20 images differ from those that the model is for" in caplog.text

@@ -109,7 +109,7 @@ def test_classes_that_the_file_names_are_taken(tmp_path: Path) -> None:
 
 def test_of_several_findings_only_images_with_one_are_taken(tmp_path: Path) -> None:
     findings = np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 0, 0]] * 3, np.uint8)
-    _save(tmp_path / "chest.npz", train_labels=findings, test_labels=findings)
+    _save(tmp_path / "chest.npz", **{f"{split}_labels": findings for split in ("train", "val", "test")})
     (group,) = MedMnist(str(tmp_path), "chest.npz").groups()
     assert {name: len(items) for name, items in group.train.items()} == {"0": 3, "1": 3}
     for name, items in group.train.items():

@@ -22,6 +22,7 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 KEYS = {
     *("data", "dataset_dir", "source", "csv_source", "list_source", "challenge_source", "split", "class_order"),
     *("backbone", "memory_size", "image_size", "batch_size", "adapter_epochs", "finetune_epochs"),
+    "validation_fraction",
     *("finetune_scheduler#fractions", "random_transforms", "mean", "std", "check_images"),
     *("presentation", "datalist_source"),
     *("source#sets", "source#root#train_per_class", "source#root#test_per_class", "backbone_epochs"),

@@ -30,7 +30,7 @@ TASK = "task.json"
 MATPLOTLIB = "MPLCONFIGDIR"  # where matplotlib writes, which MONAI imports
 SETTINGS = (
     *("models_dir", "presentation", "threshold", "temperature", "saliency"),
-    *("batch_size", "workers", "device", "allow_refused"),
+    *("batch_size", "workers", "device", "allow_refused", "drift_images", "drift_level"),
 )
 STOPPED = "Each result that was written is whole: run the same command again."
 
@@ -108,6 +108,8 @@ def options(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     parser.add_argument("--threshold", type=float, help="a predicted class less probable than this is indeterminate")
     parser.add_argument("--temperature", type=float, help="divides the logits before the softmax")
     parser.add_argument("--saliency", choices=("png", "dicom"), help="draw Grad-CAM: a PNG, or a secondary capture too")
+    parser.add_argument("--drift_images", type=positive, default=100, help="images compared at the end (%(default)s)")
+    parser.add_argument("--drift_level", type=float, default=0.01, help="p-value of a drift alarm (%(default)s)")
     parser.add_argument("--batch_size", type=positive, default=32, help="images at once in the network (%(default)s)")
     parser.add_argument("--workers", type=positive, default=2, help="images read at the same time (%(default)s)")
     parser.add_argument("--device", help="where the network computes (cuda where there is one, else cpu)")

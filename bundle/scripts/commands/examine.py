@@ -53,12 +53,15 @@ def add(store: VersionStore, run: Path) -> str:
 def _add_task(store: VersionStore, run: Path, folder: Path, settings: Mapping[str, Any]) -> Version:
     description = read_description(str(folder / DESCRIPTION))
     tested, answers = examine(run, folder)
-    matrix = json.loads((run / METRICS).read_text())["accuracy_matrix"][: len(description["tasks"])]
+    metrics = json.loads((run / METRICS).read_text())
+    matrix = metrics["accuracy_matrix"][: len(description["tasks"])]
+    calibrated = {entry["task"]: entry for entry in metrics.get("calibration", [])}
     details = {
         "name": "-".join(str(description[key]) for key in ("data", "method", "backbone") if description.get(key)),
         "tasks": description["tasks"],
         "tested": tested,
         "accuracy_matrix": [row[: len(description["tasks"])] for row in matrix],
+        "calibration": calibrated.get(description["tasks"][-1]["name"], {}),
         "settings": settings,
     }
     files = {name: (folder / name).read_bytes() for name in (WEIGHTS, DESCRIPTION)}

@@ -11,6 +11,7 @@ import torch
 from scripts.commands.model import load_image_classifier
 from scripts.errors import UserError
 from scripts.files import DESCRIPTION
+from scripts.inference.drift import DriftMonitor
 from scripts.inference.folder import ResultFolder
 from scripts.inference.images import find_images
 from scripts.inference.saliency import make_saliency
@@ -41,7 +42,8 @@ def classify_folder(given: argparse.Namespace) -> tuple[int, int]:
         names = ", ".join(classifier.suffixes)
         raise UserError(f"input folder {given.input} has no images: put some there ({names}, DICOM, NIfTI)")
     saliency = make_saliency(given.saliency, classifier.network, classifier.prepare)
-    results = ResultFolder(given.output, lambda: classifier.model, saliency)
+    drift = DriftMonitor(given.drift_images, given.drift_level)
+    results = ResultFolder(given.output, lambda: classifier.model, saliency, drift)
     results.start()
     said = classifier.classify_all([item["image"] for item in items], given.batch_size)
     for item, result in zip(items, said, strict=True):

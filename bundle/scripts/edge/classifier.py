@@ -14,6 +14,7 @@ from scripts.decoding.kinds import kind_of
 from scripts.decoding.pictures import picture_rgb
 from scripts.decoding.presentation import split_reference
 from scripts.decoding.scans import make_selection, read_scan_rgb
+from scripts.edge.outliers import OutlierRule
 from scripts.edge.pixels import prepare
 from scripts.edge.results import ModelIdentity
 from scripts.errors import UserError
@@ -44,7 +45,8 @@ class EdgeClassifier:
             self.selection = make_selection(self.model["presentation"])
             known = ("name", "version", "weights_sha256", "temperature", "threshold")
             own = {key: self.model["model"][key] for key in known}
-            self.identity = ModelIdentity(classes=tuple(map(str, self.model["classes"])), **own)
+            outliers = OutlierRule.read(self.model.get("outliers"))
+            self.identity = ModelIdentity(classes=tuple(map(str, self.model["classes"])), outliers=outliers, **own)
             self.mean, self.std = (np.broadcast_to(np.float32(self.model[name]), 3) for name in ("mean", "std"))
             self.image_size = int(self.model["image_size"])
             taken, given = self.session.get_inputs()[0].shape, self.session.get_outputs()[0].shape
@@ -66,7 +68,8 @@ class EdgeClassifier:
             reference: one of :meth:`pictures`.
 
         Returns:
-            ``predicted_class``, ``indeterminate``, ``probabilities`` by class and ``model``, as every other door gives.
+            ``predicted_class``, ``indeterminate``, ``doubt`` (why), ``distance``, ``probabilities`` by class and
+            ``model``, as every other door gives.
 
         Raises:
             ImageRefused: with the reason.
@@ -76,5 +79,5 @@ class EdgeClassifier:
         image = prepare(picture, self.image_size, self.mean, self.std)
         (logits,) = self.session.run(None, {self.session.get_inputs()[0].name: image[None]})
         scores = np.exp(np.asarray(logits[0], np.float64) - logits[0].max())
-        result = self.identity.judge(scores / scores.sum())
+        result = self.identity.judge(scores / scores.sum(), image)
         return {**result.record(), "model": result.model.record()}

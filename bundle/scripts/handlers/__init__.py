@@ -7,6 +7,7 @@ from scripts.handlers.backbone_expansion import BackboneExpansionHandler
 from scripts.handlers.backbone_training import BackboneTrainingHandler
 from scripts.handlers.batchnorm_recalibration import BatchNormRecalibrationHandler
 from scripts.handlers.bias_correction import BiasCorrectionHandler
+from scripts.handlers.calibration import CalibrationHandler
 from scripts.handlers.checkpoint import CheckpointHandler
 from scripts.handlers.closed_form import ClosedFormHandler
 from scripts.handlers.dark_experience import DarkExperienceHandler
@@ -32,6 +33,7 @@ __all__ = [
     "BackboneTrainingHandler",
     "BatchNormRecalibrationHandler",
     "BiasCorrectionHandler",
+    "CalibrationHandler",
     "CheckpointHandler",
     "DarkExperienceHandler",
     "ClosedFormHandler",

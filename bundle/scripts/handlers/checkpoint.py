@@ -33,6 +33,7 @@ FREE_LATER = (
     "batch_size",
     "amp",
     "limit",
+    "validation_fraction",
     "stain_jitter",
     "exemplars",
 )

@@ -14,6 +14,7 @@ from torch import Tensor
 from scripts.engines.events import ContinualEvents
 from scripts.engines.trainer import ContinualTrainer
 from scripts.files import DESCRIPTION, WEIGHTS, write_atomically
+from scripts.metrics.record import RunRecord
 from scripts.networks.continual import ContinualNet
 
 
@@ -26,15 +27,22 @@ class ExportHandler:
         models_dir: where inference reads the model; ``None``: the run's model is not copied.
         description: what ``network.json`` holds beside the network: image size, mean, std, colour
             transform, method, data.
+        record: has the rules by which the network decides: temperature, outliers.
     """
 
     def __init__(
-        self, network: ContinualNet, output_dir: str, models_dir: str | None, description: Mapping[str, Any]
+        self,
+        network: ContinualNet,
+        output_dir: str,
+        models_dir: str | None,
+        description: Mapping[str, Any],
+        record: RunRecord,
     ) -> None:
         self.network = network
         self.output_dir = Path(output_dir)
         self.models_dir = None if models_dir is None else Path(models_dir)
         self.description = dict(description)
+        self.record = record
         self.logger = logging.getLogger(__name__)
 
     def attach(self, engine: ContinualTrainer) -> None:
@@ -49,7 +57,7 @@ class ExportHandler:
         learnt = engine.tasks[: engine.state.task]
         tasks = [{"name": task.name, "classes": list(task.classes)} for task in learnt]
         weights = self.network.merge_and_unload(tasks).state_dict()
-        description = {**self.network.description(), "tasks": tasks, **self.description}
+        description = {**self.network.description(), "tasks": tasks, **self.description, **self.record.rules}
         for folder in (self.output_dir / f"task_{len(learnt) - 1}", self.output_dir):
             write_model(folder, weights, description)
 

@@ -2,6 +2,7 @@
 
 from scripts.edge.results import ModelIdentity, Result
 from scripts.inference.classification import ImageClassifier
+from scripts.inference.drift import DriftMonitor
 from scripts.inference.evaluation import ClinicalReport, evaluation_items, task_folder
 from scripts.inference.folder import ResultFolder
 from scripts.inference.images import IMAGE_SUFFIXES, ScreeningHandler, find_images, require_images
@@ -15,6 +16,7 @@ from scripts.inference.structured_report import structured_report
 __all__ = [
     "IMAGE_SUFFIXES",
     "ClinicalReport",
+    "DriftMonitor",
     "ImageClassifier",
     "ModelIdentity",
     "PredictionWriter",

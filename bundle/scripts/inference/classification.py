@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from scripts.decoding.reasons import ImageRefused, Reason
@@ -115,7 +116,8 @@ class ImageClassifier:
     def _results(self, images: Tensor) -> list[Result | ImageRefused]:
         with torch.inference_mode():
             probabilities = self.network(images.to(self.device)).softmax(1)
-        return [judged(self.model, row) for row in probabilities.tolist()]
+        rows = zip(probabilities.tolist(), images.numpy(), strict=True)
+        return [judged(self.model, row, image) for row, image in rows]
 
 
 def _placed(network: nn.Module, device: str) -> nn.Module:
@@ -126,10 +128,10 @@ def _placed(network: nn.Module, device: str) -> nn.Module:
         raise UserError(f"device {device} cannot be used ({reason}): give cpu, or leave it out (device)") from error
 
 
-def judged(model: ModelIdentity, probabilities: Sequence[float]) -> Result | ImageRefused:
-    """Return the result, or that there is none."""
+def judged(model: ModelIdentity, probabilities: Sequence[float], image: NDArray[Any]) -> Result | ImageRefused:
+    """Return the result, or that there is none; see :meth:`ModelIdentity.judge`."""
     try:
-        return model.judge(probabilities)
+        return model.judge(probabilities, image)
     except ImageRefused as refusal:
         return refusal
 

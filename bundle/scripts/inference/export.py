@@ -119,6 +119,7 @@ class Exporter:
             "presentation": self.description.get("presentation") or {},
             "classes": list(self.model.classes),
             "model": self.model.record(),
+            "outliers": None if self.model.outliers is None else self.model.outliers.record(),
         }
         onnx.helper.set_model_props(model, {METADATA: json.dumps(content)})
         return model.SerializeToString()

@@ -19,6 +19,7 @@ from scripts.edge.results import DIGITS, ModelIdentity, Result
 from scripts.errors import UserError
 from scripts.files import cannot_write, write_atomically, write_csv
 from scripts.inference.dicom_result import dicom_bytes
+from scripts.inference.drift import DriftMonitor
 from scripts.inference.saliency import Saliency, png_bytes, secondary_capture
 from scripts.inference.structured_report import structured_report
 from scripts.transforms.scans import Source, read_source
@@ -44,14 +45,20 @@ class ResultFolder:
         output_dir: the folder; nothing is written elsewhere.
         identify: says which model it is, once the model is there.
         saliency: draws where the model looks; ``None``: no pictures.
+        drift: compares the last images with those that the model is for; ``None``: nobody asks.
     """
 
     def __init__(
-        self, output_dir: str, identify: Callable[[], ModelIdentity], saliency: Saliency | None = None
+        self,
+        output_dir: str,
+        identify: Callable[[], ModelIdentity],
+        saliency: Saliency | None = None,
+        drift: DriftMonitor | None = None,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.identify = identify
         self.saliency = saliency
+        self.drift = drift
         self.model: ModelIdentity
         self.results: dict[str, Result] = {}
         self.refusals: dict[str, ImageRefused] = {}
@@ -119,16 +126,24 @@ class ResultFolder:
             UserError: when the folder cannot be written.
         """
         self.wait()
-        header = ["image", "predicted class", *self.model.classes]
+        header = ["image", "predicted class", *self.model.classes, "doubt"]
         table = [
-            [name, result.predicted_class, *(f"{value:.{DIGITS}f}" for value in result.probabilities.values())]
+            [
+                *(name, result.predicted_class),
+                *(f"{value:.{DIGITS}f}" for value in result.probabilities.values()),
+                result.doubt or "",
+            ]
             for name, result in self.results.items()
         ]
         refused = [(name, refusal.reason.value, str(refusal)) for name, refusal in self.refusals.items()]
+        drift = None if self.drift is None else self.drift.last_of(list(self.results.values()))
+        if drift is not None and drift.alarm:
+            self.logger.warning("Drift: %s.", drift)
         content = {
             "model": self.model.record(),
             "classes": list(self.model.classes),
             "images": [{"image": name, **result.record()} for name, result in self.results.items()],
+            "drift": None if drift is None else drift.record(),
             "refused": [dict(zip(("image", "code", "reason"), row, strict=True)) for row in refused],
         }
         write_csv(self.output_dir / REFUSED, [("image", "code", "reason"), *refused])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import torch
 from ignite.engine import Engine, Events
 from monai.data import Dataset
 
@@ -37,7 +38,7 @@ class PredictionWriter:
         self.references = {item["name"]: item["image"] for item in self.dataset.data}
 
     def take(self, engine: Engine) -> None:
-        """Take a decollated batch: items with ``name``, outputs with ``pred``, the probabilities [C].
+        """Take a decollated batch: items with ``name`` and ``image``, outputs with ``pred``, the probabilities [C].
 
         Raises:
             UserError: when the folder cannot be written.
@@ -45,7 +46,8 @@ class PredictionWriter:
         items: Any = engine.state.batch
         outputs: Any = engine.state.output
         for item, output in zip(items, outputs, strict=True):
-            name, said = item["name"], judged(self.results.model, output["pred"].tolist())
+            image = torch.as_tensor(item["image"]).cpu().numpy()
+            name, said = item["name"], judged(self.results.model, output["pred"].tolist(), image)
             self.results.put(name, self.references[name], said)
 
     def finish(self) -> None:

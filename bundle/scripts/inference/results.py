@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from scripts.edge.outliers import OutlierRule
 from scripts.edge.results import ModelIdentity
 from scripts.errors import UserError
 from scripts.files import DESCRIPTION, WEIGHTS
@@ -36,6 +37,7 @@ def identify(models_dir: str | Path, temperature: float | None = None, threshold
         classes=tuple(class_names(description)),
         temperature=description.get("temperature") if temperature is None else temperature,
         threshold=description.get("threshold") if threshold is None else threshold,
+        outliers=OutlierRule.read(description.get("outliers")),
     )
 
 

@@ -34,12 +34,18 @@ from pydicom.uid import (
 )
 
 from scripts.decoding.dicom import OWN_MANUFACTURER
-from scripts.edge.results import ModelIdentity, Result
+from scripts.edge.results import Doubt, ModelIdentity, Result
 from scripts.inference.dicom_result import derived_uid, dicom_result, reference_to, result_uid, short
 from scripts.transforms.scans import Source
 
 SCHEME = "99DYNAMMO"
 """Our private coding scheme: classes have no codes of their own."""
+
+REASONS = {
+    Doubt.OUTLIER: "The image is unlike those that the model learnt from",
+    Doubt.IMPROBABLE: "No class is probable enough",
+}
+"""What a report says of a result that is indeterminate."""
 
 _ONE_FRAME = (  # classes of images whose frames must not be named, although such files may hold several
     *(ComputedRadiographyImageStorage, CTImageStorage, MRImageStorage, UltrasoundImageStorage),
@@ -90,12 +96,16 @@ def _evidence(images: Sequence[Dataset]) -> Dataset:
 def _content(result: Result, source: Source, illustrations: Sequence[Dataset]) -> MeasurementReport:
     model = result.model
     said = codes.SCT.Indeterminate if result.indeterminate else _code("class", result.predicted_class)
+    evaluations = [(_code("predicted class", "", "Predicted class"), said)]
+    if result.doubt is not None:
+        reason = _code("doubt", result.doubt, REASONS[result.doubt])
+        evaluations.append((_code("doubt", "", "Why the result is indeterminate"), reason))
     kind, frames = source.header.SOPClassUID, list(source.frames) or None
     image = (kind, source.header.SOPInstanceUID, None if kind in _ONE_FRAME else frames)
     group = MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(result_uid("tracking", model, source), "Classification of the image"),
         algorithm_id=AlgorithmIdentification(model.name, model.version, parameters=_parameters(model)),
-        qualitative_evaluations=[QualitativeEvaluation(_code("predicted class", "", "Predicted class"), said)],
+        qualitative_evaluations=[QualitativeEvaluation(name, value) for name, value in evaluations],
         measurements=[
             Measurement(_code("probability", name, f"Probability of {name}"), value, codes.UCUM.NoUnits)
             for name, value in result.probabilities.items()
@@ -127,7 +137,7 @@ def _observer(model: ModelIdentity) -> ObserverContext:
 def _parameters(model: ModelIdentity) -> list[str]:
     """Say all that decides a result beside the image, one parameter a text."""
     values = {**model.record(), "temperature": model.temperature or 1.0}
-    names = ("weights_sha256", "classes_sha256", "temperature", "threshold")
+    names = ("weights_sha256", "classes_sha256", "temperature", "threshold", "outlier_threshold")
     return [f"{name} = {values[name]}" for name in names if values[name] is not None]
 
 

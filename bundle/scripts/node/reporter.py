@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pydicom.dataset import Dataset
 from scripts.files import cannot_write
 from scripts.inference.classification import ImageClassifier
 from scripts.inference.dicom_result import dicom_bytes
+from scripts.inference.drift import DriftMonitor
 from scripts.inference.saliency import Saliency, secondary_capture
 from scripts.inference.structured_report import structured_report
 from scripts.transforms.scans import read_source
@@ -24,13 +26,21 @@ class Reporter:
         served: returns the object behind every door, as it is served now, and what draws the secondary capture that
             each report shows; ``None``: none is drawn.
         folder: holds the file while it is read, since it is decoded in another process; what was in it is deleted.
+        drift: compares the images that come with those that the model is for; ``None``: nobody asks.
 
     Raises:
         UserError: the folder cannot be used.
     """
 
-    def __init__(self, served: Callable[[], tuple[ImageClassifier, Saliency | None]], folder: str | Path) -> None:
+    def __init__(
+        self,
+        served: Callable[[], tuple[ImageClassifier, Saliency | None]],
+        folder: str | Path,
+        drift: DriftMonitor | None = None,
+    ) -> None:
         self.served = served
+        self.drift = drift
+        self.logger = logging.getLogger(__name__)
         self.folder = Path(folder)
         try:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -52,16 +62,19 @@ class Reporter:
                 file.flush()
                 classifier, saliency = self.served()  # one model for all pictures of the file
                 pictures = classifier.pictures(file.name)
-                return [dicom_bytes(part) for picture in pictures for part in _results(classifier, saliency, picture)]
+                parts = (self._results(classifier, saliency, picture) for picture in pictures)
+                return [dicom_bytes(part) for found in parts for part in found]
         except OSError as error:
             raise cannot_write(self.folder, error) from error
 
-
-def _results(classifier: ImageClassifier, saliency: Saliency | None, reference: str) -> list[Dataset]:
-    """Return the captures of a picture, which its report refers to, and then the report."""
-    source = read_source(reference)
-    assert source is not None, "only DICOM comes here"
-    result = classifier.classify(reference)
-    drawn = [saliency(reference, result)] if saliency is not None and saliency.captures else []
-    captures = [secondary_capture(picture, result, source) for picture in drawn]
-    return [*captures, structured_report(result, source, captures)]
+    def _results(self, classifier: ImageClassifier, saliency: Saliency | None, reference: str) -> list[Dataset]:
+        """Return the captures of a picture, which its report refers to, and then the report."""
+        source = read_source(reference)
+        assert source is not None, "only DICOM comes here"
+        result = classifier.classify(reference)
+        drift = None if self.drift is None else self.drift.add(result)
+        if drift is not None and drift.alarm:
+            self.logger.warning("Drift: %s.", drift)
+        drawn = [saliency(reference, result)] if saliency is not None and saliency.captures else []
+        captures = [secondary_capture(picture, result, source) for picture in drawn]
+        return [*captures, structured_report(result, source, captures)]

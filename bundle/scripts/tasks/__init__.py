@@ -8,7 +8,7 @@ from scripts.tasks.dataset import ImageCache, ImageDataset
 from scripts.tasks.folders import ImageFolder, PathologyFolders
 from scripts.tasks.generated import ensure_generated
 from scripts.tasks.generated_volumes import GeneratedVolumes
-from scripts.tasks.holdout import HoldOut
+from scripts.tasks.holdout import HoldOut, KeepForValidation
 from scripts.tasks.isic import IsicChallenge
 from scripts.tasks.lists import Datalist, LabelsCsv, ListFiles
 from scripts.tasks.medmnist import MedMnist
@@ -28,6 +28,7 @@ __all__ = [
     "Datalist",
     "Group",
     "HoldOut",
+    "KeepForValidation",
     "ImageCache",
     "ImageDataset",
     "ImageFolder",

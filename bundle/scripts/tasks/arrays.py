@@ -1,4 +1,4 @@
-"""Data sets kept as npz files in the MedMNIST layout: ``{train,test}_images`` and ``{train,test}_labels``."""
+"""Data sets kept as npz files in the MedMNIST layout: ``{train,val,test}_images`` and ``{train,val,test}_labels``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def read_group(file: str, name: str, classes: tuple[str, ...] | None = None, pre
     Raises:
         UserError: where the file is missing or broken, or images, labels and classes do not fit each other.
     """
-    labels = {split: _labels(file, split) for split in ("train", "test")}
+    splits = ("train", "test", "val") if "val_images" in npz_names(file) else ("train", "test")
+    labels = {split: _labels(file, split) for split in splits}
     if classes is None:
         classes = _named(file) or tuple(str(number) for number in range(1 + int(labels["train"].max())))
     for split, part in labels.items():

@@ -44,10 +44,12 @@ def readable_tasks(
             raise UserError("skip_unreadable finds broken images by check_images: leave check_images true")
         return list(tasks)
     kept = partial(check_images, skip_unreadable=skip_unreadable, read=read)
-    return [
-        replace(task, train=tuple(kept(task.train)), test=tuple(kept(task.test))) if task.train else task
-        for task in tasks
-    ]
+    return [_checked(task, kept) if task.train else task for task in tasks]
+
+
+def _checked(task: Task, kept: Callable[[Sequence[Item]], list[Item]]) -> Task:
+    train, test, validation = (tuple(kept(items)) for items in (task.train, task.test, task.validation))
+    return replace(task, train=train, test=test, validation=validation)
 
 
 def check_images(

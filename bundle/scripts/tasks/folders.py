@@ -10,6 +10,7 @@ from scripts.tasks.task import Group, Item
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 SPLITS = ("train", "test")
+VALIDATION = "val"
 PATHOLOGY_FOLDER = "Pathology16"
 PATHOLOGY_LAYOUT = f"<dataset_dir>/{PATHOLOGY_FOLDER}/<set>/<train and test>/<class>/<image>"
 
@@ -39,13 +40,9 @@ class PathologyFolders:
         return [self._group(name) for name in self.sets or found]
 
     def _group(self, name: str) -> Group:
-        train, test = _train_and_test(os.path.join(self.folder, name), PATHOLOGY_LAYOUT, list_images, SPLITS)
-        return Group(
-            name,
-            tuple(f"{name}/{member}" for member in train),
-            {f"{name}/{member}": items for member, items in train.items()},
-            {f"{name}/{member}": items for member, items in test.items()},
-        )
+        parts = _split_classes(os.path.join(self.folder, name), PATHOLOGY_LAYOUT, list_images, SPLITS)
+        named = [{f"{name}/{member}": items for member, items in part.items()} for part in parts]
+        return Group(name, tuple(named[0]), *named)
 
 
 class ImageFolder:
@@ -74,15 +71,16 @@ class ImageFolder:
 
     def groups(self) -> list[Group]:
         """Return the one group."""
-        train, test = read_classes(self.root, self.layout, list_images, self.splits)
+        parts = read_classes(self.root, self.layout, list_images, self.splits)
+        train = parts[0]
         if self.classes not in (None, len(train)):
             raise UserError(f"{self.root} has {len(train)} class folders, not {self.classes}: {self.layout}")
-        return [Group(os.path.basename(self.root), tuple(train), train, test)]
+        return [Group(os.path.basename(self.root), tuple(train), *parts)]
 
 
 def read_classes(
     root: str, layout: str, images: Images, splits: tuple[str, str] = SPLITS
-) -> tuple[dict[str, list[Item]], dict[str, list[Item]]]:
+) -> list[dict[str, list[Item]]]:
     """Read one folder a class, below the two folders of a split or, where neither is there, below ``root``.
 
     Args:
@@ -92,25 +90,26 @@ def read_classes(
         splits: names of the split's folders.
 
     Returns:
-        Items to learn from and items to test with, by class name; the second is empty without a split.
+        Items to learn from, to test with (none without a split) and, where a split has a folder ``val`` of its own, to
+        validate with, by class name.
 
     Raises:
         UserError: where a folder is missing or empty, or the two sides have other classes.
     """
     if set(splits) & set(class_folders(root, layout)):
-        return _train_and_test(root, layout, images, splits)
-    return _classes(root, layout, images), {}
+        return _split_classes(root, layout, images, splits)
+    return [_classes(root, layout, images), {}, {}]
 
 
-def _train_and_test(
-    folder: str, layout: str, images: Images, splits: tuple[str, str]
-) -> tuple[dict[str, list[Item]], dict[str, list[Item]]]:
-    """Read the two splits of one set, by class name; both must have the same classes."""
+def _split_classes(folder: str, layout: str, images: Images, splits: tuple[str, str]) -> list[dict[str, list[Item]]]:
+    """Read the splits of one set, by class name; training and test must have the same classes."""
     train, test = (_classes(os.path.join(folder, split), layout, images) for split in splits)
     for name in sorted(train.keys() ^ test.keys()):
         missing = os.path.join(folder, splits[name in train], name)
         raise UserError(f"class folder {missing} is missing: training and test need the same classes ({layout})")
-    return train, test
+    validated = VALIDATION not in splits and os.path.isdir(os.path.join(folder, VALIDATION))
+    validation = _classes(os.path.join(folder, VALIDATION), layout, images) if validated else {}
+    return [train, test, validation]
 
 
 def _classes(folder: str, layout: str, images: Images) -> dict[str, list[Item]]:

@@ -61,7 +61,9 @@ class Tissue:
     empty: np.ndarray
 
 
-def ensure_generated(root: str, seed: int = 0, train_per_class: int = 300, test_per_class: int = 60) -> str:
+def ensure_generated(
+    root: str, seed: int = 0, train_per_class: int = 300, test_per_class: int = 60, val_per_class: int = 0
+) -> str:
     """Write the data set to ``<root>/Pathology16`` unless it is there already.
 
     Args:
@@ -69,6 +71,7 @@ def ensure_generated(root: str, seed: int = 0, train_per_class: int = 300, test_
         seed: of all drawings.
         train_per_class: training images a class.
         test_per_class: test images a class.
+        val_per_class: validation images a class; the others do not depend on how many.
 
     Returns:
         ``root``.
@@ -77,6 +80,8 @@ def ensure_generated(root: str, seed: int = 0, train_per_class: int = 300, test_
         UserError: where other images than these are in the folder, or it cannot be written.
     """
     wanted = {"drawing": _DRAWING, "seed": seed, "train_per_class": train_per_class, "test_per_class": test_per_class}
+    if val_per_class:
+        wanted["val_per_class"] = val_per_class
     tree = os.path.join(root, PATHOLOGY_FOLDER)
     if min(train_per_class, test_per_class) < 1:
         raise UserError("train_per_class and test_per_class must be at least 1")
@@ -95,7 +100,7 @@ def draw(set_name: str, class_name: str, seed: int, split: int, number: int) -> 
         set_name: a key of `SETS`.
         class_name: one of its classes.
         seed: of the data set.
-        split: 0 for training, 1 for test.
+        split: 0 for training, 1 for test, 2 for validation.
         number: of the image in its class.
 
     Returns:
@@ -137,11 +142,13 @@ def _write_once(root: str, tree: str, wanted: dict[str, int]) -> None:
 
 
 def _write(tree: str, wanted: dict[str, int]) -> None:
-    for split, name in enumerate(("train", "test")):
+    for split, name in enumerate(("train", "test", "val")):
         for set_name, class_name in ((group, member) for group, members in SETS.items() for member in members):
             folder = os.path.join(tree, set_name, name, class_name)
-            os.makedirs(folder)
-            for number in range(wanted[f"{name}_per_class"]):
+            count = wanted.get(f"{name}_per_class", 0)
+            if count:
+                os.makedirs(folder)
+            for number in range(count):
                 image = Image.fromarray(draw(set_name, class_name, wanted["seed"], split, number))
                 image.save(os.path.join(folder, f"{number:04d}.png"), compress_level=1)
     with open(os.path.join(tree, MARKER), "w", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""Division of a data set that comes without a test split: made once, and written down."""
+"""Division of a data set that comes without a test or validation split."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import os
 import zlib
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ class HoldOut:
                     f"class {name!r} of {group.name} has {len(items)} image{'s' * (len(items) != 1)} of "
                     f"{len({_subject(item) for item in items})} patient or lesion: training and test need one each"
                 )
-        return Group(group.name, group.classes, train, test)
+        return replace(group, train=train, test=test)
 
     def _sides(self, group: Group, listed: dict[str, str]) -> dict[str, bool]:
         """Return for the patients who are in the list already whether they test."""
@@ -93,10 +94,45 @@ class HoldOut:
             write_csv(self.file, [HEADER, *rows])
 
 
+class KeepForValidation:
+    """Takes a part of the training images for validation, where the data set has no validation images of its own.
+
+    All images of one ``group`` (patient, lesion) fall on one side; of a class with too few images none is taken.
+
+    Args:
+        source: reads the data set.
+        fraction: share of the training images of each class, in [0, 1).
+        seed: of the choice.
+    """
+
+    def __init__(self, source: Source, fraction: float, seed: int = 0) -> None:
+        if not 0 <= fraction < 1:
+            raise UserError(f"validation_fraction is {fraction}: give a number from 0 to 1, such as 0.1")
+        self.source = source
+        self.fraction = fraction
+        self.seed = seed
+
+    def groups(self) -> list[Group]:
+        """Return the source's groups, with validation images."""
+        return [self._divide(group) for group in self.source.groups()]
+
+    def _divide(self, group: Group) -> Group:
+        large = {name: items for name, items in group.train.items() if self.fraction * len(items) >= 1}
+        if not large or any(group.validation.values()):
+            return group
+        small = {_subject(item): False for name in group.train.keys() - large.keys() for item in group.train[name]}
+        kept = held_out(large, self.fraction, self.seed, small)
+        parts = [
+            {name: [item for item in items if (item["image"] in kept) is side] for name, items in group.train.items()}
+            for side in (False, True)
+        ]
+        return replace(group, train=parts[0], validation=parts[1])
+
+
 def held_out(
     classes: dict[str, list[Item]], fraction: float, seed: int = 0, sides: dict[str, bool] | None = None
 ) -> set[str]:
-    """Choose the images to test with.
+    """Choose the images to test (or validate) with.
 
     The class with the fewest images chooses first; a patient chosen for it is chosen, or not, for all others.
 

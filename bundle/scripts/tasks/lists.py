@@ -104,14 +104,14 @@ class ListFiles:
 class LabelsCsv:
     """Reads a CSV file with a column for the path, the class's name and the split.
 
-    The splits are train and test; others, such as val, are left out. Further columns are ignored.
+    The splits are train, test and, where there is one, val; others are left out. Further columns are ignored.
 
     Args:
         root: the folder that the paths, and the CSV file's, start from.
         file: the CSV file.
         path: the column with the path of an image.
         label: the column with the name of its class.
-        split: the column with ``train`` or ``test``; ``None``: there is no split.
+        split: the column with ``train``, ``test`` or ``val``; ``None``: there is no split.
         group: the column with what must not be on both sides of a split, such as the patient or the lesion.
     """
 
@@ -131,14 +131,18 @@ class LabelsCsv:
     def groups(self) -> list[Group]:
         """Return the one group; its classes are sorted by name."""
         rows = read_table(self.file, [name for name in (self.path, self.label, self.split, self.group) if name])
-        entries: dict[str, list[Entry]] = {"train": [], "test": []}
+        entries: dict[str, list[Entry]] = {"train": [], "test": [], "val": []}
         for row in rows:
             entry = Entry(row[self.path], row[self.label], row[self.group] if self.group else None)
             entries.setdefault(row[self.split] if self.split else "train", []).append(entry)
         train, test = entries["train"], entries["test"]
         for listed in (train, test) if self.split else (train,):
             _check_images(listed, self.root, self.file)
-        return [_group(self.root, self.root, sorted({entry.label for entry in train + test}), train, test)]
+        names = sorted({entry.label for entry in train + test})
+        validation = [entry for entry in entries["val"] if entry.label in names]
+        if validation:
+            _check_images(validation, self.root, self.file)
+        return [_group(self.root, self.root, names, train, test, validation)]
 
 
 class Datalist:
@@ -266,8 +270,9 @@ def _check_images(entries: Sequence[Entry], root: str, source: str) -> None:
         raise UserError(f"{source} names no images of one of the splits: training and test are needed")
 
 
-def _group(root: str, images: str, classes: Sequence[str], train: list[Entry], test: list[Entry]) -> Group:
-    parts = (_by_class(images, part, classes) for part in (train, test))
+def _group(root: str, images: str, classes: Sequence[str], *parts_listed: list[Entry]) -> Group:
+    """Make a group of the entries to learn from, to test with and, where there are some, to validate with."""
+    parts = (_by_class(images, part, classes) for part in parts_listed)
     return Group(os.path.basename(root), tuple(classes), *parts)
 
 

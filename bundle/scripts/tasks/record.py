@@ -21,9 +21,15 @@ def run_folder(root: str, name: str, previous: str | None = None) -> str:
 
 
 def write_tasks(folder: str | Path, tasks: Sequence[Task]) -> None:
-    """Write names, classes and test images of ``tasks`` into ``folder``; training images are the memory's business."""
+    """Write names, classes, test and validation images of ``tasks``; training images are the memory's business."""
     content = [
-        {"name": task.name, "classes": task.classes, "test": [_located(item) for item in task.test]} for task in tasks
+        {
+            "name": task.name,
+            "classes": task.classes,
+            "test": [_located(item) for item in task.test],
+            "validation": [_located(item) for item in task.validation],
+        }
+        for task in tasks
     ]
     write_atomically(Path(folder) / FILE, json.dumps(content, indent=1) + "\n")
 
@@ -36,7 +42,8 @@ def _located(item: Item) -> Item:
 def read_tasks(folder: str | Path | None) -> list[Task]:
     """Read the tasks that the run in ``folder`` has learnt; none without a folder.
 
-    Their training images are gone. Test images that can still be found are tested again; see :func:`testable`.
+    Their training images are gone. Test and validation images that can still be found are used again; see
+    :func:`testable`.
 
     Raises:
         UserError: when the folder holds no run.
@@ -51,7 +58,8 @@ def read_tasks(folder: str | Path | None) -> list[Task]:
     tasks: list[Task] = []
     for entry in content:
         first = sum(len(task.classes) for task in tasks)
-        tasks.append(Task(entry["name"], tuple(entry["classes"]), first, (), tuple(entry["test"])))
+        parts = (tuple(entry.get(part, ())) for part in ("test", "validation"))
+        tasks.append(Task(entry["name"], tuple(entry["classes"]), first, (), *parts))
     return tasks
 
 

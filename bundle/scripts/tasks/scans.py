@@ -33,8 +33,8 @@ class ScanFolders:
 
     def groups(self) -> list[Group]:
         """Return the one group."""
-        train, test = read_classes(self.root, LAYOUT, _scans)
-        return [Group(os.path.basename(self.root), tuple(train), train, test)]
+        parts = read_classes(self.root, LAYOUT, _scans)
+        return [Group(os.path.basename(self.root), tuple(parts[0]), *parts)]
 
 
 class Scans:
@@ -78,6 +78,7 @@ class Scans:
                 group,
                 train={name: self._items(items) for name, items in group.train.items()},
                 test={name: self._items(items) for name, items in group.test.items()},
+                validation={name: self._items(items) for name, items in group.validation.items()},
             )
             for group in self.files.groups()
         ]

@@ -122,14 +122,16 @@ def _task(name: str, members: list[tuple[str, Group]], earlier: list[Task], limi
     first = sum(len(task.classes) for task in earlier)
     train: list[Item] = []
     test: list[Item] = []
+    validation: list[Item] = []
     for label, (member, group) in enumerate(members, start=first):
         if not group.train.get(member):
             raise UserError(f"class {member!r} of {group.name} has no training images: add some, or leave it out")
         train += [{**item, "label": label} for item in _thin(group.train[member], limit)]
         test += [{**item, "label": label} for item in group.test.get(member, [])]
+        validation += [{**item, "label": label} for item in group.validation.get(member, [])]
     if not test:
         raise UserError(f"task {name!r} has no test images: add some for its classes {', '.join(classes)}")
-    return Task(name, tuple(classes), first, tuple(train), tuple(test))
+    return Task(name, tuple(classes), first, tuple(train), tuple(test), tuple(validation))
 
 
 def _refuse_second_use(name: str, classes: list[str], earlier: list[Task]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 Item = dict[str, Any]
@@ -20,6 +20,8 @@ class Task:
         first: label of its first class; its labels are ``first`` to ``first + len(classes) - 1``.
         train: items to learn from, with labels counted over all tasks.
         test: items to test with, with labels counted over all tasks.
+        validation: items that are neither learnt from nor tested with: what is fitted to a finished network (its
+            temperature) is fitted on them.
     """
 
     name: str
@@ -27,6 +29,7 @@ class Task:
     first: int
     train: tuple[Item, ...]
     test: tuple[Item, ...]
+    validation: tuple[Item, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,14 @@ class Group:
         classes: names of its classes, in label order.
         train: items without labels to learn from, by class name.
         test: items without labels to test with, by class name; empty where the source has no split.
+        validation: items of the data set's own validation part, by class name; empty where it has none.
     """
 
     name: str
     classes: tuple[str, ...]
     train: dict[str, list[Item]]
     test: dict[str, list[Item]]
+    validation: dict[str, list[Item]] = field(default_factory=dict)
 
 
 class Source(Protocol):

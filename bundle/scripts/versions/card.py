@@ -9,7 +9,8 @@ from tabulate import tabulate
 
 LIMITS = (
     "For research. Not a medical device: it has no clearance, and nobody has shown that it is safe to decide on.",
-    "It knows the classes above and no other: an image of another class is given one of these.",
+    "It knows the classes above and no other: an image of another class is given one of these, unless it looks unlike "
+    "all images learnt from (an outlier).",
     "The figures are those of the test images of its own data; images of another scanner, clinic or population were "
     "not tested.",
 )
@@ -30,6 +31,7 @@ def model_card(record: Mapping[str, Any]) -> str:
         "## Classes\n\n" + _table(["task", "class", "test images", "recall (%)"], _classes(record)),
         "## Accuracy after each task (%)\n\n" + _matrix(record),
         "## On its test images\n\n" + _table(["figure", "value"], _figures(tested)),
+        "## Calibration\n\n" + _table(["figure", "value"], _calibration(record.get("calibration", {}))),
         "## Settings\n\n" + _table(["key", "value"], sorted(record["settings"].items())),
         "## Limits\n\n" + "\n".join(f"- {limit}" for limit in LIMITS),
         "## Files (SHA-256)\n\n" + _table(["file", "hash"], sorted(record["files"].items())),
@@ -59,6 +61,23 @@ def _figures(tested: Mapping[str, Any]) -> list[list[object]]:
         ["expected calibration error, 15 bins (%)", _percent(tested["calibration_error"])],
         ["refused", tested["refused"]],
     ]
+
+
+def _calibration(fitted: Mapping[str, Any]) -> list[list[object]]:
+    """Return how temperature and outliers were fitted; an earlier version has neither."""
+    error = "expected calibration error of the validation images"
+    return [
+        ["validation images", fitted.get("images", 0)],
+        ["temperature", _number(fitted.get("temperature"))],
+        [f"{error}, before (%)", _percent(fitted.get("error_before"))],
+        [f"{error}, with the temperature (%)", _percent(fitted.get("error_after"))],
+        ["the same of a perfectly calibrated model (%)", _percent(fitted.get("error_by_chance"))],
+        ["distance above which an image is an outlier", _number(fitted.get("outlier_threshold"))],
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.2f}"
 
 
 def _percent(value: float | None) -> str:

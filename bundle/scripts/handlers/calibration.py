@@ -1,0 +1,111 @@
+"""Fit what a finished network needs to be believed: a temperature, and the distance from which on it is not asked."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from scripts.edge.outliers import image_statistics, make_rule
+from scripts.engines.events import ContinualEvents
+from scripts.engines.trainer import ContinualTrainer
+from scripts.errors import UserError
+from scripts.memory.features import FeatureExtractor
+from scripts.metrics.calibration import calibration_error, error_by_chance, fit_temperature, probabilities_at
+from scripts.metrics.record import RunRecord
+from scripts.networks.continual import ContinualNet
+from scripts.tasks.record import image_exists
+from scripts.tasks.task import Item, Task
+
+
+class CalibrationHandler:
+    """Calibrate the network on validation images once a task is learnt, and say which images it is not made for.
+
+    Neither changes the network, or draws a random number of the training's. Validation images of earlier tasks are
+    used as long as they are all there. Without any there is no temperature, and images learnt from say which distance
+    is common.
+
+    Args:
+        network: the growing network.
+        features: computes features, and gives the images.
+        record: takes the figures, the sums over the images of each class, and the rules.
+        acceptance: share of validation images that are no outliers, in (0, 1]; ``None``: no image is ever one.
+
+    Raises:
+        UserError: for an acceptance that is no share.
+    """
+
+    def __init__(
+        self, network: ContinualNet, features: FeatureExtractor, record: RunRecord, acceptance: float | None
+    ) -> None:
+        if acceptance is not None and not 0 < acceptance <= 1:
+            raise UserError(f"acceptance is {acceptance}: give a share above 0, up to 1, or null (key 'acceptance')")
+        self.network = network
+        self.features = features
+        self.record = record
+        self.acceptance = acceptance
+        self.logger = logging.getLogger(__name__)
+
+    def attach(self, engine: ContinualTrainer) -> None:
+        """Act at the end of a task, once the network is as it will be exported."""
+        engine.add_event_handler(ContinualEvents.TASK_COMPLETED, self)
+
+    def __call__(self, engine: ContinualTrainer) -> None:
+        """Calibrate."""
+        if not engine.learns_current_task:
+            return
+        learnt = engine.tasks[: engine.state.task]
+        items = self._validation_images(learnt)
+        self.record.rules = {}
+        figures: dict[str, Any] = {"task": engine.current_task.name, "images": len(items)}
+        if items and sum(self.network.classes) > 1:
+            figures |= self._fit_temperature(items)
+        if self.acceptance is not None:
+            figures |= self._fit_outliers(learnt, items, self.acceptance)
+        self.record.figures["calibration"] = [*self.record.figures.get("calibration", []), figures]
+
+    def _validation_images(self, learnt: Sequence[Task]) -> list[Item]:
+        found: list[Item] = []
+        for task in learnt:
+            if all(map(image_exists, task.validation)):
+                found += task.validation
+            else:
+                self.logger.warning("Calibrated without %s: some of its validation images are gone.", task.name)
+        return found
+
+    @torch.no_grad()
+    def _fit_temperature(self, items: Sequence[Item]) -> dict[str, Any]:
+        features = self.features.features(items)[:, 0].to(self.features.device)
+        logits = self.network.outputs(features).logits.double().cpu().numpy()
+        labels = [item["label"] for item in items]
+        temperature = fit_temperature(labels, logits)
+        before, after = (probabilities_at(logits, value) for value in (1.0, temperature))
+        self.record.rules["temperature"] = temperature
+        figures = {
+            "error_before": calibration_error(labels, before),
+            "error_after": calibration_error(labels, after),
+            "error_by_chance": error_by_chance(after),
+        }
+        self.record.figures |= {f"calibration_{name}": value for name, value in figures.items()}
+        return {"temperature": temperature, **figures}
+
+    def _fit_outliers(self, learnt: Sequence[Task], items: Sequence[Item], acceptance: float) -> dict[str, Any]:
+        sums, seen = self.record.statistics, list[NDArray[np.float64]]()
+        for task in learnt:
+            if task.train and (task is learnt[-1] or task.first not in sums.sums):
+                labels = np.array([item["label"] for item in task.train])
+                seen.append(self._statistics(task.train))
+                for label in np.unique(labels):
+                    sums.count(int(label), seen[-1][labels == label])
+        typical = self._statistics(items) if items else np.concatenate(seen)
+        rule = make_rule(sums, typical, acceptance)
+        self.record.rules["outliers"] = rule.record()
+        return {"outlier_threshold": rule.threshold}
+
+    def _statistics(self, items: Sequence[Item]) -> NDArray[np.float64]:
+        batches = self.features.images(items)
+        return np.stack([image_statistics(image) for batch in batches for image in batch.cpu().numpy()])
