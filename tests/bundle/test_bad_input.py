@@ -60,7 +60,7 @@ def labelled(labels: list[int], count: int | None = None) -> dict[str, np.ndarra
         ({"backbone": "resnet19", "sites": None}, ("unknown backbone 'resnet19'", "resnet18, resnet34", "'backbone'")),
         ({"sites": ["features.99"]}, ("mobilenet_v2 has no site 'features.99'", "features.3", "'sites'")),
         ({"adapter": "prefix"}, ("unknown adapter 'prefix'", "conv, conv_bottleneck", "'adapter'")),
-        ({"head": "cosinus"}, ("unknown head 'cosinus'", "unified, others", "'head'")),
+        ({"head": "cosinus"}, ("unknown head 'cosinus'", "unified, levels, others", "'head'")),
         ({"merging": "median"}, ("unknown merging strategy 'median'", "average", "'merging'")),
         ({"selection": "best"}, ("unknown selection 'best'", "herding, random", "'selection'")),
         ({"herding_space": "old"}, ("unknown herding space 'old'", "inference, newest", "'herding_space'")),

@@ -25,7 +25,8 @@ KEYS = {
     "validation_fraction",
     *("finetune_scheduler#fractions", "random_transforms", "mean", "std", "check_images"),
     *("presentation", "datalist_source"),
-    *("source#sets", "source#root#train_per_class", "source#root#test_per_class", "backbone_epochs"),
+    *("source#sets", "source#root#train_per_class", "source#root#val_per_class", "source#root#test_per_class"),
+    "backbone_epochs",
 }
 SKIN8 = [("BKL", "MEL"), ("DF", "NV"), ("SCC", "BCC"), ("AK", "VASC")]
 # memory, classes a task, epochs of balanced fine-tuning (METHODS: protocols); None: a task for each data set
