@@ -81,6 +81,9 @@ class CalibrationHandler:
     def _fit_temperature(self, items: Sequence[Item]) -> dict[str, Any]:
         features = self.features.features(items)[:, 0].to(self.features.device)
         logits = self.network.outputs(features).logits.double().cpu().numpy()
+        if not np.isfinite(logits).all():
+            self.logger.warning("No temperature is fitted: scores of the network are not finite (key 'optimizer#lr').")
+            return {}
         labels = [item["label"] for item in items]
         temperature = fit_temperature(labels, logits)
         before, after = (probabilities_at(logits, value) for value in (1.0, temperature))
