@@ -66,24 +66,26 @@ def make_model(folder: Path, backbone: str, image_size: int) -> torch.nn.Module:
     return plain.eval()
 
 
+def ct_image(pixels: np.ndarray) -> Dataset:
+    """Return a CT of stored values, int16 [H, W]."""
+    image = Dataset()
+    image.file_meta = FileMetaDataset()
+    image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    image.SOPClassUID = CTImageStorage
+    image.StudyInstanceUID, image.SeriesInstanceUID, image.SOPInstanceUID = (generate_uid() for _ in range(3))
+    image.PatientID, image.Modality, image.ImageType = "bench", "CT", ["ORIGINAL", "PRIMARY"]
+    image.Rows, image.Columns = pixels.shape
+    image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
+    image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 16, 15, 1
+    image.RescaleSlope, image.RescaleIntercept = 1, 0
+    image.PixelData = pixels.tobytes()
+    return image
+
+
 def make_images(count: int) -> list[Dataset]:
     """Make CT images of noise, 512 KiB each."""
     rng = np.random.default_rng(0)
-    images = []
-    for _ in range(count):
-        image = Dataset()
-        image.file_meta = FileMetaDataset()
-        image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        image.SOPClassUID = CTImageStorage
-        image.StudyInstanceUID, image.SeriesInstanceUID, image.SOPInstanceUID = (generate_uid() for _ in range(3))
-        image.PatientID, image.Modality, image.ImageType = "bench", "CT", ["ORIGINAL", "PRIMARY"]
-        image.Rows = image.Columns = SIDE
-        image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
-        image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 16, 15, 1
-        image.RescaleSlope, image.RescaleIntercept = 1, 0
-        image.PixelData = rng.integers(-1000, 1000, (SIDE, SIDE), dtype=np.int16).tobytes()
-        images.append(image)
-    return images
+    return [ct_image(rng.integers(-1000, 1000, (SIDE, SIDE), dtype=np.int16)) for _ in range(count)]
 
 
 def listen(port: int, stored: Queue[Any]) -> AE:

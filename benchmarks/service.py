@@ -33,9 +33,8 @@ import numpy as np
 import pydicom
 import requests
 import torch
+from node import ct_image
 from PIL import Image
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bundle"))
@@ -185,19 +184,8 @@ def png(picture: np.ndarray) -> bytes:
 
 def dicom(pixels: np.ndarray) -> bytes:
     """Return stored values as a DICOM file of a CT holds them."""
-    image = Dataset()
-    image.file_meta = FileMetaDataset()
-    image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    image.SOPClassUID = CTImageStorage
-    image.StudyInstanceUID, image.SeriesInstanceUID, image.SOPInstanceUID = (generate_uid() for _ in range(3))
-    image.PatientID, image.Modality, image.ImageType = "bench", "CT", ["ORIGINAL", "PRIMARY"]
-    image.Rows, image.Columns = pixels.shape
-    image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
-    image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 16, 15, 1
-    image.RescaleSlope, image.RescaleIntercept = 1, 0
-    image.PixelData = pixels.tobytes()
     file = io.BytesIO()
-    pydicom.dcmwrite(file, image, enforce_file_format=True)
+    pydicom.dcmwrite(file, ct_image(pixels), enforce_file_format=True)
     return file.getvalue()
 
 

@@ -1,11 +1,13 @@
-"""Write a file whole or not at all."""
+"""Files that are written whole or not at all, and folders that one process at a time uses."""
 
 from __future__ import annotations
 
 import csv
 import errno
+import fcntl
 import io
 import os
+import secrets
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -53,6 +55,36 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes | Callab
         if cause is error:
             raise
         raise cause from None
+
+
+def hold(path: Path, whose: str, key: str) -> BinaryIO:
+    """Lock a file for as long as it is open, so that one process at a time uses its folder.
+
+    Args:
+        path: the lock file; made where it is missing.
+        whose: what uses the folder, for the message.
+        key: of the config, that names another folder.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    lock = path.open("ab")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise UserError(
+            f"another {whose} uses {path.parent}: stop it, or give this one a folder of its own (key '{key}')"
+        ) from None
+    return lock
+
+
+def secret_key(path: Path) -> bytes:
+    """Return the 32 random bytes that a file holds; made where it is missing, for its owner's eyes."""
+    if not path.is_file():
+        write_atomically(path, secrets.token_bytes(32))
+        path.chmod(0o600)
+    return path.read_bytes()
 
 
 def write_csv(path: str | os.PathLike[str], rows: Iterable[Sequence[object]]) -> None:

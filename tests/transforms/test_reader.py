@@ -95,6 +95,13 @@ def _sixteen_bit_colour(path: Path) -> str:
     return str(path)
 
 
+def test_what_another_program_would_have_to_run_is_not_taken(tmp_path: Path) -> None:
+    GREY.save(tmp_path / "image.eps")
+    path = (tmp_path / "image.eps").rename(tmp_path / "image.png")
+    with pytest.raises(UserError, match="cannot identify image file"):  # else Ghostscript would be looked for
+        read_rgb(str(path))
+
+
 @pytest.mark.parametrize(
     ("image", "suffix", "settings", "message"),
     [

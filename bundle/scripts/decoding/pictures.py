@@ -13,6 +13,9 @@ from scripts.decoding.reasons import ImageRefused, Reason
 LARGEST = 30_000_000
 """Pixels of one picture, of any kind of file: on the way to the network each takes up to 28 bytes."""
 
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
+"""Pillow knows many more: of one of them (EPS) it has Ghostscript run what the file says."""
+
 _PLAIN_MODES = ("1", "L", "P", "RGB")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 
@@ -21,7 +24,7 @@ def picture_rgb(path: str) -> np.ndarray:
     """Decode an image file completely.
 
     Args:
-        path: of a PNG, a JPEG, or another kind that Pillow reads.
+        path: of a PNG, JPEG, BMP, GIF, TIFF or WebP file, whatever it is called.
 
     Returns:
         uint8 array ``[H, W, 3]``.
@@ -32,7 +35,7 @@ def picture_rgb(path: str) -> np.ndarray:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe has no end, a device may have none
             raise ImageRefused(f"image {path} is no file: replace it, or remove it")
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             return _to_rgb(image, path)
     except ImageRefused:
         raise

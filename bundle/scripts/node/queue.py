@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import hmac
 import os
-import secrets
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -15,10 +13,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from scripts.errors import UserError
-from scripts.files import cannot_write, sync_folder, write_atomically
+from scripts.files import cannot_write, hold, secret_key, sync_folder
 
 KEY, DATABASE, LOG, LOCK = "key", "queue.db", "queue.db-wal", "lock"
 LARGEST = 900_000_000
@@ -93,7 +91,7 @@ class QueueRecord:
     def _open(self) -> None:
         self._access = threading.Lock()
         try:
-            self._key = _key(self.folder / KEY)
+            self._key = secret_key(self.folder / KEY)
         except OSError as error:
             raise cannot_write(self.folder, error) from error
         self._database = _opened(self.folder / DATABASE)
@@ -155,7 +153,7 @@ class ImageQueue(QueueRecord):
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.folder.chmod(0o700)
-            self._lock = _locked(self.folder / LOCK)
+            self._lock = hold(self.folder / LOCK, "node", "queue_dir")
         except OSError as error:
             raise cannot_write(self.folder, error) from error
         self._open()
@@ -268,24 +266,6 @@ class ImageQueue(QueueRecord):
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _locked(path: Path) -> BinaryIO:
-    lock = path.open("ab")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise UserError(
-            f"another node uses {path.parent}: stop it, or give this one a folder of its own (key 'queue_dir')"
-        ) from None
-    return lock
-
-
-def _key(path: Path) -> bytes:
-    if not path.is_file():
-        write_atomically(path, secrets.token_bytes(32))
-    return path.read_bytes()
 
 
 def _opened(path: Path) -> sqlite3.Connection:

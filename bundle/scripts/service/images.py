@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import copy
-import fcntl
 import hashlib
 import hmac
 import io
 import json
 import re
-import secrets
 import threading
 import time
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from scripts.errors import UserError
-from scripts.files import cannot_write, write_atomically
+from scripts.files import cannot_write, hold, secret_key, write_atomically
 from scripts.service.problems import Problem, unknown
 
 PICTURE, VOLUME, RECORD = ".png", ".npy", ".json"
@@ -56,8 +53,8 @@ class ImageStore:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.folder.chmod(0o700)
-            self._held = _locked(self.folder / "lock")
-            self._key = _key(self.folder / "key")
+            self._held = hold(self.folder / "lock", "service", "service_dir")
+            self._key = secret_key(self.folder / "key")
             self._records = self._read()
         except OSError as error:
             raise cannot_write(self.folder, error) from error
@@ -218,22 +215,3 @@ def encoded(pixels: np.ndarray) -> tuple[str, bytes]:
         return PICTURE, file.getvalue()
     np.save(file, pixels.reshape(pixels.shape[:3]))
     return VOLUME, file.getvalue()
-
-
-def _locked(path: Path) -> BinaryIO:
-    lock = path.open("ab")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise UserError(
-            f"another service uses {path.parent}: stop it, or give this one a folder of its own (key 'service_dir')"
-        ) from None
-    return lock
-
-
-def _key(path: Path) -> bytes:
-    if not path.is_file():
-        write_atomically(path, secrets.token_bytes(32))
-        path.chmod(0o600)
-    return path.read_bytes()

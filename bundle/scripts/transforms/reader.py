@@ -18,7 +18,7 @@ import numpy as np
 from monai.data.image_reader import ImageReader
 from PIL import Image
 
-from scripts.decoding.pictures import picture_rgb
+from scripts.decoding.pictures import FORMATS, picture_rgb
 from scripts.decoding.reasons import ImageRefused, Reason
 from scripts.decoding.scans import is_scan, is_whole_volume, read_scan, read_scan_rgb
 from scripts.transforms.npz import holds_volumes, npz_images
@@ -175,7 +175,7 @@ def stored_mode(reference: str) -> str:
         return "L"
     if is_scan(reference):
         return "L" if read_scan(reference).ndim == 2 else "RGB"
-    with Image.open(reference) as image:
+    with Image.open(reference, formats=FORMATS) as image:
         return image.mode
 
 
