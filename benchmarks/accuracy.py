@@ -2,10 +2,11 @@
 
     python benchmarks/accuracy.py skin8 --methods dynammo dynammo_others acl --seeds 1 2 3
 
-What is compared on which images; the comparison itself is the bundle's command (``scripts.commands.compare``), which
-takes all further arguments. Its tables are written to ``benchmarks/results/<data>.md``, or under the name of
-``--table``. Images come from the folder
-CONTINUAL_TEST_DATA (default ``../shared/data``); without it there is nothing to run.
+What is compared on which images; runs are those of the bundle's command (``scripts.commands.compare``), and further
+``--key value`` pairs go to each of them. A finished run is recorded in ``benchmarks/results/runs/<data>.json`` and is
+not trained again, on another machine neither. The table is written to
+``benchmarks/results/<data>.md``, or under the name of ``--table``. Images come from the folder CONTINUAL_TEST_DATA
+(default ``../shared/data``); without it there is nothing to run.
 """
 
 from __future__ import annotations
@@ -14,14 +15,20 @@ import argparse
 import csv
 import io
 import os
-import shutil
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bundle"))
 
-from scripts.commands.compare import main as compare
+from records import Records
+
+from scripts.commands.compare import REFERENCE, Run, plan_runs, train_unfinished
+from scripts.commands.terminal import end_or_stop
+from scripts.errors import UserError
+from scripts.files import write_atomically
+from scripts.metrics.comparison import markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLE = ROOT / "bundle"
@@ -93,21 +100,48 @@ def arguments(data: str) -> tuple[str, list[str]]:
     return ",".join(map(str, configs)), folders
 
 
+def finish(runs: Sequence[Run], data: str, jobs: int) -> Records:
+    """Train what is neither recorded nor finished, on one thread each, and record it.
+
+    Raises:
+        UserError: where runs failed; the others are recorded.
+    """
+    records = Records(RESULTS / "runs" / f"{data}.json")
+    missing = [run for run in runs if records.find(run) is None]
+    output = output_folder(data)
+    failed = train_unfinished(missing, output, jobs, 1, lambda: records.add(missing)) if missing else []
+    records.add(missing)
+    if failed:
+        names = ", ".join(run.folder.name for run in failed)
+        raise UserError(f"{len(failed)} of {len(runs)} runs failed ({names}): see {output}/*.log, then run this again")
+    return records
+
+
+def planned_runs(data: str, methods: Sequence[str], seeds: Sequence[int], overrides: Sequence[str]) -> list[Run]:
+    """Return the runs of a comparison on ``data``."""
+    configs, folders = arguments(data)
+    return plan_runs(configs, methods, seeds, [*overrides, *folders], output_folder(data))
+
+
 def main() -> int:
-    """Compare, and keep the tables."""
+    """Compare, and keep the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("data", choices=sorted(OVERLAYS))
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="default: 1 2 3")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, of a thread each; default: 1")
     parser.add_argument("--table", help="its name in benchmarks/results; default: the data's")
-    given, others = parser.parse_known_args()
+    given, overrides = parser.parse_known_args()
     require_images()
-    output = output_folder(given.data)
-    configs, folders = arguments(given.data)
-    wanted = ["--data", configs, "--methods", *given.methods, "--output", str(output), *others]
-    status = compare([*wanted, *folders])
-    if (output / "comparison.md").is_file():
-        shutil.copy(output / "comparison.md", RESULTS / f"{given.table or given.data}.md")
-    return status
+
+    def work() -> str:
+        runs = planned_runs(given.data, given.methods, given.seeds, overrides)
+        results = finish(runs, given.data, given.jobs).results(runs)
+        text = markdown(given.data, results, given.seeds, REFERENCE)
+        write_atomically(RESULTS / f"{given.table or given.data}.md", text)
+        return text
+
+    return end_or_stop(work)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python benchmarks/beyond.py skin8 --seeds 1 2 3 4 5
 
-Runs what ``accuracy.py`` would (a finished run is not trained again), then prints, for each method, the paired
+Runs what ``accuracy.py`` would (what is recorded is not trained again), then prints, for each method, the paired
 difference to ACL over the seeds, and for each head that follows the merge its distance to ridge regression on all
 training images of all tasks in the same merged features. The table goes to ``benchmarks/results/<data>_beyond.md``.
 """
@@ -10,20 +10,19 @@ training images of all tasks in the same merged features. The table goes to ``be
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
-from accuracy import OVERLAYS, RESULTS, arguments, output_folder, require_images
+from accuracy import OVERLAYS, RESULTS, finish, planned_runs, require_images
+from records import Records
 from tabulate import tabulate
 
-from scripts.commands.compare import Run, is_finished, plan_runs
-from scripts.commands.compare import main as compare
+from scripts.commands.compare import CHECKPOINT, Run
 from scripts.commands.fitted_heads import ridge_bound
 from scripts.commands.merging import TunedRun, stages
+from scripts.commands.terminal import end_or_stop
 from scripts.files import write_atomically
 from scripts.metrics.accuracy_matrix import mean_class_recall
 
@@ -35,19 +34,29 @@ FOLLOWING = (  # heads whose sums follow the merge
 )
 METHODS = (REFERENCE, "dynammo", "dynammo_others", "dynammo_lora", *FOLLOWING, "first_task_ridge", "ridge")
 KEYS = ("final_mean_class_recall", "average_mean_class_recall")
-BOUND = "bound.json"
+
+
+def bound_of(key: str) -> str:
+    """Return what the bound of a figure is called."""
+    return f"bound, {key}"
 
 
 def bound(run: Run) -> dict[str, float]:
-    """Return the last and average MCR of the head that sees all images again; computed once a run."""
-    path = run.folder / BOUND
-    if not path.is_file():
-        tuned = TunedRun(run)
-        fit, curve = ridge_bound(tuned.network.backbone.width, tuned.get), []
-        for learnt, test, labels in stages(tuned, "average", "average"):
-            curve.append(mean_class_recall(labels.numpy(), fit(learnt)(test).argmax(1).numpy()) or 0.0)
-        write_atomically(path, json.dumps(dict(zip(KEYS, (curve[-1], sum(curve) / len(curve)), strict=True))))
-    return json.loads(path.read_text())
+    """Return the last and average MCR of the head that sees all images again."""
+    tuned = TunedRun(run)
+    fit, curve = ridge_bound(tuned.network.backbone.width, tuned.get), []
+    for learnt, test, labels in stages(tuned, "average", "average"):
+        curve.append(mean_class_recall(labels.numpy(), fit(learnt)(test).argmax(1).numpy()) or 0.0)
+    return {bound_of(KEYS[0]): curve[-1], bound_of(KEYS[1]): sum(curve) / len(curve)}
+
+
+def find_bounds(runs: Sequence[Run], records: Records) -> None:
+    """Compute and record the bounds that are not recorded, of the runs whose folders are here."""
+    torch.set_num_threads(1)
+    for run in runs:
+        known = records.find(run) or {}
+        if run.method in FOLLOWING and bound_of(KEYS[0]) not in known and (run.folder / CHECKPOINT).is_file():
+            records.note(run, bound(run))
 
 
 def paired(values: Mapping[int, float], reference: Mapping[int, float]) -> str:
@@ -59,28 +68,24 @@ def paired(values: Mapping[int, float], reference: Mapping[int, float]) -> str:
     return f"{statistics.mean(differences):+.1f}" + (" (one seed)" if error is None else f" ± {error:.1f}")
 
 
-def table(runs: Sequence[Run]) -> str:
-    """Return the table of all finished runs."""
-    found: dict[str, dict[str, dict[int, float]]] = {}
-    for run in runs:
-        if is_finished(run):
-            metrics = json.loads((run.folder / "metrics.json").read_text())
-            bounds: Mapping[str, Any] = bound(run) if run.method in FOLLOWING else {}
-            for key in KEYS:
-                found.setdefault(run.method, {}).setdefault(key, {})[run.seed] = metrics[key]
-                if key in bounds:
-                    found[run.method].setdefault(f"bound, {key}", {})[run.seed] = bounds[key]
+def table(runs: Sequence[Run], records: Records) -> str:
+    """Return the table of all recorded runs."""
+    results = records.results(runs)
+
+    def of_seeds(method: str, key: str) -> dict[int, float]:
+        return {seed: figures[key] for seed, figures in results.get(method, {}).items() if key in figures}
+
     rows = []
-    for method, figures in found.items():
-        reference = found.get(REFERENCE, {})
-        row = [method, ", ".join(map(str, figures[KEYS[0]]))]
+    for method, figures in results.items():
+        row = [method, ", ".join(map(str, figures))]
         for key in KEYS:
-            values = list(figures[key].values())
-            row += [f"{100 * statistics.mean(values):.1f}", paired(figures[key], reference.get(key, {}))]
-        row += [paired(figures[key], figures.get(f"bound, {key}", {})) for key in KEYS]
-        rows.append(row)
+            values = of_seeds(method, key)
+            row += [f"{100 * statistics.mean(values.values()):.1f}", paired(values, of_seeds(REFERENCE, key))]
+        row += [paired(of_seeds(method, key), of_seeds(method, bound_of(key))) for key in KEYS]
+        gigaflops = {f"{run['flops_per_image'] / 1e9:.2f}" for run in figures.values()}
+        rows.append([*row, ", ".join(sorted(gigaflops))])
     measures = [f"{part} {what}" for part in ("last", "average") for what in ("MCR", f"to {REFERENCE}")]
-    headers = ["method", "seeds", *measures, "last to bound", "average to bound"]
+    headers = ["method", "seeds", *measures, "last to bound", "average to bound", "GFLOPs an image"]
     return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
 
 
@@ -89,21 +94,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("data", choices=sorted(OVERLAYS))
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
-    parser.add_argument("--jobs", default="1", help="runs at a time; default: 1")
-    given, others = parser.parse_known_args()
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5], help="default: 1 2 3 4 5")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, of a thread each; default: 1")
+    given, overrides = parser.parse_known_args()
     require_images()
-    output = output_folder(given.data)
-    configs, folders = arguments(given.data)
-    keys = [*others, *folders]
-    wanted = ["--data", configs, "--methods", *given.methods, "--seeds", *map(str, given.seeds), "--jobs", given.jobs]
-    status = compare([*wanted, "--output", str(output), *keys])
-    torch.set_num_threads(1)
-    text = table(plan_runs(configs, given.methods, given.seeds, keys, output))
-    head = f"# {given.data}: mean class recall (MCR) in per cent, paired differences ± standard error in points"
-    write_atomically(RESULTS / f"{given.data}_beyond.md", f"{head}\n\n{text}\n")
-    print(text)
-    return status
+
+    def work() -> str:
+        runs = planned_runs(given.data, given.methods, given.seeds, overrides)
+        records = finish(runs, given.data, given.jobs)
+        find_bounds(runs, records)
+        text = table(runs, records)
+        head = f"# {given.data}: mean class recall (MCR) in per cent, paired differences ± standard error in points"
+        write_atomically(RESULTS / f"{given.data}_beyond.md", f"{head}\n\n{text}\n")
+        return text
+
+    return end_or_stop(work)
 
 
 if __name__ == "__main__":

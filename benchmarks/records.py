@@ -1,0 +1,78 @@
+"""What finished runs measured, kept beside the tables: another machine adds seeds without training all of them anew."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from scripts.commands.compare import Run, is_finished
+from scripts.errors import UserError
+from scripts.files import write_atomically
+from scripts.metrics.comparison import MEASURES
+
+FOLDERS = ("--dataset_dir", "--test_data")  # where the images are says nothing of what was learnt
+
+
+class Records:
+    """The figures of finished runs on one data set; one that has learnt with other settings counts as another run.
+
+    Args:
+        path: the file, of JSON; read when it is there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.runs: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
+
+    def find(self, run: Run) -> dict[str, Any] | None:
+        """Return the figures of a run; ``None`` where it has not been recorded with its settings."""
+        found = self.runs.get(_name(run))
+        return found if found is not None and found["settings"] == _digest(run) else None
+
+    def add(self, runs: Iterable[Run]) -> None:
+        """Record those that are finished here, and write the file."""
+        for run in runs:
+            if _is_finished(run):
+                self._add(run)
+        write_atomically(self.path, json.dumps(dict(sorted(self.runs.items())), indent=1) + "\n")
+
+    def note(self, run: Run, figures: Mapping[str, Any]) -> None:
+        """Add further figures to a recorded run, and write the file."""
+        self.runs[_name(run)].update(figures)
+        self.add(())
+
+    def results(self, runs: Iterable[Run]) -> dict[str, dict[int, Mapping[str, Any]]]:
+        """Return the recorded figures as :data:`scripts.metrics.comparison.Results`."""
+        results: dict[str, dict[int, Mapping[str, Any]]] = {}
+        for run in runs:
+            found = self.find(run)
+            results.setdefault(run.method, {}).update({} if found is None else {run.seed: found})
+        return results
+
+    def _add(self, run: Run) -> None:
+        metrics = json.loads((run.folder / "metrics.json").read_text())
+        metrics["seconds"] = json.loads((run.folder / "timing.json").read_text())["seconds"]
+        figures = {measure.key: metrics.get(measure.key) for measure in MEASURES}
+        self.runs[_name(run)] = {**(self.find(run) or {}), "settings": _digest(run), **figures}
+
+
+def _is_finished(run: Run) -> bool:
+    try:
+        return is_finished(run)
+    except UserError:  # learnt with other settings
+        return False
+
+
+def _name(run: Run) -> str:
+    return f"{run.method}-s{run.seed}"
+
+
+def _digest(run: Run) -> str:
+    """Return a hash of all that was set beside ``train.json``, but for the folders."""
+    settings = run.settings()
+    overrides = zip(run.overrides[::2], run.overrides[1::2], strict=True)
+    settings["command line"] = [pair for pair in overrides if pair[0] not in FOLDERS]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
