@@ -32,7 +32,7 @@ from scripts.commands.model import load_image_classifier
 from scripts.edge.outliers import OutlierRule, StatisticsSums, distances, image_statistics, make_rule
 from scripts.errors import UserError
 from scripts.inference import ImageClassifier
-from scripts.metrics.calibration import calibration_error, error_by_chance, fit_temperature, probabilities_at
+from scripts.metrics.calibration import calibration_error, errors_by_chance, fit_temperature, probabilities_at
 from scripts.metrics.ranking import auroc
 from scripts.tasks import Task
 
@@ -148,13 +148,16 @@ def measure(data: str, other: str, runs: Path, folder: Path) -> str:
         for name in ("val", "test"):
             before, after = (probabilities_at(logits[name], value) for value in (1.0, temperature))
             errors = (calibration_error(truth[name], before), calibration_error(truth[name], after))
-            row += [len(truth[name]), *(f"{value:.3f}" for value in (*errors, error_by_chance(after)))]
+            chance = errors_by_chance(after)
+            row += [len(truth[name]), *(f"{value:.3f}" for value in (*errors, chance.mean()))]
+            row.append(f"{np.mean(chance >= errors[1]):.2f}")
         rows.append(row)
         score_rows += compared(number + 1, images, rule, temperature, own["test"], logits["test"], unknown, far)
         print(f"{data}: {task.name} measured", flush=True)
     assert rule is not None
-    headers = ["after learning", "T", "validation images", "ECE", "with T", "by chance"]
-    headers += ["test images", "ECE", "with T", "by chance"]
+    headers = ["after learning", "T"]
+    for name in ("validation", "test"):
+        headers += [f"{name} images", "ECE", "with T", "by chance", "p"]
     names = ["tasks", "score", *far, "classes not learnt yet", "accepted (%)"]
     return "\n\n".join(
         (
@@ -249,7 +252,8 @@ def main() -> None:
 INTRODUCTION = f"""`python benchmarks/calibration.py skin8 blood`, on the models of DynaMMo (seed 1) that \
 `benchmarks/accuracy.py` trained. ECE: expected calibration error, 15 bins, 0..1; *with T*: with the temperature, \
 which is fitted on the validation images (they are neither learnt from nor tested with); *by chance*: the mean ECE \
-that a perfectly calibrated model of these probabilities has on so many images. *distance*: of image statistics, what \
+that a perfectly calibrated model of these probabilities has on so many images; *p*: how often it has one at least as \
+large as that with T (below 0.05: not calibrated). *distance*: of image statistics, what \
 the bundle uses; *energy*: of the logits, for comparison. *accepted*: test images of learnt classes that are no \
 outliers, wanted {100 * ACCEPTANCE:.0f} %."""
 

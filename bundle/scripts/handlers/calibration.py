@@ -15,7 +15,7 @@ from scripts.engines.events import ContinualEvents
 from scripts.engines.trainer import ContinualTrainer
 from scripts.errors import UserError
 from scripts.memory.features import FeatureExtractor
-from scripts.metrics.calibration import calibration_error, error_by_chance, fit_temperature, probabilities_at
+from scripts.metrics.calibration import calibration_error, errors_by_chance, fit_temperature, probabilities_at
 from scripts.metrics.record import RunRecord
 from scripts.networks.continual import ContinualNet
 from scripts.tasks.record import image_exists
@@ -91,7 +91,7 @@ class CalibrationHandler:
         figures = {
             "error_before": calibration_error(labels, before),
             "error_after": calibration_error(labels, after),
-            "error_by_chance": error_by_chance(after),
+            "error_by_chance": float(errors_by_chance(after).mean()),
         }
         self.record.figures |= {f"calibration_{name}": value for name, value in figures.items()}
         return {"temperature": temperature, **figures}

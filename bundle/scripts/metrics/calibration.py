@@ -67,11 +67,13 @@ def fit_temperature(labels: ArrayLike, logits: ArrayLike) -> float:
     return float(np.exp(found.x))
 
 
-def error_by_chance(probabilities: ArrayLike) -> float:
-    """Return the mean ECE of a classifier that is exactly as often right as it says, on as many images, 0..1.
+def errors_by_chance(probabilities: ArrayLike) -> NDArray[np.float64]:
+    """Return 200 ECEs of a classifier that is exactly as often right as it says, each on as many images, 0..1.
 
     Bins of few images are never right by exactly their share: the ECE of a sample is above 0 for the best classifier,
-    and this is by how much. Labels are drawn 200 times from the probabilities, by a generator of their own.
+    and these say by how much. The share of them that is at least an observed ECE is the p-value of its being
+    calibrated. Source: Broecker and Smith, Increasing the reliability of reliability diagrams (2007), consistency
+    resampling.
 
     Args:
         probabilities: [N, C], each row sums to 1.
@@ -80,4 +82,4 @@ def error_by_chance(probabilities: ArrayLike) -> float:
     bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     right = np.random.default_rng(0).random((DRAWS, len(confidence))) < confidence
     gaps = [np.abs((right - confidence)[:, bins == number].sum(1)) for number in range(BINS)]
-    return float(np.sum(gaps, 0).mean() / len(confidence))
+    return np.sum(gaps, 0) / len(confidence)
