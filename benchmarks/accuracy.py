@@ -5,7 +5,8 @@
 What is compared on which images; runs are those of the bundle's command (``scripts.commands.compare``), and further
 ``--key value`` pairs go to each of them. A finished run is recorded in ``benchmarks/results/runs/<data>.json`` and is
 not trained again, on another machine neither. The table is written to
-``benchmarks/results/<data>.md``, or under the name of ``--table``. Images come from the folder CONTINUAL_TEST_DATA
+``benchmarks/results/<data>.md``, or under the name of ``--table``; runs with other keys need a name of their own
+(``--runs``) beside the data's. Images come from the folder CONTINUAL_TEST_DATA
 (default ``../shared/data``); without it there is nothing to run.
 """
 
@@ -88,9 +89,9 @@ def require_images() -> None:
         sys.exit(f"no real images: {TEST_DATA} does not exist (set CONTINUAL_TEST_DATA)")
 
 
-def output_folder(data: str) -> Path:
-    """Return the folder of all runs on ``data``."""
-    return BUNDLE / "runs" / "benchmarks" / data
+def output_folder(name: str) -> Path:
+    """Return the folder of runs: their data's, or one of a name of their own."""
+    return BUNDLE / "runs" / "benchmarks" / name
 
 
 def arguments(data: str) -> tuple[str, list[str]]:
@@ -100,15 +101,20 @@ def arguments(data: str) -> tuple[str, list[str]]:
     return ",".join(map(str, configs)), folders
 
 
-def finish(runs: Sequence[Run], data: str, jobs: int) -> Records:
+def finish(runs: Sequence[Run], name: str, jobs: int) -> Records:
     """Train what is neither recorded nor finished, on one thread each, and record it.
+
+    Args:
+        runs: from :func:`planned_runs`.
+        name: of their record, which is the data's unless they have other keys.
+        jobs: runs at a time.
 
     Raises:
         UserError: where runs failed; the others are recorded.
     """
-    records = Records(RESULTS / "runs" / f"{data}.json")
+    records = Records(RESULTS / "runs" / f"{name}.json")
     missing = [run for run in runs if records.find(run) is None]
-    output = output_folder(data)
+    output = output_folder(name)
     failed = train_unfinished(missing, output, jobs, 1, lambda: records.add(missing)) if missing else []
     records.add(missing)
     if failed:
@@ -117,10 +123,12 @@ def finish(runs: Sequence[Run], data: str, jobs: int) -> Records:
     return records
 
 
-def planned_runs(data: str, methods: Sequence[str], seeds: Sequence[int], overrides: Sequence[str]) -> list[Run]:
-    """Return the runs of a comparison on ``data``."""
+def planned_runs(
+    data: str, methods: Sequence[str], seeds: Sequence[int], overrides: Sequence[str], name: str
+) -> list[Run]:
+    """Return the runs of a comparison on ``data``, in the folder called ``name``."""
     configs, folders = arguments(data)
-    return plan_runs(configs, methods, seeds, [*overrides, *folders], output_folder(data))
+    return plan_runs(configs, methods, seeds, [*overrides, *folders], output_folder(name))
 
 
 def main() -> int:
@@ -130,15 +138,17 @@ def main() -> int:
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="default: 1 2 3")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, of a thread each; default: 1")
-    parser.add_argument("--table", help="its name in benchmarks/results; default: the data's")
+    parser.add_argument("--runs", help="name of the folder and the record of the runs; default: the data's")
+    parser.add_argument("--table", help="its name in benchmarks/results; default: that of the runs")
     given, overrides = parser.parse_known_args()
     require_images()
+    name = given.runs or given.data
 
     def work() -> str:
-        runs = planned_runs(given.data, given.methods, given.seeds, overrides)
-        results = finish(runs, given.data, given.jobs).results(runs)
-        text = markdown(given.data, results, given.seeds, REFERENCE)
-        write_atomically(RESULTS / f"{given.table or given.data}.md", text)
+        runs = planned_runs(given.data, given.methods, given.seeds, overrides, name)
+        results = finish(runs, name, given.jobs).results(runs)
+        text = markdown(name, results, given.seeds, REFERENCE)
+        write_atomically(RESULTS / f"{given.table or name}.md", text)
         return text
 
     return end_or_stop(work)

@@ -100,7 +100,7 @@ def main() -> int:
     require_images()
 
     def work() -> str:
-        runs = planned_runs(given.data, given.methods, given.seeds, overrides)
+        runs = planned_runs(given.data, given.methods, given.seeds, overrides, given.data)
         records = finish(runs, given.data, given.jobs)
         find_bounds(runs, records)
         text = table(runs, records)
