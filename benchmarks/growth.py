@@ -1,6 +1,7 @@
 """Print what each further task costs, from 2 to 50 tasks of two classes of small drawn images: seconds and bytes.
 
-Seconds are those of the processor, on one thread. Keys of the config can follow.
+Seconds are those of the processor, on one thread, or with --device cuda those of the wall. Keys of the config can
+follow.
 
 python benchmarks/growth.py
 python benchmarks/growth.py --tasks 10 --method acl
@@ -14,7 +15,6 @@ import logging
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from clock import clock, machine
 from monai.bundle import ConfigParser
 from monai.data import set_track_meta
 from tabulate import tabulate
-from training import machine
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bundle"))
 
@@ -39,7 +39,7 @@ INFERENCE = 20  # images, five times
 
 @dataclass
 class Task:
-    """What a task took: CPU seconds by stage and in all, of inference on 20 images, and bytes."""
+    """What a task took: seconds by stage and in all, of inference on 20 images, and bytes."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     inference: float = 0.0
@@ -62,10 +62,12 @@ class Meter:
     def __init__(self, output_dir: Path) -> None:
         self.output_dir = output_dir
         self.tasks: list[Task] = []
-        self.since = 0.0
+        self.device = torch.device("cpu")
+        self.since: Any = None
 
     def attach(self, engine: ContinualTrainer) -> None:
         """Look at the clock around each stage and each task."""
+        self.device = engine.state.device
         engine.add_event_handler(ContinualEvents.TASK_STARTED, self.start)
         engine.add_event_handler(ContinualEvents.STAGE_COMPLETED, self.stage)
         engine.add_event_handler(ContinualEvents.PROGRESSED, self.progress)
@@ -73,7 +75,7 @@ class Meter:
     def start(self) -> None:
         """A task begins."""
         self.tasks.append(Task())
-        self.since = time.process_time()
+        self.since = clock(self.device)
 
     def stage(self, engine: ContinualTrainer) -> None:
         """A stage has ended; saving it counts as the rest."""
@@ -86,12 +88,12 @@ class Meter:
         self._add("rest")
         if engine.stages_completed == 0:
             self._weigh(engine)
-            self.since = time.process_time()
+            self.since = clock(self.device)
 
     def _add(self, name: str) -> None:
-        now = time.process_time()
+        now = clock(self.device)
         seconds = self.tasks[-1].seconds
-        seconds[name] = seconds.get(name, 0.0) + now - self.since
+        seconds[name] = seconds.get(name, 0.0) + (now - self.since)
         self.since = now
 
     def _weigh(self, engine: ContinualTrainer) -> None:
@@ -105,14 +107,15 @@ class Meter:
 
 @torch.inference_mode()
 def inference(engine: ContinualTrainer, tasks: list[dict[str, Any]]) -> float:
-    """Return the median CPU seconds that the exported network takes for a batch."""
-    network = engine.continual_network.merge_and_unload(tasks)
+    """Return the median seconds that the exported network takes for a batch."""
+    device = engine.state.device
+    network = engine.continual_network.merge_and_unload(tasks).to(device)
     side = engine.dataset[0]["image"].shape[-1]
-    images, taken = torch.rand(INFERENCE, 3, side, side), []
+    images, taken = torch.rand(INFERENCE, 3, side, side, device=device), []
     for _ in range(5):
-        started = time.process_time()
+        started = clock(device)
         network(images)
-        taken.append(time.process_time() - started)
+        taken.append(clock(device) - started)
     return statistics.median(taken)
 
 
@@ -179,7 +182,8 @@ def main() -> None:
         found = learn(Path(name), arguments.tasks, arguments.method, {**TINY, **changes})
     shown = [number for number in (2, 5, 10, 20, 30, 40, 50) if number <= arguments.tasks]
     settings = "".join(f", {key} {value}" for key, value in changes.items())
-    print(f"\n{arguments.method}{settings}, {arguments.tasks} tasks of 2 classes; CPU seconds a task; {machine()}")
+    chip = machine(changes.get("device", "cpu"))
+    print(f"\n{arguments.method}{settings}, {arguments.tasks} tasks of 2 classes; seconds a task; {chip}")
     print(table(found, shown))
 
 

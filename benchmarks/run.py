@@ -3,6 +3,7 @@
 make bench                                    # ResNet-18, 224 px, 1, 4, 7 and 10 tasks
 make bench ARGS='--backbone mobilenet_v2 --image_size 128'
 python benchmarks/run.py --tasks 10 --batch_size 32
+python benchmarks/run.py --device cuda --batch_size 32      # milliseconds of the GPU
 """
 
 from __future__ import annotations
@@ -10,12 +11,11 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import time
 from pathlib import Path
 
 import torch
+from clock import add_device, clock, machine
 from tabulate import tabulate
-from training import machine
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bundle"))
 
@@ -36,21 +36,18 @@ def grown(backbone: str, tasks: int, merged: bool) -> Classifier:
     return network.merge_and_unload([{"name": str(task), "classes": ["a", "b"]} for task in range(tasks)])
 
 
-def clock() -> float:
-    """Return the seconds that the processor has worked for this process: on one thread nothing else counts."""
-    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
-
-
 def interleaved_medians(networks: list[Classifier], image: torch.Tensor, rounds: int) -> list[float]:
-    """Return the median seconds of a forward pass of each network, measured in turns."""
+    """Return the median seconds of a forward pass of each network, where the image is, measured in turns."""
+    networks = [network.to(image.device) for network in networks]
     seconds: list[list[float]] = [[] for _ in networks]
     with torch.inference_mode():
         for turn in range(rounds + 1):
             for times, network in zip(seconds, networks, strict=True):
-                started = clock()
+                started = clock(image.device)
                 network(image)
+                seconds_taken = clock(image.device) - started
                 if turn:  # the first turn warms up
-                    times.append(clock() - started)
+                    times.append(seconds_taken)
     return [statistics.median(times) for times in seconds]
 
 
@@ -62,9 +59,10 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, nargs="+", default=[1, 4, 7, 10])
     parser.add_argument("--batch_size", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
+    add_device(parser)
     arguments = parser.parse_args()
     plain = Classifier(arguments.backbone, "unified", [{"name": "a", "classes": ["a", "b"]}]).eval()
-    image = torch.rand(arguments.batch_size, 3, arguments.image_size, arguments.image_size)
+    image = torch.rand(arguments.batch_size, 3, arguments.image_size, arguments.image_size, device=arguments.device)
     rows = []
     for tasks in arguments.tasks:
         dynammo, acl = grown(arguments.backbone, tasks, True), grown(arguments.backbone, tasks, False)
@@ -75,11 +73,14 @@ def main() -> None:
                 tasks,
                 *(f"{value:.2f}" for value in flops),
                 f"{flops[2] / flops[1]:.1f}",
+                *(f"{1000 * value:.1f}" for value in seconds[1:]),
                 f"{seconds[2] / seconds[1]:.1f}",
             ]
         )
-    headers = ["tasks", "backbone GFLOPs", "DynaMMo GFLOPs", "ACL GFLOPs", "ACL / DynaMMo: FLOPs", "time"]
-    print(f"{arguments.backbone}, {arguments.image_size} px, batches of {arguments.batch_size}; {machine()}")
+    headers = ["tasks", "backbone GFLOPs", "DynaMMo GFLOPs", "ACL GFLOPs", "ACL / DynaMMo: FLOPs"]
+    headers += ["DynaMMo (ms)", "ACL (ms)", "time"]
+    chip = machine(arguments.device)
+    print(f"{arguments.backbone}, {arguments.image_size} px, batches of {arguments.batch_size}; {chip}")
     print(tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True))
 
 

@@ -15,12 +15,11 @@ import sys
 from pathlib import Path
 
 import torch
-from run import clock
+from clock import clock, machine
 from tabulate import tabulate
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
-from training import machine
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bundle"))
 

@@ -7,8 +7,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from scripts.handlers import ProgressHandler
+from scripts.handlers.progress import PAUSE
 from scripts.metrics import RunRecord
 
 
@@ -29,3 +31,26 @@ def test_each_stage_is_one_line(tmp_path: Path, tiny: SimpleNamespace, caplog: p
         ("set1", "adapter_tuning"),
     ]
     assert all(entry["seconds"] > 0 for entry in record.stages)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_loss_is_read_on_a_terminal_alone_and_not_in_every_step(
+    terminal: bool, tmp_path: Path, tiny: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    task, *_ = tiny.tasks(tmp_path)
+    trainer = tiny.trainer(tiny.network(), [task], [tiny.stage(epochs=2)], [ProgressHandler(RunRecord())])
+    clock = SimpleNamespace(perf_counter=lambda: trainer.state.iteration * PAUSE / 3)
+    monkeypatch.setattr("scripts.handlers.progress.time", clock)
+    item, read = torch.Tensor.item, list[int]()
+
+    def note(value: torch.Tensor) -> float:
+        if value.is_floating_point():  # a loss; a sampler reads its seed
+            read.append(trainer.state.iteration)
+        return item(value)
+
+    monkeypatch.setattr("torch.Tensor.item", note)
+    trainer.run()
+    bar, end = read[:-1], read[-1]
+    assert bar == ([1, 4] if terminal else [])
+    assert end == 6, "of the line that the stage ends with"

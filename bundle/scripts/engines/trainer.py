@@ -51,7 +51,7 @@ class ContinualTrainer(SupervisedTrainer):
         stages: stages of each task, in order.
         memory: exemplars of old tasks.
         dataset: whose items are replaced for each stage (``set_data``); its transform augments.
-        loader: from ``dataset=, shuffle=, sampler=, drop_last=`` to a data loader.
+        loader: from ``dataset=, shuffle=, sampler=, pin_memory=, drop_last=`` to a data loader.
         seed: of everything random.
         inferer: how the network is called.
         train_handlers: MONAI and ignite handlers.
@@ -92,6 +92,7 @@ class ContinualTrainer(SupervisedTrainer):
             network=network,
             optimizer=None,  # type: ignore[arg-type]  # each stage has its own
             loss_function=None,  # type: ignore[arg-type]
+            non_blocking=True,
             inferer=inferer,
             event_names=[ContinualEvents],
             event_to_attr=EVENT_TO_ATTR,
@@ -188,6 +189,7 @@ class ContinualTrainer(SupervisedTrainer):
     def _make_loader(self, stage: Stage, seen: Dataset) -> DataLoader:
         sampler: Any = DistributedSampler(seen, seed=self.seed) if dist.is_initialized() else None
         settings: dict[str, Any] = {"dataset": seen, "shuffle": sampler is None, "sampler": sampler}
+        settings["pin_memory"] = self.state.device.type == "cuda"  # a copy from elsewhere waits for the step before
         if isinstance(seen, FeatureDataset):  # there is nothing to load
             settings["num_workers"] = 0
         loader = self.loader(**settings)

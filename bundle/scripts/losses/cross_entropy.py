@@ -56,8 +56,8 @@ def others_cross_entropy(outputs: Outputs, labels: Tensor) -> Tensor:
     first = 0
     for logits, count in zip(outputs.task_logits, outputs.classes, strict=True):
         targets = others_targets(labels, first, count)
-        own = bool((targets < count).any())
-        # a skipped head gets a gradient of zero, not none: every process of a distributed run must have one
-        total = total + (cross_entropy(logits, targets) if own else 0 * logits.sum())
+        # chosen on the device, which need not be waited for; a skipped head gets a gradient of zero, not none: every
+        # process of a distributed run must have one
+        total = total + torch.where((targets < count).any(), cross_entropy(logits, targets), 0 * logits.sum())
         first += count
     return total
