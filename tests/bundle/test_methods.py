@@ -75,6 +75,7 @@ def learn(method: str, backbone: str, run_here: Callable[..., None], folder: Pat
     if backbone.endswith("_3d"):
         overlays[1:1] = ["configs/networks/resnet18_3d.json", "configs/datasets/generated_volumes.json"]
         settings |= {"source#train_per_class": 4, "source#test_per_class": 2, "split": [1, 2, 3]}
+        settings["memory_size"] = 12  # BiC needs two of each of the six classes
         settings = {key: value for key, value in settings.items() if not key.startswith("source#root")}
     run_here(settings, overlays)
     return json.loads((folder / "run" / "metrics.json").read_text())
