@@ -68,7 +68,8 @@ class Job:
         places = {"dataset_dir": str(self.folder / "data"), "output_dir": str(self.folder / "run"), "models_dir": None}
         own = {"backbone": self.backbone, "image_size": self.size, "device": self.device}
         images = {"source#sets": ["clusters"], "source#root#train_per_class": self.images // 2}
-        parser.update({**places, **own, **images, **changes})
+        untested = {"source#root#test_per_class": 2, "source#root#val_per_class": 0}  # which is not measured
+        parser.update({**places, **own, **images, **untested, **changes})
         return parser.get_parsed_content("train#trainer")
 
 
