@@ -4,7 +4,8 @@ Both sides run in one process, in turns, on one thread; the medians stand with t
 
 make bench                                                # MobileNetV2 at 128 px, ResNet-18 at 64 px
 python benchmarks/training.py --networks resnet18:224 --images 40 --tuned_images 160
-python benchmarks/training.py --device cuda                # seconds of the GPU
+python benchmarks/training.py --amp                        # a step in bfloat16 too
+python benchmarks/training.py --device cuda --amp          # seconds of the GPU
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import statistics
 import sys
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -68,7 +70,8 @@ class Job:
         places = {"dataset_dir": str(self.folder / "data"), "output_dir": str(self.folder / "run"), "models_dir": None}
         own = {"backbone": self.backbone, "image_size": self.size, "device": self.device}
         images = {"source#sets": ["clusters"], "source#root#train_per_class": self.images // 2}
-        parser.update({**places, **own, **images, **changes})
+        untested = {"source#root#test_per_class": 2, "source#root#val_per_class": 0}  # which is not measured
+        parser.update({**places, **own, **images, **untested, **changes})
         return parser.get_parsed_content("train#trainer")
 
 
@@ -184,16 +187,17 @@ def plain_loop(job: Job, channels_last: bool) -> dict[str, float]:
     return {NETWORK: clock(job.device) - started}
 
 
-def step(jobs: list[Job], rounds: int) -> str:
-    """Measure steps of adapter tuning beside torch alone, and return the table."""
+def step(jobs: list[Job], rounds: int, amp: bool) -> str:
+    """Measure steps of adapter tuning beside torch alone, with ``amp`` in bfloat16 too, and return the table."""
     rows = []
     for job in jobs:
         sides = {
             "torch alone": lambda job=job: plain_loop(job, channels_last=True),
             "torch alone, channels first": lambda job=job: plain_loop(job, channels_last=False),
             "bundle": lambda job=job: tune(job),
-            "bundle, bfloat16 (amp)": lambda job=job: tune(job, amp=True),
         }
+        if amp:
+            sides["bundle, bfloat16 (amp)"] = lambda job=job: tune(job, amp=True)
         found: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
         for turn in range(rounds + 1):
             for name, measure in sides.items():
@@ -228,12 +232,14 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=40, help="of balanced fine-tuning; default: 40")
     parser.add_argument("--tuned_images", type=int, default=600, help="of adapter tuning; default: the main job's 600")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--amp", action="store_true", help="bfloat16 too: slow where the processor does not know it")
     add_device(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     set_track_meta(False)  # as in train.json
+    tuning = partial(step, amp=arguments.amp)
     with tempfile.TemporaryDirectory() as name:
-        for measure, images in ((finetuning, arguments.images), (step, arguments.tuned_images)):
+        for measure, images in ((finetuning, arguments.images), (tuning, arguments.tuned_images)):
             jobs = [
                 Job(Path(name) / str(images), network, int(size), images, arguments.device)
                 for network, size in (text.split(":") for text in arguments.networks)
