@@ -146,8 +146,9 @@ def main() -> int:
 
     def work() -> str:
         runs = planned_runs(given.data, given.methods, given.seeds, overrides, name)
-        results = finish(runs, name, given.jobs).results(runs)
-        text = markdown(name, results, given.seeds, REFERENCE)
+        records = finish(runs, name, given.jobs)
+        text = markdown(name, records.results(runs), given.seeds, REFERENCE)
+        text = "\n\n".join(filter(None, (text.rstrip(), records.remark(runs)))) + "\n"
         write_atomically(RESULTS / f"{given.table or name}.md", text)
         return text
 

@@ -103,7 +103,7 @@ def main() -> int:
         runs = planned_runs(given.data, given.methods, given.seeds, overrides, given.data)
         records = finish(runs, given.data, given.jobs)
         find_bounds(runs, records)
-        text = table(runs, records)
+        text = "\n\n".join(filter(None, (table(runs, records), records.remark(runs))))
         head = f"# {given.data}: mean class recall (MCR) in per cent, paired differences ± standard error in points"
         write_atomically(RESULTS / f"{given.data}_beyond.md", f"{head}\n\n{text}\n")
         return text

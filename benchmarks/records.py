@@ -8,6 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from clock import machine
+
 from scripts.commands.compare import Run, is_finished
 from scripts.errors import UserError
 from scripts.files import write_atomically
@@ -52,11 +55,33 @@ class Records:
             results.setdefault(run.method, {}).update({} if found is None else {run.seed: found})
         return results
 
+    def remark(self, runs: Iterable[Run]) -> str:
+        """Return what a reader of a table must know where its runs are of several processors, else nothing."""
+        found: dict[str, list[str]] = {}
+        for run in runs:
+            known = self.find(run)
+            if known is not None:
+                found.setdefault(known["processor"], []).append(_name(run))
+        if len(found) < 2:
+            return ""
+        listed = "; ".join(f"{processor}: {', '.join(names)}" for processor, names in found.items())
+        return f"Runs of several processors, whose rounding differs, so that differences are not paired: {listed}."
+
     def _add(self, run: Run) -> None:
         metrics = json.loads((run.folder / "metrics.json").read_text())
         metrics["seconds"] = json.loads((run.folder / "timing.json").read_text())["seconds"]
         figures = {measure.key: metrics.get(measure.key) for measure in MEASURES}
-        self.runs[_name(run)] = {**(self.find(run) or {}), "settings": _digest(run), **figures}
+        self.runs[_name(run)] = {
+            **(self.find(run) or {}),
+            "settings": _digest(run),
+            "processor": processor(),
+            **figures,
+        }
+
+
+def processor() -> str:
+    """Return the processor's name and the instructions that torch uses there: results differ between these."""
+    return f"{machine().rpartition(',')[0]}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _is_finished(run: Run) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,12 +19,14 @@ FILE = Path(__file__).resolve().parents[2] / "benchmarks" / "records.py"
 
 
 @pytest.fixture(scope="module")
-def records() -> ModuleType:
+def records() -> Iterator[ModuleType]:
+    sys.path.insert(0, str(FILE.parent))  # for its neighbours
     spec = importlib.util.spec_from_file_location("records", FILE)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module
+    yield module
+    sys.path.remove(str(FILE.parent))
 
 
 def planned(folder: Path, images: str = "/here", **keys: Any) -> Run:
@@ -81,3 +85,18 @@ def test_further_figures_stay_when_a_run_is_recorded_again(records: ModuleType, 
     known.note(run, {"bound": 0.5})
     known.add([run])
     assert records.Records(tmp_path / "runs.json").find(run)["bound"] == 0.5
+
+
+def test_a_table_says_where_its_runs_are_of_several_processors(
+    records: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = plan_runs("skin8", ["acl", "joint"], [1], [], tmp_path)
+    known = records.Records(tmp_path / "runs.json")
+    for run in runs:
+        finish(run, 0.25)
+    known.add(runs)
+    assert known.remark(runs) == ""
+    monkeypatch.setattr(records, "processor", lambda: "another")
+    known.add(runs[1:])
+    assert "another: joint-s1" in known.remark(runs)
+    assert known.remark(runs[1:]) == ""
