@@ -105,7 +105,10 @@ class Exporter:
         if self.prune is not None:
             networks |= dict.fromkeys((PRUNED, PRUNED_INT8), self.prune(self.network))
             files |= self.onnx_files(networks[PRUNED], example, (PRUNED, PRUNED_INT8))
-        variants = {TORCH: self.network, **{name: scores(name, content) for name, content in files.items()}}
+        variants: dict[str, Scores] = {
+            TORCH: self.network,
+            **{name: scores(name, content) for name, content in files.items()},
+        }
         for name in files.keys() - {INT8, PRUNED_INT8}:
             self.check(name, variants[name], networks[name], example)
         said = examine(variants, self.test)

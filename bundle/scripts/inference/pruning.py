@@ -12,7 +12,6 @@ import torch
 import torch_pruning
 from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
-from monai.handlers import LrScheduleHandler
 from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR
@@ -84,6 +83,7 @@ class Pruner:
             return images, teacher(images)
 
         optimizer = Adam(student.parameters(), self.rate)
+        schedule = CosineAnnealingLR(optimizer, self.epochs)
         trainer = SupervisedTrainer(
             device=self.device,
             max_epochs=self.epochs,
@@ -92,9 +92,9 @@ class Pruner:
             optimizer=optimizer,
             loss_function=nn.MSELoss(),
             prepare_batch=images_and_features,
-            train_handlers=[LrScheduleHandler(CosineAnnealingLR(optimizer, self.epochs), print_lr=False)],
             decollate=False,
         )
+        trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: schedule.step())
         trainer.add_event_handler(Events.EPOCH_COMPLETED, say_loss)
         trainer.run()
 
@@ -143,7 +143,7 @@ def dropped(channels: int, share: float) -> float:
 
 def say_loss(engine: Engine) -> None:
     """Log the loss of an epoch's last batch."""
-    state = engine.state
+    state: Any = engine.state
     logging.getLogger(__name__).info(
         "Distillation, epoch %d of %d: last loss %.4f", state.epoch, state.max_epochs, state.output["loss"]
     )
