@@ -6,6 +6,7 @@ python benchmarks/edge.py                     # MobileNetV2, 224 px, merged adap
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import platform
 import statistics
@@ -24,12 +25,13 @@ from tabulate import tabulate
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bundle"))
 
 from scripts.inference import ModelIdentity
-from scripts.inference.export import IMAGES, INT8, ONNX, Exporter, Scores, only_convolutions
-from scripts.networks import Classifier, ContinualNet
+from scripts.inference.export import IMAGES, INT8, ONNX, Exporter, Scores, latencies, only_convolutions
+from scripts.networks import AdaptedBackbone, Classifier, ContinualNet
 
 BUNDLE = Path(__file__).resolve().parent.parent / "bundle"
 TASKS = [{"name": "a", "classes": ["a", "b"]}, {"name": "b", "classes": ["c", "d"]}]
 ADAPTERS = {"merged": "conv", "folded": "lora"}
+EAGER, CHANNELS_LAST = "eager", "channels_last"
 
 
 def trained(backbone: str, adapter: str) -> Classifier:
@@ -51,6 +53,20 @@ def export(network: Classifier, size: int, folder: str) -> None:
     Exporter(network, description, model, folder, lambda: images.split(4), test, 1e-2, 1.0).run()
 
 
+class ChannelsFirst(AdaptedBackbone):
+    """A backbone that does not lay its channels last, as torch would not by itself."""
+
+    def _channels_last(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def channels_first(network: Classifier) -> Classifier:
+    """Return a copy of a network that computes in torch's own layout."""
+    plain = copy.deepcopy(network)
+    plain.backbone.__class__ = ChannelsFirst
+    return plain
+
+
 def variants(network: Classifier, folder: str, threads: int) -> dict[str, Scores]:
     """Return what is measured, by name."""
     options = onnxruntime.SessionOptions()
@@ -66,25 +82,13 @@ def variants(network: Classifier, folder: str, threads: int) -> dict[str, Scores
             return plain(image)
 
     return {
-        "eager": plain,
-        "eager, bf16": in_bfloat16,
-        "compiled": torch.compile(plain),
+        EAGER: channels_first(plain),
+        CHANNELS_LAST: plain,
+        "channels_last, bf16": in_bfloat16,
+        "channels_last, compiled": torch.compile(plain),
         "ONNX": lambda image: torch.from_numpy(sessions[ONNX].run(None, {IMAGES: image.numpy()})[0]),
         "ONNX, int8": lambda image: torch.from_numpy(sessions[INT8].run(None, {IMAGES: image.numpy()})[0]),
     }
-
-
-def medians(measured: dict[str, Scores], image: torch.Tensor, rounds: int) -> dict[str, float]:
-    """Return the median seconds of each, measured in turns."""
-    seconds: dict[str, list[float]] = {name: [] for name in measured}
-    with torch.inference_mode():
-        for turn in range(rounds + 2):
-            for name, compute in measured.items():
-                started = time.perf_counter()
-                compute(image)
-                if turn > 1:  # the first turns warm up
-                    seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(times) for name, times in seconds.items()}
 
 
 def start(model: Path) -> tuple[float, float]:
@@ -123,9 +127,19 @@ def main() -> None:
         for name, adapter in ADAPTERS.items():
             network = trained(given.backbone, adapter)
             export(network, given.image_size, folder)
-            found = medians(variants(network, folder, threads), image, given.rounds)
-            rows += [[name, how, f"{1000 * s:.1f}", f"{s / found['eager']:.2f}"] for how, s in found.items()]
-        print(tabulate(rows, headers=["network", "run", "ms", "to eager"], tablefmt="github", disable_numparse=True))
+            found = latencies(variants(network, folder, threads), image, given.rounds)
+            rows += [
+                [name, how, f"{1000 * s:.1f}", f"{s / found[EAGER]:.2f}", f"{s / found[CHANNELS_LAST]:.2f}"]
+                for how, s in found.items()
+            ]
+        print(
+            tabulate(
+                rows,
+                headers=["network", "run", "ms", "to eager", "to channels_last"],
+                tablefmt="github",
+                disable_numparse=True,
+            )
+        )
         starts = [start(Path(folder, INT8)) for _ in range(3)]
         seconds, memory = (statistics.median(values) for values in zip(*starts, strict=True))
         print(f"Runner, int8: first result after {seconds:.2f} s, at most {memory:.0f} MB of memory")

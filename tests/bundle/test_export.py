@@ -23,6 +23,7 @@ def test_the_last_model_is_exported_with_the_images_at_hand(run: Path, small_run
     keys = {**small_run.overrides, "output_dir": run, "dataset_dir": small_run.dataset, "calibration_images": 20}
     done = bundle_run(CONFIGS, {**keys, "largest_loss": 1.0})
     assert "agrees with torch" in done.stdout + done.stderr
+    assert not (run / "task_3/export/model.pruned.onnx").exists()
     figures = json.loads((run / "task_3/export/export.json").read_text())
     final = json.loads((run / "metrics.json").read_text())
     assert figures["model.onnx"]["accuracy"] == pytest.approx(final["final_accuracy"])
@@ -30,6 +31,15 @@ def test_the_last_model_is_exported_with_the_images_at_hand(run: Path, small_run
     image = next(small_run.dataset.glob("Pathology16/*/test/*/*.png"))
     known = [name for task in final["tasks"] for name in task["classes"]]
     assert list(edge.classify(str(image))["probabilities"]) == known
+
+
+def test_a_pruned_model_has_learnt_from_the_images_at_hand(run: Path, small_run: Any, bundle_run: Any) -> None:
+    keys = {**small_run.overrides, "output_dir": run, "dataset_dir": small_run.dataset, "calibration_images": 20}
+    done = bundle_run(CONFIGS, {**keys, "largest_loss": 1.0, "pruning": 0.5, "distillation_epochs": 1, "task": 1})
+    assert "epoch 1 of 1" in done.stdout + done.stderr
+    figures = json.loads((run / "task_1/export/export.json").read_text())
+    assert figures["model.pruned.onnx"]["gflops"] < figures["model.onnx"]["gflops"]
+    assert EdgeClassifier(run / "task_1/export/model.pruned.onnx").identity.classes
 
 
 def test_a_task_that_was_not_learnt_is_refused(run: Path, refusal: Callable[..., str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -23,7 +24,19 @@ from scripts.edge.classifier import EdgeClassifier
 from scripts.edge.outliers import StatisticsSums, image_statistics, make_rule
 from scripts.errors import UserError
 from scripts.inference import identify, load_classifier
-from scripts.inference.export import INT8, ONNX, REPORT, TORCHSCRIPT, Exporter, only_convolutions, spread
+from scripts.inference.export import (
+    INT8,
+    ONNX,
+    PRUNED,
+    PRUNED_INT8,
+    REPORT,
+    TORCHSCRIPT,
+    Exporter,
+    latencies,
+    only_convolutions,
+    spread,
+)
+from scripts.inference.pruning import drop_channels
 from scripts.networks import read_description
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
@@ -88,6 +101,8 @@ def test_the_figures_say_how_good_each_file_is(exported: Path) -> None:
     assert list(figures) == ["torch", TORCHSCRIPT, ONNX, INT8]
     assert all(figures[name]["mean_class_recall"] == 1 for name in ("torch", TORCHSCRIPT, ONNX))
     assert 0 <= figures[INT8]["agreement"] <= 1
+    assert figures[ONNX]["latency"] == 1
+    assert figures[INT8]["mebibytes"] == (exported / INT8).stat().st_size / 2**20
 
 
 @pytest.mark.parametrize("batch", [1, 5])
@@ -155,13 +170,48 @@ def test_an_8_bit_model_that_is_worse_is_not_left_there(trained_model: Path, tmp
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([ONNX, TORCHSCRIPT, REPORT])
 
 
+def narrower(network: nn.Module) -> nn.Module:
+    """Return a network that is good for nothing, but has less to compute."""
+    smaller = copy.deepcopy(network)
+    drop_channels(smaller.backbone, 0.5, 40)
+    return smaller
+
+
+def test_a_pruned_model_is_exported_and_the_edge_runs_it(trained_model: Path, tmp_path: Path, image: str) -> None:
+    exporter(trained_model, tmp_path, prune=narrower, largest_loss=1.0).run()
+    figures = json.loads((tmp_path / REPORT).read_text())
+    assert list(figures) == ["torch", TORCHSCRIPT, ONNX, INT8, PRUNED, PRUNED_INT8]
+    assert figures[PRUNED]["gflops"] == figures[PRUNED_INT8]["gflops"] < 0.7 * figures[ONNX]["gflops"]
+    assert figures[PRUNED]["mebibytes"] < 0.7 * figures[ONNX]["mebibytes"]
+    for name in (PRUNED, PRUNED_INT8):
+        found = EdgeClassifier(tmp_path / name).classify(image)
+        assert sum(found["probabilities"].values()) == pytest.approx(1)
+        assert list(found["probabilities"]) == list(identify(trained_model).classes)
+
+
+def test_a_pruned_model_that_is_worse_is_not_left_there_and_the_others_are(trained_model: Path, tmp_path: Path) -> None:
+    (tmp_path / PRUNED).write_bytes(b"of an earlier export")
+    with pytest.raises(
+        UserError, match=rf"^{PRUNED} loses .*, {PRUNED_INT8} loses .*use {ONNX}, or drop fewer channels"
+    ):
+        exporter(trained_model, tmp_path, prune=narrower, largest_loss=0.3).run()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([INT8, ONNX, TORCHSCRIPT, REPORT])
+
+
+def test_each_variant_is_measured_as_often_as_the_others() -> None:
+    asked: list[str] = []
+    variants = {name: lambda image, name=name: asked.append(name) for name in ("one", "other")}
+    assert latencies(variants, torch.zeros(1, 3, 4, 4), turns=3).keys() == variants.keys()
+    assert asked == ["one", "other"] * 5  # in turns, and two that warm up
+
+
 def test_a_file_that_says_something_else_is_named(trained_model: Path, tmp_path: Path) -> None:
     one, images = exporter(trained_model, tmp_path), torch.randn(2, 3, 40, 40)
-    one.check(ONNX, lambda images: one.network(images) * 1.0005, images)
+    one.check(ONNX, lambda images: one.network(images) * 1.0005, one.network, images)
     with pytest.raises(UserError, match=rf"{ONNX} says something else than the model .*5\.0e-02 of the"):
-        one.check(ONNX, lambda images: one.network(images) * 1.05, images)
+        one.check(ONNX, lambda images: one.network(images) * 1.05, one.network, images)
     with pytest.raises(UserError, match="says something else"):
-        one.check(ONNX, lambda images: one.network(images) * float("nan"), images)
+        one.check(ONNX, lambda images: one.network(images) * float("nan"), one.network, images)
 
 
 @pytest.mark.parametrize(

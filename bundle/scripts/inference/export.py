@@ -1,4 +1,4 @@
-"""Write a trained model as TorchScript, ONNX and 8-bit ONNX, and say what each is worth beside torch."""
+"""Write a trained model as TorchScript, ONNX and 8-bit ONNX, pruned too, and say what each is worth beside torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import copy
 import io
 import json
 import logging
+import statistics
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,9 +29,18 @@ from scripts.errors import UserError
 from scripts.files import write_atomically
 from scripts.metrics.accuracy_matrix import accuracy, mean_class_recall
 from scripts.networks.backbones import spatial_dims
+from scripts.networks.cost import flops_per_image
 
-TORCHSCRIPT, ONNX, INT8 = "model.ts", "model.onnx", "model.int8.onnx"
+TORCH, TORCHSCRIPT, ONNX, INT8 = "torch", "model.ts", "model.onnx", "model.int8.onnx"
+PRUNED, PRUNED_INT8 = "model.pruned.onnx", "model.pruned.int8.onnx"
 REPORT = "export.json"
+REMEDIES = {
+    INT8: "calibrate on more images (key 'calibration_images')",
+    PRUNED: "drop fewer channels or learn longer (keys 'pruning', 'distillation_epochs')",
+    PRUNED_INT8: "calibrate on more images (key 'calibration_images')",
+}
+"""The files that may be worse than the model, and what helps."""
+TURNS = 15  # in which latencies are measured
 CHATTY = ("onnxscript", "onnx_ir")
 """Loggers that say of every node what was done to it."""
 IMAGES, LOGITS = "images", "logits"
@@ -48,7 +59,8 @@ class Exporter:
         calibration: normalised images [B, 3, H, W] that the ranges of the 8-bit numbers are taken from.
         test: batches with ``image`` and ``label``.
         tolerance: how far logits in TorchScript and ONNX may be from torch's, in units of their largest magnitude.
-        largest_loss: mean class recall that the 8-bit model may lose, 0..1.
+        largest_loss: mean class recall that an 8-bit or a pruned model may lose, 0..1.
+        prune: returns a smaller network, as :class:`scripts.inference.pruning.Pruner` does; ``None``: no pruned file.
 
     Raises:
         UserError: for a network of volumes, or of images whose colours are changed first.
@@ -64,6 +76,7 @@ class Exporter:
         test: Iterable[Mapping[str, Tensor]],
         tolerance: float,
         largest_loss: float,
+        prune: Callable[[nn.Module], nn.Module] | None = None,
     ) -> None:
         check_exportable(description)
         self.network = only_convolutions(network)
@@ -74,42 +87,65 @@ class Exporter:
         self.test = test
         self.tolerance = tolerance
         self.largest_loss = largest_loss
+        self.prune = prune
         self.logger = logging.getLogger(__name__)
 
     def run(self) -> None:
         """Export, and write ``export.json``.
 
         Raises:
-            UserError: when a file says something else than the model, the 8-bit model is too bad (its file is then not
-                left there), or the folder cannot be written.
+            UserError: when a file says something else than its network (then there are none), an 8-bit or a pruned
+                model is too bad (its file is then not left there), or the folder cannot be written.
         """
         example = next(iter(self.calibration()))
-        for name in (TORCHSCRIPT, ONNX, INT8, REPORT):
+        for name in (TORCHSCRIPT, ONNX, *REMEDIES, REPORT):
             (self.folder / name).unlink(missing_ok=True)
-        write_atomically(self.folder / TORCHSCRIPT, torchscript(self.network))
-        plain = onnx_model(self.network, example)
-        write_atomically(self.folder / ONNX, self.described(plain))
-        small = self.described(quantised(plain, self.calibration()))
+        networks = dict.fromkeys((TORCH, TORCHSCRIPT, ONNX, INT8), self.network)
+        files = {TORCHSCRIPT: torchscript(self.network), **self.onnx_files(self.network, example, (ONNX, INT8))}
+        if self.prune is not None:
+            networks |= dict.fromkeys((PRUNED, PRUNED_INT8), self.prune(self.network))
+            files |= self.onnx_files(networks[PRUNED], example, (PRUNED, PRUNED_INT8))
         variants: dict[str, Scores] = {
-            "torch": self.network,
-            TORCHSCRIPT: load_torchscript(self.folder / TORCHSCRIPT),
-            ONNX: onnx_scores((self.folder / ONNX).read_bytes()),
-            INT8: onnx_scores(small),
+            TORCH: self.network,
+            **{name: scores(name, content) for name, content in files.items()},
         }
-        for name in (TORCHSCRIPT, ONNX):
-            self.check(name, variants[name], example)
-        figures = examine(variants, self.test)
-        loss = figures["torch"]["mean_class_recall"] - figures[INT8]["mean_class_recall"]
-        if loss <= self.largest_loss:
-            write_atomically(self.folder / INT8, small)
+        for name in files.keys() - {INT8, PRUNED_INT8}:
+            self.check(name, variants[name], networks[name], example)
+        said = examine(variants, self.test)
+        losses = {
+            name: said[TORCH]["mean_class_recall"] - said[name]["mean_class_recall"]
+            for name in REMEDIES
+            if name in said
+        }
+        bad = {name: loss for name, loss in losses.items() if loss > self.largest_loss}
+        for name in files.keys() - bad.keys():
+            write_atomically(self.folder / name, files[name])
+        cost = self.costs(networks, files, latencies(variants, example[:1]))
+        figures = {name: {**said[name], **cost[name]} for name in variants}
         write_atomically(self.folder / REPORT, json.dumps(figures, indent=4) + "\n")
-        self.logger.info("Exported to %s:\n%s", self.folder, table(figures, self.folder))
-        if loss > self.largest_loss:
-            raise UserError(
-                f"the 8-bit model loses {100 * loss:.1f} points of mean class recall, more than "
-                f"{100 * self.largest_loss:.1f}: its file is not left in {self.folder}; use {ONNX}, or calibrate on "
-                "more images (key 'calibration_images')"
-            )
+        self.logger.info("Exported to %s:\n%s", self.folder, table(figures))
+        if bad:
+            raise UserError(refusal(bad, self.largest_loss, self.folder))
+
+    def onnx_files(self, network: nn.Module, example: Tensor, names: tuple[str, str]) -> dict[str, bytes]:
+        """Return a network as an ONNX file and as an 8-bit one, under their names."""
+        plain = onnx_model(network, example)
+        small = quantised(plain, self.calibration())
+        return dict(zip(names, (self.described(plain), self.described(small)), strict=True))
+
+    def costs(
+        self, networks: Mapping[str, nn.Module], files: Mapping[str, bytes], seconds: Mapping[str, float]
+    ) -> dict[str, dict[str, float | None]]:
+        """Return what each costs: MiB of its file, GFLOPs of an image, and latency in units of that of ONNX."""
+        side = self.description["image_size"]
+        return {
+            name: {
+                "mebibytes": len(files[name]) / 2**20 if name in files else None,
+                "gflops": flops_per_image(network, side) / 1e9,
+                "latency": seconds[name] / seconds[ONNX],
+            }
+            for name, network in networks.items()
+        }
 
     def described(self, model: onnx.ModelProto) -> bytes:
         """Return the file, with all that the edge needs to know in it."""
@@ -125,18 +161,18 @@ class Exporter:
         return model.SerializeToString()
 
     @torch.inference_mode()
-    def check(self, name: str, found: Scores, images: Tensor) -> None:
-        """Compare what a file computes with what the network does.
+    def check(self, name: str, found: Scores, network: nn.Module, images: Tensor) -> None:
+        """Compare what a file computes with what its network does.
 
         Raises:
             UserError: when they are not the same.
         """
-        wanted = self.network(images)
+        wanted = network(images)
         distance = float((found(images) - wanted).abs().max() / wanted.abs().max())
         if not distance <= self.tolerance:
             raise UserError(
                 f"{self.folder / name} says something else than the model (logits differ by {distance:.1e} of the "
-                f"largest, more than {self.tolerance:.1e}): do not use it"
+                f"largest, more than {self.tolerance:.1e}): it is not left there"
             )
 
 
@@ -190,11 +226,11 @@ def torchscript(network: nn.Module) -> bytes:
     return file.getvalue()
 
 
-def load_torchscript(path: Path) -> Scores:
+def load_torchscript(content: bytes) -> Scores:
     """Return what a TorchScript file computes."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated, but what older runtimes read
-        return torch.jit.load(path)
+        return torch.jit.load(io.BytesIO(content))
 
 
 def onnx_model(network: nn.Module, example: Tensor) -> onnx.ModelProto:
@@ -254,6 +290,11 @@ def onnx_scores(content: bytes) -> Scores:
     return lambda images: torch.from_numpy(session.run(None, {IMAGES: images.cpu().numpy()})[0])
 
 
+def scores(name: str, content: bytes) -> Scores:
+    """Return what a file of that name computes."""
+    return load_torchscript(content) if name == TORCHSCRIPT else onnx_scores(content)
+
+
 @torch.inference_mode()
 def examine(variants: Mapping[str, Scores], test: Iterable[Mapping[str, Tensor]]) -> dict[str, dict[str, float]]:
     """Return accuracy and mean class recall of each variant, and how often it agrees with the first, all 0..1."""
@@ -276,21 +317,50 @@ def examine(variants: Mapping[str, Scores], test: Iterable[Mapping[str, Tensor]]
     }
 
 
-def table(figures: Mapping[str, Mapping[str, float]], folder: Path) -> str:
-    """Return the figures in per cent, with the size of each file."""
+@torch.inference_mode()
+def latencies(variants: Mapping[str, Scores], image: Tensor, turns: int = TURNS) -> dict[str, float]:
+    """Return the median seconds of each variant for ``image``, [1, 3, H, W], measured in turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(turns + 2):  # the first two warm up
+        for name, compute in variants.items():
+            started = time.perf_counter()
+            compute(image)
+            seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(times[2:]) for name, times in seconds.items()}
+
+
+COLUMNS = {
+    "MiB": ("mebibytes", "{:.1f}"),
+    "GFLOPs": ("gflops", "{:.2f}"),
+    "latency to ONNX": ("latency", "{:.2f}"),
+    "accuracy": ("accuracy", "{:.1%}"),
+    "MCR": ("mean_class_recall", "{:.1%}"),
+    "agrees with torch": ("agreement", "{:.1%}"),
+}
+
+
+def table(figures: Mapping[str, Mapping[str, float | None]]) -> str:
+    """Return the figures, a line a variant."""
     rows = [
-        [
-            name,
-            _size(folder / name),
-            *(f"{100 * own[key]:.1f}" for key in ("accuracy", "mean_class_recall", "agreement")),
-        ]
+        [name, *("" if own[key] is None else shown.format(own[key]) for key, shown in COLUMNS.values())]
         for name, own in figures.items()
     ]
-    return tabulate(rows, headers=["model", "MiB", "accuracy", "MCR", "agrees with torch"], disable_numparse=True)
+    return tabulate(rows, headers=["model", *COLUMNS], disable_numparse=True)
 
 
-def _size(path: Path) -> str:
-    return f"{path.stat().st_size / 2**20:.1f}" if path.is_file() else ""
+def refusal(losses: Mapping[str, float], largest: float, folder: Path) -> str:
+    """Say which files are not left in a folder, why, and what helps.
+
+    Args:
+        losses: the mean class recall that each of them loses, 0..1.
+        largest: what it may lose.
+        folder: where the files are.
+    """
+    lost = ", ".join(f"{name} loses {100 * loss:.1f} points" for name, loss in losses.items())
+    help_with = ", or ".join(dict.fromkeys(REMEDIES[name] for name in losses))
+    return (
+        f"{lost} of mean class recall, more than {100 * largest:.1f}: not left in {folder}; use {ONNX}, or {help_with}"
+    )
 
 
 def batches(dataset: Dataset, batch_size: int) -> Iterator[Tensor]:
