@@ -111,7 +111,7 @@ def test_one_command_compares_all_methods(bundle_environment: dict[str, str], tm
     command = [sys.executable, "-m", "scripts.commands.compare", "--data", "generated_small", "--methods", "all"]
     command += ["--adapter_epochs", "1", "--finetune_epochs", "2", "--backbone_epochs", "1"]
     command += ["--seeds", "1", "--jobs", "2", "--threads", "1", "--output", str(output), "--dataset_dir", str(images)]
-    done = subprocess.run(command, cwd=BUNDLE, env=bundle_environment, capture_output=True, text=True, timeout=1200)
+    done = subprocess.run(command, cwd=BUNDLE, env=bundle_environment, capture_output=True, text=True, timeout=2400)
     assert done.returncode == 0, done.stderr
     with (output / "comparison.csv").open() as file:
         rows = {row["method"]: row for row in csv.DictReader(file)}

@@ -24,6 +24,7 @@ from scripts.commands.model import load_image_classifier
 pytest.importorskip("selenium")
 
 from selenium import webdriver  # noqa: E402
+from selenium.common.exceptions import StaleElementReferenceException  # noqa: E402
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
@@ -83,7 +84,9 @@ class Page:
         return str(self.one(id).text)
 
     def wait(self, happened: Callable[[], Any], seconds: float = SECONDS) -> Any:
-        return WebDriverWait(self.browser, seconds).until(lambda _: happened())
+        # an element that was found before the page was loaded anew is looked for again
+        again = [StaleElementReferenceException]
+        return WebDriverWait(self.browser, seconds, ignored_exceptions=again).until(lambda _: happened())
 
     def drop(self, *files: tuple[str, bytes]) -> None:
         """Drop files, and wait for what is said of the first."""

@@ -76,5 +76,6 @@ def test_balanced_fine_tuning_starts_from_a_fresh_head_and_trains_nothing_else(
     head = {"head.linear.weight", "head.linear.bias"}
     for trained, tuned in ((seen[1], seen[2]), (seen[3], seen[4])):
         assert tiny.changed_keys(trained["after"], tuned["before"]) == head
-        assert not torch.isclose(trained["after"]["head.linear.weight"], tuned["before"]["head.linear.weight"]).any()
+        same = torch.isclose(trained["after"]["head.linear.weight"], tuned["before"]["head.linear.weight"])
+        assert same.float().mean() < 0.01  # some are alike by chance
         assert tiny.changed_keys(tuned["before"], tuned["after"]) == head

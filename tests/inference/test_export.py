@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from PIL import Image
@@ -37,6 +38,7 @@ from scripts.inference.export import (
     spread,
 )
 from scripts.inference.pruning import drop_channels
+from scripts.inference.quantisation import groups_of
 from scripts.networks import read_description
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
@@ -94,6 +96,31 @@ def test_every_convolution_quantises_and_the_file_is_smaller(exported: Path) -> 
     assert len(convolutions) > 50
     assert all(made_from[name] == "DequantizeLinear" for node in convolutions for name in node.input[:2])
     assert (exported / INT8).stat().st_size < 0.4 * (exported / ONNX).stat().st_size
+
+
+def test_no_pair_of_products_overflows_sixteen_bits(exported: Path) -> None:
+    graph = onnx.load(exported / INT8).graph
+    made_by = {name: node for node in graph.node for name in node.output}
+    values = {value.name: onnx.numpy_helper.to_array(value) for value in graph.initializer}
+    largest = {"dense": 0, "depthwise": 0}
+    for node in (node for node in graph.node if node.op_type == "Conv"):
+        weight = values[made_by[node.input[1]].input[0]]
+        assert weight.dtype == np.int8
+        kind = "depthwise" if groups_of(node) == len(weight) else "dense"
+        largest[kind] = max(largest[kind], int(np.abs(weight.astype(int)).max()))
+    assert 2 * 255 * largest["dense"] < 2**15
+    assert largest == {"dense": 64, "depthwise": 127}
+
+
+def test_this_processor_computes_what_the_8_bit_numbers_say(exported: Path) -> None:
+    images = torch.randn(24, 3, 40, 40, generator=torch.Generator().manual_seed(0)).numpy()
+    plainly = onnxruntime.SessionOptions()  # integers are turned into floats, which are multiplied
+    plainly.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    whole, found, wanted = (
+        onnxruntime.InferenceSession(exported / name, options).run(None, {"images": images})[0]
+        for name, options in ((ONNX, None), (INT8, None), (INT8, plainly))
+    )
+    assert np.linalg.norm(found - wanted) < 0.5 * np.linalg.norm(wanted - whole)
 
 
 def test_the_figures_say_how_good_each_file_is(exported: Path) -> None:

@@ -7,7 +7,6 @@ import io
 import json
 import logging
 import statistics
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,8 +16,6 @@ from typing import Any
 import onnx
 import onnxruntime
 import torch
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-from onnxruntime.quantization.shape_inference import quant_pre_process
 from tabulate import tabulate
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -27,6 +24,7 @@ from scripts.edge.classifier import METADATA
 from scripts.edge.results import ModelIdentity
 from scripts.errors import UserError
 from scripts.files import write_atomically
+from scripts.inference.quantisation import quantised
 from scripts.metrics.accuracy_matrix import accuracy, mean_class_recall
 from scripts.networks.backbones import spatial_dims
 from scripts.networks.cost import flops_per_image
@@ -130,7 +128,7 @@ class Exporter:
     def onnx_files(self, network: nn.Module, example: Tensor, names: tuple[str, str]) -> dict[str, bytes]:
         """Return a network as an ONNX file and as an 8-bit one, under their names."""
         plain = onnx_model(network, example)
-        small = quantised(plain, self.calibration())
+        small = quantised(plain, self.calibration)
         return dict(zip(names, (self.described(plain), self.described(small)), strict=True))
 
     def costs(
@@ -255,33 +253,6 @@ def onnx_model(network: nn.Module, example: Tensor) -> onnx.ModelProto:
         )
     assert program is not None
     return program.model_proto
-
-
-class _Batches(CalibrationDataReader):
-    def __init__(self, images: Iterable[Tensor]) -> None:
-        self.images: Iterator[Tensor] = iter(images)
-
-    def get_next(self) -> dict[str, Any]:
-        batch = next(self.images, None)
-        return {} if batch is None else {IMAGES: batch.cpu().numpy()}
-
-
-def quantised(model: onnx.ModelProto, images: Iterable[Tensor]) -> onnx.ModelProto:
-    """Return a model with 8-bit weights, a scale a channel, and activations, whose ranges are those of ``images``."""
-    with tempfile.TemporaryDirectory() as folder:
-        source, prepared, target = (Path(folder, name) for name in (ONNX, "prepared.onnx", INT8))
-        onnx.save(model, source)  # both steps would write into a model given as an object
-        quant_pre_process(source, prepared, skip_symbolic_shape=True)
-        quantize_static(
-            prepared,
-            target,
-            _Batches(images),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-        )
-        return onnx.load(target)
 
 
 def onnx_scores(content: bytes) -> Scores:
