@@ -21,6 +21,7 @@ TRAINS = ["backbone", "auxiliary", "head"]
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory, tiny: SimpleNamespace) -> list[dict[str, Any]]:
     """What there was once each stage of three tasks was prepared, and after it."""
+    torch.manual_seed(0)  # of thousands of weights drawn anew, some seeds draw one that is as before
     network, memory = tiny.network("concatenated", adapter="backbone"), ExemplarMemory(10)
     stages = [
         tiny.stage(data="task_and_memory", trains=TRAINS, loss=expansion_cross_entropy),
@@ -76,6 +77,5 @@ def test_balanced_fine_tuning_starts_from_a_fresh_head_and_trains_nothing_else(
     head = {"head.linear.weight", "head.linear.bias"}
     for trained, tuned in ((seen[1], seen[2]), (seen[3], seen[4])):
         assert tiny.changed_keys(trained["after"], tuned["before"]) == head
-        same = torch.isclose(trained["after"]["head.linear.weight"], tuned["before"]["head.linear.weight"])
-        assert same.float().mean() < 0.01  # some are alike by chance
+        assert not torch.isclose(trained["after"]["head.linear.weight"], tuned["before"]["head.linear.weight"]).any()
         assert tiny.changed_keys(tuned["before"], tuned["after"]) == head

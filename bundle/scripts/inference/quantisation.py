@@ -27,7 +27,8 @@ def quantised(model: ModelProto, images: Callable[[], Iterable[Tensor]]) -> Mode
 
     Weights have 7 bits: x86 processors without 8-bit dot products (VNNI) add two products of activation and weight in
     16 bits, where 2 x 255 x 64 has room and 2 x 255 x 127 has not. Depthwise convolutions, which add no such pairs and
-    lose most by rounding, keep 8.
+    lose most by rounding, keep 8. What follows the last convolution, the head, stays in floats: it costs next to
+    nothing, and distances, norms and softmaxes do not bear rounding.
 
     Args:
         model: from images, its only input.
@@ -49,6 +50,7 @@ def quantised(model: ModelProto, images: Callable[[], Iterable[Tensor]]) -> Mode
             reduce_range=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
+            nodes_to_exclude=[node.name for node in head_of(whole)],
             extra_options={
                 "TensorQuantOverrides": {
                     node.input[1]: [EIGHT_BITS] for node in convolutions(whole) if is_depthwise(whole, node)
@@ -111,15 +113,21 @@ def convolutions(model: ModelProto) -> list[NodeProto]:
     return [node for node in model.graph.node if node.op_type == "Conv"]
 
 
+def head_of(model: ModelProto) -> list[NodeProto]:
+    """Return the nodes after the last convolution."""
+    nodes = list(model.graph.node)
+    return nodes[1 + max(place for place, node in enumerate(nodes) if node.op_type == "Conv") :]
+
+
 def groups_of(node: NodeProto) -> int:
     """Return how many parts a convolution's channels fall into."""
     return next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
 
 
 def is_depthwise(model: ModelProto, node: NodeProto) -> bool:
-    """Return whether each output channel of a convolution reads a single input channel."""
+    """Return whether a convolution makes one output channel of each input channel."""
     weight = next(value for value in model.graph.initializer if value.name == node.input[1])
-    return groups_of(node) > 1 and weight.dims[1] == 1
+    return groups_of(node) == weight.dims[0] > 1
 
 
 class _Batches(CalibrationDataReader):
