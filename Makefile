@@ -39,10 +39,10 @@ compare: env  ## compare methods over seeds (ARGS='--data generated --methods dy
 	cd bundle && $(VENV_PYTHON) -m scripts.commands.compare $(ARGS)
 
 test: env  ## run the tests, without the slow ones, in two processes (ARGS='tests/edge -n 0' for some, in one)
-	$(VENV_PYTHON) -m pytest -m 'not slow' -n 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -m 'not slow' -n 2 --dist loadfile $(ARGS)
 
 test-slow: env  ## run the slow tests
-	$(VENV_PYTHON) -m pytest -m slow $(ARGS)
+	OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -m slow $(ARGS)
 
 lint: env  ## check style, format and types
 	$(VENV_PYTHON) -m ruff check .
