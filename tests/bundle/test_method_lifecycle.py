@@ -21,10 +21,11 @@ from scripts.inference.model import load_classifier
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 METHODS = sorted(path.stem for path in (BUNDLE / "configs" / "methods").glob("*.json"))
 SOLVED = {"fecam", "first_task_ridge", "ncm", "ranpac", "ridge"}  # a later task has no epoch to stop in
-# two others of the list in one: `make test-slow`
+# made of what others of the list have, or stopped in another test too: `make test-slow`
 COMBINED = {
     *("dynammo_levels_ridge", "dynammo_levels_ridge_without_memory", "dynammo_lora_ridge"),
-    *("dynammo_lora_ridge_without_memory", "dynammo_ridge_without_memory", "ncm"),
+    *("dynammo_lora_ridge_without_memory", "dynammo_ridge_without_memory", "finetune_without_memory"),
+    *("fecam", "first_task_ridge", "ncm", "ranpac"),
 }
 # unequal tasks, one of them of a single class
 SPLIT = [["clusters/nests", "clusters/rings"], ["fibres/parallel"], ["cells/large", "cells/small"]]
@@ -105,7 +106,10 @@ def test_a_later_task_stopped_on_the_way_ends_with_the_weights_of_one_run(
     assert load_classifier(tmp_path / "whole")(torch.zeros(2, 3, 33, 33)).shape == (2, 5)
 
 
-@pytest.mark.parametrize("method", ["dynammo", "acl", "podnet", "icarl", "bic", "dynammo_ridge"])
+@pytest.mark.parametrize(
+    "method",
+    [*("dynammo", "acl", "icarl", "bic", "dynammo_ridge"), pytest.param("podnet", marks=pytest.mark.slow)],
+)
 def test_no_image_passes_the_network_twice_with_the_same_weights_in_a_task(
     method: str, train: Callable[..., None], tmp_path: Path
 ) -> None:
