@@ -109,7 +109,7 @@ def test_every_method_learns_on_every_backbone(
 def test_one_command_compares_all_methods(bundle_environment: dict[str, str], tmp_path: Path) -> None:
     images, output = tmp_path / "images", tmp_path / "out"
     command = [sys.executable, "-m", "scripts.commands.compare", "--data", "generated_small", "--methods", "all"]
-    command += ["--adapter_epochs", "1", "--finetune_epochs", "2", "--backbone_epochs", "1", "--memory_size", "12"]
+    command += ["--adapter_epochs", "1", "--finetune_epochs", "2", "--backbone_epochs", "1"]
     command += [f"--source#root#{part}_per_class={count}" for part, count in (("train", 8), ("val", 4), ("test", 4))]
     command += ["--seeds", "1", "--jobs", "2", "--threads", "1", "--output", str(output), "--dataset_dir", str(images)]
     done = subprocess.run(command, cwd=BUNDLE, env=bundle_environment, capture_output=True, text=True, timeout=2400)
