@@ -112,6 +112,15 @@ def test_no_pair_of_products_overflows_sixteen_bits(exported: Path) -> None:
     assert largest == {"dense": 64, "depthwise": 127}
 
 
+def test_the_head_stays_in_floats(exported: Path) -> None:
+    nodes = list(onnx.load(exported / INT8).graph.node)
+    head = nodes[1 + max(place for place, node in enumerate(nodes) if node.op_type == "Conv") :]
+    integers = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output}
+    products = [node for node in head if node.op_type in ("Gemm", "MatMul")]
+    assert products
+    assert not any(integers.intersection(node.input) for node in products)
+
+
 def test_this_processor_computes_what_the_8_bit_numbers_say(exported: Path) -> None:
     images = torch.randn(24, 3, 40, 40, generator=torch.Generator().manual_seed(0)).numpy()
     plainly = onnxruntime.SessionOptions()  # integers are turned into floats, which are multiplied

@@ -48,13 +48,13 @@ def round_weights(model: ModelProto) -> ModelProto:
 @pytest.mark.parametrize("groups", [1, 3, 12])
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_mean_of_each_channel_survives_the_rounding_of_weights(groups: int, bias: bool) -> None:
-    model = one_convolution(groups, bias)
-    wanted = computed(model, PIXELS).mean((0, 2, 3))
-    without = computed(round_weights(one_convolution(groups, bias)), PIXELS).mean((0, 2, 3))
-    correct_biases(model, PIXELS.split(99))
-    found = computed(round_weights(model), PIXELS).mean((0, 2, 3))
+    model, few = one_convolution(groups, bias), PIXELS[:24]
+    wanted = computed(model, few).mean((0, 2, 3))
+    without = computed(round_weights(one_convolution(groups, bias)), few).mean((0, 2, 3))
+    correct_biases(model, few.split(8))
+    found = computed(round_weights(model), few).mean((0, 2, 3))
     assert np.abs(without - wanted).max() > 1e-4
-    np.testing.assert_allclose(found, wanted, atol=2e-5)
+    np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=2e-6)
 
 
 @pytest.mark.parametrize("groups", [1, 3, 12])
@@ -69,6 +69,7 @@ def test_weights_are_rounded_as_the_biases_expect_and_the_mean_survives(groups: 
     np.testing.assert_allclose(scale * whole, rounded(plain, seven_bits=groups < 12), rtol=1e-6)
     wanted, biased = computed(model, PIXELS), computed(round_weights(one_convolution(groups, bias=True)), PIXELS)
     found = computed(small, PIXELS)
+    assert np.abs(found - wanted).max() < 0.3
     assert np.abs((found - wanted).mean((0, 2, 3))).max() < 0.5 * np.abs((biased - wanted).mean((0, 2, 3))).max()
 
 

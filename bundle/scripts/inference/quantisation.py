@@ -116,7 +116,7 @@ def convolutions(model: ModelProto) -> list[NodeProto]:
 def head_of(model: ModelProto) -> list[NodeProto]:
     """Return the nodes after the last convolution."""
     nodes = list(model.graph.node)
-    return nodes[1 + max(place for place, node in enumerate(nodes) if node.op_type == "Conv") :]
+    return nodes[nodes.index(convolutions(model)[-1]) + 1 :]
 
 
 def groups_of(node: NodeProto) -> int:
