@@ -56,16 +56,17 @@ class Records:
         return results
 
     def remark(self, runs: Iterable[Run]) -> str:
-        """Return what a reader of a table must know where its runs are of several processors, else nothing."""
-        found: dict[str, list[str]] = {}
+        """Return what a reader of a table must know where runs of one seed are of several processors, else nothing."""
+        seeds: dict[int, dict[str, list[str]]] = {}
         for run in runs:
             known = self.find(run)
             if known is not None:
-                found.setdefault(known["processor"], []).append(_name(run))
-        if len(found) < 2:
+                seeds.setdefault(run.seed, {}).setdefault(known["processor"], []).append(_name(run))
+        mixed = [found for found in seeds.values() if len(found) > 1]
+        if not mixed:
             return ""
-        listed = "; ".join(f"{processor}: {', '.join(names)}" for processor, names in found.items())
-        return f"Runs of several processors, whose rounding differs, so that differences are not paired: {listed}."
+        listed = "; ".join(f"{processor}: {', '.join(names)}" for found in mixed for processor, names in found.items())
+        return f"Seeds of several processors, whose rounding differs, so that differences are not paired: {listed}."
 
     def _add(self, run: Run) -> None:
         metrics = json.loads((run.folder / "metrics.json").read_text())

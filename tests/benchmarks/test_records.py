@@ -87,16 +87,23 @@ def test_further_figures_stay_when_a_run_is_recorded_again(records: ModuleType, 
     assert records.Records(tmp_path / "runs.json").find(run)["bound"] == 0.5
 
 
-def test_a_table_says_where_its_runs_are_of_several_processors(
+def test_a_table_says_where_runs_of_a_seed_are_of_several_processors(
     records: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs = plan_runs("skin8", ["acl", "joint"], [1], [], tmp_path)
+    first, second, joint = runs = [
+        *plan_runs("skin8", ["acl"], [1, 2], [], tmp_path),
+        *plan_runs("skin8", ["joint"], [1], [], tmp_path),
+    ]
     known = records.Records(tmp_path / "runs.json")
     for run in runs:
         finish(run, 0.25)
     known.add(runs)
     assert known.remark(runs) == ""
     monkeypatch.setattr(records, "processor", lambda: "another")
-    known.add(runs[1:])
-    assert "another: joint-s1" in known.remark(runs)
-    assert known.remark(runs[1:]) == ""
+    known.add([second])
+    assert known.remark(runs) == ""  # no run of this processor beside it
+    known.add([joint])
+    remark = known.remark(runs)
+    assert "another: joint-s1" in remark and "acl-s2" not in remark
+    assert known.remark([second, joint]) == ""
+    assert known.remark([first, joint]) == remark
