@@ -44,7 +44,7 @@ def bound_of(key: str) -> str:
 def bound(run: Run) -> dict[str, float]:
     """Return the last and average MCR of the head that sees all images again."""
     tuned = TunedRun(run)
-    fit, curve = ridge_bound(tuned.network.backbone.width, tuned.get), []
+    fit, curve = ridge_bound(tuned.network.backbone.head_width, tuned.get), []
     for learnt, test, labels in stages(tuned, "average", "average"):
         curve.append(mean_class_recall(labels.numpy(), fit(learnt)(test).argmax(1).numpy()) or 0.0)
     return {bound_of(KEYS[0]): curve[-1], bound_of(KEYS[1]): sum(curve) / len(curve)}

@@ -57,6 +57,14 @@ def test_it_is_grad_cam_of_the_predicted_class(classifier: ImageClassifier, imag
     assert np.abs(drawn.astype(int) - expected).max() <= 1
 
 
+def test_a_map_that_the_head_reads_is_shown(make_model: Callable[..., Path], tmp_path: Path, image: str) -> None:
+    sites = {"sites": ["features.3", "features.12", "features.15"]}
+    described = {"backbone": "mobilenet_v2", "adapter": None, "branches": ["backbone"], "head": "levels", **sites}
+    classifier = load_image_classifier(make_model(tmp_path / "model", **described))
+    drawn = Saliency(classifier.network, classifier.prepare)(image, classifier.classify(image))
+    assert not np.array_equal(drawn, PICTURE), "the map after the last site has no part in the answer"
+
+
 def test_the_network_stays_as_it_is(classifier: ImageClassifier, image: str) -> None:
     before = classifier.classify(image)
     hooks = sum(len(module._forward_hooks) for module in classifier.network.modules())

@@ -51,6 +51,19 @@ def test_tasks_one_after_the_other_give_the_head_of_all_images_at_once(order: tu
     assert torch.allclose(ridge(sums.second[0], sums.first, 0.3), expected, rtol=0, atol=1e-8)
 
 
+def test_the_shrinkage_that_erred_least_over_all_tasks_is_chosen_in_a_later_process_too() -> None:
+    sums = FeatureSums()
+    assert sums.choose({0.1: 3.0, 1.0: 2.0}) == 1.0
+    saved = io.BytesIO()
+    torch.save(sums.state_dict(), saved)
+    saved.seek(0)
+    later = FeatureSums()
+    later.load_state_dict(torch.load(saved, weights_only=True))
+    assert later.choose({0.1: 2.5, 1.0: 3.0}) == 1.0, "5.0 against 5.5"
+    assert later.choose({0.1: 1.0, 1.0: 2.5}) == 0.1, "6.5 against 7.5"
+    assert later.choose({0.1: 1.0, 0.3: 0.5}) == 0.3, "of other candidates nothing is known"
+
+
 def test_the_size_does_not_depend_on_images_or_tasks() -> None:
     def numbers(sums: FeatureSums) -> int:
         return sum(value.numel() for value in sums.state_dict().values() if isinstance(value, Tensor))

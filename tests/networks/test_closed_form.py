@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from scripts.errors import UserError
-from scripts.networks.closed_form import choose_shrinkage, drift_map, leave_one_out, ridge, whitening
+from scripts.networks.closed_form import drift_map, leave_one_out, ridge, shrinkage_errors, whitening
 
 
 def vectors(rows: int, width: int, seed: int = 0) -> Tensor:
@@ -52,7 +52,7 @@ def test_leaving_an_image_out_equals_fitting_without_its_views(shrinkage: float)
         assert torch.allclose(found[left], expected, atol=1e-9)
 
 
-def test_the_chosen_shrinkage_errs_least_on_left_out_images_with_classes_alike() -> None:
+def test_a_shrinkage_is_judged_by_left_out_images_with_classes_alike() -> None:
     images, labels = vectors(40, 30).reshape(20, 2, 31), (torch.arange(20) > 14).long()
     images[:, :, 0] += 2.0 * labels[:, None]  # a weak sign of the class among many that mean nothing
     weights = torch.tensor([1 / 30, 1 / 10], dtype=torch.double)[labels]
@@ -66,9 +66,10 @@ def test_the_chosen_shrinkage_errs_least_on_left_out_images_with_classes_alike()
         squares = (said - torch.eye(2)[labels][:, None]).square()
         return float(squares[labels == 0].mean() + squares[labels == 1].mean())
 
-    chosen = choose_shrinkage(second, first, images, labels, weights, candidates)
-    assert error(chosen) == min(map(error, candidates))
-    assert chosen == 0.3, "neither end is"
+    found = shrinkage_errors(second, first, images, labels, weights, candidates)
+    views, classes = 2, 2
+    assert found == pytest.approx({shrinkage: views * classes * error(shrinkage) for shrinkage in candidates})
+    assert min(found, key=found.__getitem__) == 0.3, "neither end is"
 
 
 def test_a_map_of_features_that_moved_affinely_is_that_map() -> None:

@@ -1,4 +1,4 @@
-"""A head that reads every level of the backbone costs a layer, and leaves the tuning of the adapters as it is."""
+"""A head that reads the levels before the last map costs a layer, and leaves the tuning of adapters as it is."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scripts.engines import ContinualTrainer
+from scripts.errors import UserError
 from scripts.handlers import AdapterAveragingHandler, AdapterTuningHandler
 from scripts.losses import auxiliary_cross_entropy
 from scripts.memory import ExemplarMemory
@@ -44,7 +45,22 @@ def test_every_backbone_has_levels(name: str) -> None:
         features = backbone(image)
         assert features.shape == (1, 1, backbone.width)
         assert torch.equal(features[..., : plain.width], plain(image))
-    assert backbone.width == plain.width + 2 * sum(backbone.channels[1:])
+    assert backbone.head_width == backbone.width - plain.width == 2 * sum(backbone.channels[1:])
+
+
+def test_the_head_does_not_read_the_last_map(tiny: SimpleNamespace) -> None:
+    network = tiny.network("levels", sizes=[2, 1]).eval()
+    features = torch.randn(4, 1, network.backbone.width)
+    others = features.clone()
+    others[..., : network.backbone.last_width] = torch.randn(4, 1, network.backbone.last_width)
+    assert torch.equal(network.head(features), network.head(others))
+    others[..., network.backbone.last_width] += 1
+    assert not torch.allclose(network.head(features), network.head(others))
+
+
+def test_a_single_site_has_no_level_before_the_last() -> None:
+    with pytest.raises(UserError, match="reads the maps before the last site: give two or more"):
+        ContinualNet("resnet18", "levels", sites=["layer3"])
 
 
 def test_levels_cost_next_to_nothing() -> None:
@@ -81,6 +97,3 @@ def test_adapters_are_tuned_as_under_a_head_that_reads_the_last_map(tmp_path: Pa
     expected = plain.backbone.state_dict()
     for key, value in levels.backbone.state_dict().items():
         assert torch.equal(value, expected[key]), key
-    weight, width = levels.head.get_parameter("linear.weight"), plain.backbone.width
-    assert torch.equal(weight[:, :width], plain.head.get_parameter("linear.weight"))
-    assert not weight[:, width:].any(), "before it is fitted the head says what the tuned one says"

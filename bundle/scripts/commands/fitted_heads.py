@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
 from scripts.memory.feature_sums import FeatureSums
-from scripts.networks.closed_form import choose_shrinkage, drift_map
+from scripts.networks.closed_form import drift_map, shrinkage_errors
 from scripts.networks.heads import UnifiedHead
 
 
@@ -112,7 +112,8 @@ def _solve(
     shrinkage = get("shrinkage")
     if shrinkage is None:
         weights, images = sums.weights[labels], vectors.unsqueeze(1)
-        shrinkage = choose_shrinkage(sums.second[0], sums.first, images, labels, weights, get("shrinkages"))
+        errors = shrinkage_errors(sums.second[0], sums.first, images, labels, weights, get("shrinkages"))
+        shrinkage = sums.choose(errors)
     head.solve(sums.second, sums.first, shrinkage)
     return lambda features: head(features.unsqueeze(1))
 

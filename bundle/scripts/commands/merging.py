@@ -121,7 +121,7 @@ def evaluate(tuned: TunedRun, strategy: str, batchnorm: str) -> dict[str, list[f
         strategy: a key of :data:`scripts.networks.merging.STRATEGIES`.
         batchnorm: a name in :data:`scripts.networks.merging.BATCHNORMS`.
     """
-    width = tuned.network.backbone.width
+    width = tuned.network.backbone.head_width
     heads = {name: make(width, tuned.get) for name, make in HEADS.items()}
     curves: dict[str, list[float]] = {name: [] for name in heads}
     for learnt, test, labels in stages(tuned, strategy, batchnorm):
@@ -136,14 +136,14 @@ def evaluate(tuned: TunedRun, strategy: str, batchnorm: str) -> dict[str, list[f
 @torch.no_grad()
 def stages(tuned: TunedRun, strategy: str, batchnorm: str) -> Iterator[tuple[Learnt, Tensor, Tensor]]:
     """Yield, for each task in turn, what heads are fitted on, and features and labels of all test images so far."""
-    memory = tuned.memory()
+    memory, embed = tuned.memory(), tuned.network.head.embed
     for count, task in enumerate(tuned.tasks, start=1):
         at_hand = [*task.train, *memory.items()]
-        before = tuned.features(at_hand) if count > 1 else None
+        before = embed(tuned.features(at_hand)) if count > 1 else None
         tuned.merge(count, strategy, batchnorm)
         if batchnorm == "recalibrated":
             recalibrate(tuned.network, tuned.network.branch(MERGED), mixed_batches(tuned.features, at_hand))
-        moved = None if before is None else (before, tuned.features(at_hand))
+        moved = None if before is None else (before, embed(tuned.features(at_hand)))
         seen = tuned.tasks[:count]
         train = [item for old in seen for item in old.train]
         test = [item for old in seen for item in old.test]
@@ -153,8 +153,8 @@ def stages(tuned: TunedRun, strategy: str, batchnorm: str) -> Iterator[tuple[Lea
         exemplars = torch.tensor([rows[item["image"]] for item in memory.items()])
         sizes = tuple(len(old.classes) for old in seen)
         auxiliary = tuned.network.statistics.get(f"task{count - 1}", {}).get("auxiliary", {})
-        learnt = Learnt(sizes, features, _labels(train), exemplars, auxiliary, moved, 1000 * tuned.seed + count)
-        yield learnt, tuned.features(test), _labels(test)
+        learnt = Learnt(sizes, embed(features), _labels(train), exemplars, auxiliary, moved, 1000 * tuned.seed + count)
+        yield learnt, embed(tuned.features(test)), _labels(test)
         memory.reduce(memory.quota(sum(sizes)))
 
 

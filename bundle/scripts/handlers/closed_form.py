@@ -16,7 +16,7 @@ from scripts.engines.trainer import ContinualTrainer
 from scripts.errors import UserError
 from scripts.memory.feature_sums import FeatureSums
 from scripts.memory.features import FeatureExtractor
-from scripts.networks.closed_form import choose_shrinkage, drift_map
+from scripts.networks.closed_form import drift_map, shrinkage_errors
 from scripts.networks.continual import MERGED, ContinualNet
 from scripts.networks.heads import ClassMeansHead, UnifiedHead
 from scripts.tasks.task import Item
@@ -32,8 +32,8 @@ class ClosedFormHandler:
         network: the growing network.
         sums: what is kept; also the memory's, which saves it.
         features: computes features.
-        shrinkage: of the head, in units of the sums' mean diagonal; ``None``: the one of ``candidates`` that errs
-            least on the newest classes' images, each left out of the sums in turn.
+        shrinkage: of the head, in units of the sums' mean diagonal; ``None``: the one of ``candidates`` that has
+            erred least so far on the images of each task in turn, each of them left out of the sums when it was new.
         candidates: values of ``shrinkage``.
         drift_ridge: of the map, in units of the mean diagonal.
         least_images: fewer of a class are refused, since the sums would tell too much of each.
@@ -116,8 +116,9 @@ class ClosedFormHandler:
     def _choose(self, vectors: Tensor, labels: Tensor) -> float:
         images = vectors.unflatten(0, (len(labels), len(self.sums.views)))
         weights = self.sums.weights[labels]
-        chosen = choose_shrinkage(self.sums.second[0], self.sums.first, images, labels, weights, self.candidates)
-        self.logger.info("Shrinkage %g errs least on the newest images left out.", chosen)
+        errors = shrinkage_errors(self.sums.second[0], self.sums.first, images, labels, weights, self.candidates)
+        chosen = self.sums.choose(errors)
+        self.logger.info("Shrinkage %g has erred least on images left out while they were new.", chosen)
         return chosen
 
     def _at_hand(self, engine: ContinualTrainer) -> list[Item]:

@@ -30,7 +30,7 @@ OPACITY = 0.6
 
 
 class Saliency:
-    """Draws what speaks for the predicted class: Grad-CAM of the backbone's last map (Selvaraju et al., ICCV 2017).
+    """Draws what speaks for the predicted class: Grad-CAM (Selvaraju et al., ICCV 2017) of the last map the head reads.
 
     Args:
         network: a trained classifier of one branch; it is copied at the first picture, and left as it is.
@@ -54,8 +54,7 @@ class Saliency:
                 "this model passes through several branches, which have no common map: "
                 "leave saliency out (key 'saliency'), or merge the adapters"
             )
-        layer = f"backbone.blocks.{list(network.backbone.blocks)[-1]}"
-        return GradCAM(network, layer, postprocessing=_to_one)
+        return GradCAM(network, f"backbone.blocks.{network.backbone.last_read()}", postprocessing=_to_one)
 
     def __call__(self, reference: str, result: Result) -> np.ndarray:
         """Draw one image.

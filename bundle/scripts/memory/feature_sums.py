@@ -28,6 +28,7 @@ class FeatureSums:
         first: Q, [C, D].
         weights: w, [C].
         shrinkage: of the head that was last solved from these sums.
+        errors: what each shrinkage has erred on the images of all tasks, while they were new.
     """
 
     def __init__(self, views: Sequence[Sequence[int]] = ((),), apart: bool = False) -> None:
@@ -37,6 +38,7 @@ class FeatureSums:
         self.first = torch.zeros(0, 0, dtype=torch.double)
         self.weights = torch.zeros(0, dtype=torch.double)
         self.shrinkage = 0.0
+        self.errors: dict[float, float] = {}
 
     def add(self, vectors: Tensor, labels: Tensor) -> None:
         """Learn new classes.
@@ -92,6 +94,17 @@ class FeatureSums:
         self.second[own] = rest
         self.first[label] -= weight * vectors.sum(0)
 
+    def choose(self, errors: Mapping[float, float]) -> float:
+        """Return the shrinkage that has erred least on all tasks.
+
+        Args:
+            errors: of each shrinkage on the newest task's images; where these are others than before, what those
+                erred is forgotten.
+        """
+        known = self.errors if self.errors.keys() == errors.keys() else {}
+        self.errors = {shrinkage: error + known.get(shrinkage, 0.0) for shrinkage, error in errors.items()}
+        return min(self.errors, key=self.errors.__getitem__)
+
     def bytes(self) -> int:
         """Return the bytes of the sums."""
         return sum(tensor.nbytes for tensor in (self.second, self.first, self.weights))
@@ -99,13 +112,14 @@ class FeatureSums:
     def state_dict(self) -> dict[str, Any]:
         """Return the sums, for a checkpoint that is loaded with ``weights_only``."""
         tensors = {"second": self.second, "first": self.first, "weights": self.weights}
-        return {**tensors, "shrinkage": self.shrinkage, "views": self.views}
+        return {**tensors, "shrinkage": self.shrinkage, "errors": self.errors, "views": self.views}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` returned."""
         self.views = state["views"]
         self.second, self.first, self.weights = (state[name].clone() for name in ("second", "first", "weights"))
         self.shrinkage = state["shrinkage"]
+        self.errors = dict(state.get("errors", {}))  # older checkpoints have none
 
     def _check(self, vectors: Tensor) -> None:
         if vectors.shape[1] != self.first.shape[1]:

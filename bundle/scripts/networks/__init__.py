@@ -13,7 +13,7 @@ from scripts.networks.classifier import (
     make_backbone,
     read_description,
 )
-from scripts.networks.closed_form import choose_shrinkage, drift_map
+from scripts.networks.closed_form import drift_map, shrinkage_errors
 from scripts.networks.continual import ADAPTER_STARTS, MERGED, START, ContinualNet, FeatureReader, StemMapReader
 from scripts.networks.heads import (
     HEADS,
@@ -64,7 +64,6 @@ __all__ = [
     "StemMapReader",
     "UnifiedHead",
     "check_strategy",
-    "choose_shrinkage",
     "class_names",
     "classifier_from",
     "drift_map",
@@ -75,5 +74,6 @@ __all__ = [
     "needed_statistics",
     "normalisation",
     "read_description",
+    "shrinkage_errors",
     "spatial_dims",
 ]

@@ -59,10 +59,13 @@ class AdaptedBackbone(nn.Module):
             the first site on; ``None``: no adapters.
         branches: the branches that a forward pass goes through.
         reads: what a head reads: the mean of the last map (:data:`~scripts.networks.heads.RECTIFIED`), the same
-            without the last activation (:data:`~scripts.networks.heads.SIGNED`), so that it has both signs, or every
-            level (:data:`~scripts.networks.heads.LEVELS`).
+            without the last activation (:data:`~scripts.networks.heads.SIGNED`), so that it has both signs, or the
+            levels before it (:data:`~scripts.networks.heads.LEVELS`), which stand behind that mean in the features.
         rank: of low-rank adapters.
         scale: of low-rank adapters; see :class:`scripts.networks.low_rank.LowRankChange`.
+
+    Raises:
+        UserError: for an unknown backbone, site or adapter, or a single site where levels are read.
     """
 
     def __init__(
@@ -88,7 +91,10 @@ class AdaptedBackbone(nn.Module):
         self.spatial_dims = spatial_dims(name)
         *self.channels, self.last_width = [shape[1] for shape in shapes]
         self.levels = reads == LEVELS
-        self.width = self.last_width + (2 * sum(self.channels[1:]) if self.levels else 0)
+        if self.levels and len(parts) < 2:
+            raise UserError("head 'levels' reads the maps before the last site: give two or more (key 'sites')")
+        self.head_width = 2 * sum(self.channels[1:]) if self.levels else self.last_width
+        self.width = self.last_width + (self.head_width if self.levels else 0)
         self.strides = [PROBE // shape[-1] for shape in shapes[:-1]]
         self.pool = nn.Sequential(Pool[Pool.ADAPTIVEAVG, self.spatial_dims](1), nn.Flatten())
         self.branches = list(branches)
@@ -143,6 +149,10 @@ class AdaptedBackbone(nn.Module):
         """Return what a merging strategy reads of a branch, under the names of the merged adapters' entries."""
         blocks: dict[str, Any] = dict(self.blocks.items())
         return {f"{site}.{key}": value for site, own in blocks.items() for key, value in own.mergeable(branch).items()}
+
+    def last_read(self) -> str:
+        """Return the name of the last block whose map the head reads."""
+        return list(self.blocks)[-2 if self.levels else -1]
 
     def drop_branches(self, names: Iterable[str]) -> None:
         """Remove the adapters of some branches."""
@@ -232,7 +242,7 @@ class ExpandableBackbone(nn.Module):
         self.name = name
         self.sites = first.sites
         self.adapter = WHOLE
-        self.width = self.last_width = first.width
+        self.width = self.last_width = self.head_width = first.width
         self.branches = list(branches)
         self.backbones = nn.ModuleDict({self.branches[0]: first})
         for branch in self.branches[1:]:
@@ -321,7 +331,7 @@ class Classifier(nn.Module):
         super().__init__()
         kind = find_head(head)
         self.backbone = make_backbone(backbone, sites, adapter, branches, kind.reads)
-        self.head = kind(self.backbone.width, [len(task["classes"]) for task in tasks])
+        self.head = kind(self.backbone.head_width, [len(task["classes"]) for task in tasks])
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images [B, 3, H, W], or volumes [B, 1, D, H, W], float32, to logits [B, C]."""

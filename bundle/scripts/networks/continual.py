@@ -68,7 +68,7 @@ class ContinualNet(nn.Module):
             self.backbone = make_backbone(
                 backbone, sites, adapter, reads=kind.reads, rank=adapter_rank, scale=adapter_scale
             )
-            self.head = kind(self.backbone.width)
+            self.head = kind(self.backbone.head_width)
         self.backbone.check_image_size(image_size)
         if weights is not None:
             self.backbone.load_pretrained(weights, weights_sha256)

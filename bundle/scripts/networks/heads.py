@@ -20,7 +20,7 @@ SCALE = (
 
 PROJECTIONS = 2000  # random features; RanPAC has 10,000, whose sums take 0.8 GB
 
-# what a head reads of the backbone: the mean of the last map, the same without the last activation, or of every map
+# what a head reads of the backbone: the mean of the last map, the same without the last activation, or maps before it
 RECTIFIED, SIGNED, LEVELS = "rectified", "signed", "levels"
 
 
@@ -45,13 +45,9 @@ class UnifiedHead(nn.Module):
         self.linear = grown(self.linear, self.linear.in_features, self.linear.out_features + num_classes)
 
     def start_from(self, auxiliary: nn.Linear, num_classes: int) -> None:
-        """Take the newest ``num_classes`` rows from an auxiliary head, whose last output is ``others``.
-
-        Features that the auxiliary head does not read count nothing.
-        """
+        """Take the newest ``num_classes`` rows from an auxiliary head, whose last output is ``others``."""
         with torch.no_grad():
-            self.linear.weight[-num_classes:] = 0
-            self.linear.weight[-num_classes:, : auxiliary.in_features] = auxiliary.weight[:num_classes]
+            self.linear.weight[-num_classes:] = auxiliary.weight[:num_classes]
             self.linear.bias[-num_classes:] = auxiliary.bias[:num_classes]
 
     def embed(self, features: Tensor) -> Tensor:
@@ -100,13 +96,25 @@ class RandomProjectionHead(UnifiedHead):
 
 
 class LevelsHead(UnifiedHead):
-    """One linear layer that reads every level of the backbone: textures and colours stand in early maps.
+    """One linear layer that reads the levels before the last: textures and colours stand in early maps.
 
-    Of the last map it reads the mean, as other heads do; of the map before each adapter but the first, the mean and the
-    standard deviation over the image. The adapters are tuned on the last map alone, as without it.
+    Of the map before each adapter but the first it reads the mean and the standard deviation over the image. The
+    adapters are tuned on the last map, as without it. That map is left out: what tuning has fitted to the training
+    images says more of these than of others, and a head solved on the same images would rely on it.
+
+    Args:
+        width: means and standard deviations that it reads, the last ones of the features.
+        classes: number of classes of each task learnt so far.
     """
 
     reads: ClassVar[str] = LEVELS
+
+    def start_from(self, auxiliary: nn.Linear, num_classes: int) -> None:
+        """Take nothing: the auxiliary head reads the last map."""
+
+    def embed(self, features: Tensor) -> Tensor:
+        """Map features [N, d] to the levels before the last map, [N, D]."""
+        return features[:, -self.linear.in_features :]
 
 
 def grown(linear: nn.Linear, inputs: int, outputs: int) -> nn.Linear:
