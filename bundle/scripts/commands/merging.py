@@ -143,19 +143,23 @@ def stages(tuned: TunedRun, strategy: str, batchnorm: str) -> Iterator[tuple[Lea
         tuned.merge(count, strategy, batchnorm)
         if batchnorm == "recalibrated":
             recalibrate(tuned.network, tuned.network.branch(MERGED), mixed_batches(tuned.features, at_hand))
-        moved = None if before is None else (before, embed(tuned.features(at_hand)))
         seen = tuned.tasks[:count]
         train = [item for old in seen for item in old.train]
         test = [item for old in seen for item in old.test]
         features = tuned.features(train)
-        memory.add(task.train, features[-len(task.train) :], memory.quota(task.first or len(task.classes)))
         rows = {item["image"]: row for row, item in enumerate(train)}
-        exemplars = torch.tensor([rows[item["image"]] for item in memory.items()])
+        moved = None if before is None else (before, embed(features[_rows(rows, at_hand)]))
+        memory.add(task.train, features[-len(task.train) :], memory.quota(task.first or len(task.classes)))
         sizes = tuple(len(old.classes) for old in seen)
         auxiliary = tuned.network.statistics.get(f"task{count - 1}", {}).get("auxiliary", {})
-        learnt = Learnt(sizes, embed(features), _labels(train), exemplars, auxiliary, moved, 1000 * tuned.seed + count)
+        fitted_on = (embed(features), _labels(train), _rows(rows, memory.items()))
+        learnt = Learnt(sizes, *fitted_on, auxiliary, moved, 1000 * tuned.seed + count)
         yield learnt, embed(tuned.features(test)), _labels(test)
         memory.reduce(memory.quota(sum(sizes)))
+
+
+def _rows(rows: Mapping[str, int], items: Sequence[Item]) -> Tensor:
+    return torch.tensor([rows[item["image"]] for item in items])
 
 
 def _labels(items: Sequence[Item]) -> Tensor:
