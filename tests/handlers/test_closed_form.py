@@ -96,11 +96,24 @@ def test_sums_follow_the_features_where_a_merge_takes_them(
     assert "fitted on 24 views of images, fewer than the 1281 features" in caplog.text
 
 
+def test_the_shrinkage_that_has_erred_least_over_all_tasks_is_chosen_where_none_is_given(
+    tmp_path: Path, tiny: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = iter([{0.1: 5.0, 1.0: 1.0}, {0.1: 1.0, 1.0: 2.0}])  # the newest task alone would choose 0.1
+    monkeypatch.setattr("scripts.handlers.closed_form.shrinkage_errors", lambda *_: next(found))
+    network = tiny.network(adapter=None)
+    handler = make_handler(network, tiny, shrinkage=None)
+    tiny.trainer(network, tiny.tasks(tmp_path), [SOLVE], [handler]).run()
+    assert handler.sums.errors == {0.1: 6.0, 1.0: 3.0}
+    assert handler.sums.shrinkage == 1.0
+
+
 def test_the_shrinkage_is_one_of_the_candidates_where_none_is_given(tmp_path: Path, tiny: SimpleNamespace) -> None:
     network = tiny.network(adapter=None)
     handler = make_handler(network, tiny, shrinkage=None)
     tiny.trainer(network, tiny.tasks(tmp_path), [SOLVE], [handler]).run()
     assert handler.sums.shrinkage in (0.1, 1.0)
+    assert set(handler.sums.errors) == {0.1, 1.0}
 
 
 def test_a_class_with_fewer_images_than_allowed_is_refused_before_training(
