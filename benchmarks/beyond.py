@@ -31,6 +31,7 @@ FOLLOWING = (  # heads whose sums follow the merge
     *("dynammo_ridge", "dynammo_ridge_without_memory"),
     *("dynammo_levels_ridge", "dynammo_levels_ridge_without_memory"),
     *("dynammo_lora_ridge", "dynammo_lora_ridge_without_memory"),
+    *("dynammo_lora_levels_ridge", "dynammo_lora_levels_ridge_without_memory"),
 )
 METHODS = (REFERENCE, "dynammo", "dynammo_others", "dynammo_lora", *FOLLOWING, "first_task_ridge", "ridge")
 KEYS = ("final_mean_class_recall", "average_mean_class_recall")

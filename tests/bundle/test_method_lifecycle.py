@@ -24,7 +24,8 @@ SOLVED = {"fecam", "first_task_ridge", "levels_ridge", "ncm", "ranpac", "ridge"}
 # made of what others of the list have, or stopped in another test too: `make test-slow`
 COMBINED = {
     *("dynammo_levels_ridge", "dynammo_levels_ridge_without_memory", "dynammo_lora_ridge"),
-    *("dynammo_lora_ridge_without_memory", "dynammo_ridge_without_memory", "finetune_without_memory"),
+    *("dynammo_lora_levels_ridge", "dynammo_lora_levels_ridge_without_memory", "dynammo_lora_ridge_without_memory"),
+    *("dynammo_ridge_without_memory", "finetune_without_memory"),
     *("fecam", "first_task_ridge", "levels_ridge", "ncm", "ranpac"),
 }
 # unequal tasks, one of them of a single class

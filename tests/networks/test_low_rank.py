@@ -118,15 +118,18 @@ def test_the_merged_network_is_the_backbone_with_the_mean_of_the_adapters_beside
     torch.testing.assert_close(merged, expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
 
 
+@pytest.mark.parametrize("head", ["unified", "levels"])
 @pytest.mark.parametrize("backbone", SITES)
-def test_the_exported_network_is_the_plain_backbone_with_the_same_output(backbone: str, tiny: SimpleNamespace) -> None:
-    network = network_of(tiny, backbone)
+def test_the_exported_network_is_the_plain_backbone_with_the_same_output(
+    backbone: str, head: str, tiny: SimpleNamespace
+) -> None:
+    network = network_of(tiny, backbone, head=head)
     exported = network.merge_and_unload(TASKS)
     with torch.device("meta"):
-        plain = Classifier(backbone, "unified", TASKS)
+        plain = Classifier(backbone, head, TASKS)
     assert network.description() == {
         "backbone": backbone,
-        "head": "unified",
+        "head": head,
         "adapter": None,
         "branches": ["backbone"],
         "sites": list(SITES[backbone]),
@@ -141,11 +144,16 @@ def test_the_exported_network_is_the_plain_backbone_with_the_same_output(backbon
     assert flops_per_image(exported.to("meta"), 64) == flops_per_image(plain, 64)
 
 
+@pytest.mark.parametrize("head", ["unified", "levels"])
 @pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2", "efficientnet_b0"])
-def test_the_exported_network_has_exactly_the_flops_of_torchvisions(backbone: str, tiny: SimpleNamespace) -> None:
-    exported = network_of(tiny, backbone).merge_and_unload(TASKS)
+def test_the_exported_network_has_exactly_the_flops_of_torchvisions(
+    backbone: str, head: str, tiny: SimpleNamespace
+) -> None:
+    exported = network_of(tiny, backbone, head=head).merge_and_unload(TASKS)
     count = flops_per_image(exported.to("meta"), 224)
-    assert count == flops_per_image(get_model(backbone, num_classes=3).to("meta"), 224)
+    read, last = exported.backbone.head_width, exported.backbone.last_width
+    wider = 2 * 3 * (read - last)  # the layer of three classes, where the head reads levels
+    assert count == flops_per_image(get_model(backbone, num_classes=3).to("meta"), 224) + wider
     assert backbone != "resnet18" or round(count / 1e9, 2) == 3.63  # 3.64 with a thousand classes
 
 
