@@ -11,13 +11,16 @@ from torch.func import functional_call
 from scripts.errors import UserError
 from scripts.networks.adapters import MERGED, AdaptedBlock
 
+LAYERS = (nn.Linear, nn.Conv2d, nn.Conv3d)
+
 
 class LowRankChange(nn.Module):
     """The change ``scale * B A`` of a layer's weight; zero at first.
 
     A maps the layer's input to ``rank`` channels (a convolution of the layer's own kernel, stride and padding), B maps
     these to its output (a 1 x 1 convolution). Both are linear, so ``conv(x) + scale * B(A(x))`` is one convolution with
-    the changed weight. Source: Hu et al., LoRA (arXiv 2106.09685), section 4.1, scaled by ``scale`` (there alpha / r).
+    the changed weight. The groups of a convolution (the channels of a depthwise one) share A's kernels.
+    Source: Hu et al., LoRA (arXiv 2106.09685), section 4.1, scaled by ``scale`` (there alpha / r).
 
     Args:
         weight: of the layer, [out, in, ...].
@@ -59,8 +62,7 @@ class DenseChange(nn.Module):
 class LowRankBlock(AdaptedBlock):
     """A segment of the backbone whose adapters change the weights of its layers, instead of its input.
 
-    Every linear layer and every convolution that mixes channels has an adapter; convolutions in groups (depthwise)
-    have none. The backbone's own weights are never written to.
+    Every linear layer and every convolution has an adapter. The backbone's own weights are never written to.
 
     Args:
         block: the segment.
@@ -77,7 +79,8 @@ class LowRankBlock(AdaptedBlock):
             raise UserError(f"low-rank adapters cannot have rank {rank}: use at least 1 (key 'adapter_rank')")
         self.rank = rank
         self.scale = scale
-        self.layers = {name.replace(".", "_"): name for name, module in block.named_modules() if mixes(module)}
+        names = (name for name, module in block.named_modules() if isinstance(module, LAYERS))
+        self.layers = {name.replace(".", "_"): name for name in names}
 
     def make_adapter(self, branch: str) -> nn.ModuleDict:
         """Make the adapter of a branch: a change a layer, a dense one for the merged branch."""
@@ -109,8 +112,3 @@ class LowRankBlock(AdaptedBlock):
     def forward(self, x: Tensor, branch: str) -> Tensor:
         """Pass a feature map through the block with the weights of ``branch``."""
         return functional_call(self.block, self.weights(branch), (x,))
-
-
-def mixes(module: nn.Module) -> bool:
-    """Whether a layer is linear in an input whose channels it mixes."""
-    return isinstance(module, nn.Linear) or (isinstance(module, (nn.Conv2d, nn.Conv3d)) and module.groups == 1)
