@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from scripts.commands.merging import main, plan_starts
+from scripts.commands.merging import HEADS, RESULTS, main, plan_starts, write_table
 
 
 @pytest.mark.parametrize(
@@ -37,3 +38,20 @@ def test_each_start_and_seed_is_a_run_in_a_folder_of_its_own(tmp_path: Path) -> 
         start: [f"{start}/generated-dynammo-s{seed}" for seed in (1, 2)] for start in ("previous", "first")
     }
     assert all(run.keys[:2] == ["--adapter_start", start] for start, own in runs.items() for run in own)
+
+
+def test_ways_are_compared_with_averaging_pair_by_pair(tmp_path: Path) -> None:
+    runs = plan_starts("generated", ["previous", "first"], [1, 2], [], tmp_path)
+    cells = [(start, way, "average") for start in runs for way in ("average", "ties", "magmax")]
+    averaged = {"previous1": 0.5, "previous2": 0.25, "first1": 0.625, "first2": None}
+    ties = {"previous1": 0.75, "previous2": 0.5, "first1": 0.875, "first2": 0.5}
+    for start, own in runs.items():
+        for run in own:
+            mcr = {"average, average": averaged[f"{start}{run.seed}"], "ties, average": ties[f"{start}{run.seed}"]}
+            run.folder.mkdir(parents=True)
+            curves = {way: dict.fromkeys(HEADS, [1.0, last]) for way, last in mcr.items() if last is not None}
+            (run.folder / RESULTS).write_text(json.dumps(curves))
+    rows = [[cell.strip() for cell in line.split("|")] for line in write_table("x", runs, cells, tmp_path).splitlines()]
+    pairs = [row for row in rows if row[1:3] == ["ties", "average"]]
+    assert pairs == [["", "ties", "average", "3", *["+25.0 ± 0.0", "+12.5 ± 0.0"] * len(HEADS), ""]]
+    assert "## Differences" not in write_table("x", runs, [cell for cell in cells if cell[1] == "magmax"], tmp_path)

@@ -38,12 +38,14 @@ from scripts.handlers.batchnorm_recalibration import mixed_batches
 from scripts.handlers.checkpoint import read_checkpoint
 from scripts.memory.exemplars import ExemplarMemory
 from scripts.metrics.accuracy_matrix import mean_class_recall
-from scripts.metrics.comparison import mean_and_deviation
+from scripts.metrics.comparison import Measure, mean_and_deviation, shown_difference
 from scripts.networks.continual import ADAPTER_STARTS, MERGED, START
 from scripts.networks.merging import BATCHNORMS, STRATEGIES, MergingOptions, check_strategy, merge, recalibrate
 from scripts.tasks.task import Item, Task
 
 METHOD = "dynammo"
+AVERAGING = "average, average"  # strategy, BatchNorm
+FIGURES = [f"{head}: {part} MCR" for head in HEADS for part in ("last", "average")]
 RESULTS = "merging.json"
 # what the tuning of a run must keep for all strategies
 STATISTICS = ("samples", "fisher", "gram", "auxiliary")
@@ -59,6 +61,10 @@ _NOTES = (
     "features, without augmentation. *ridge*: the head that keeps sums and follows the merge, without augmentation. "
     "*BOUND*: no method, but the same ridge regression on all training images of all tasks learnt, in the same merged "
     "features."
+)
+_RULE = (
+    "Each way minus averaging in percentage points, paired over the starts and seeds that have both: the mean and the "
+    "half width of its 95 % interval (Student's t). *noise*: the interval holds 0."
 )
 
 Cell = tuple[str, str, str]
@@ -209,22 +215,46 @@ def rows_of(runs: Mapping[str, Sequence[Run]], cells: Sequence[Cell]) -> list[tu
 
 def write_table(title: str, runs: Mapping[str, Sequence[Run]], cells: Sequence[Cell], output: Path) -> str:
     """Write the table for readers and the one for programs; return the former."""
-    heads = [f"{head}: {part}" for head in HEADS for part in ("last MCR", "average MCR")]
     shown: list[list[object]] = []
     rows: list[list[object]] = []
     for cell, results in rows_of(runs, cells):
-        pairs = []
-        for head in HEADS:
-            pairs.append(mean_and_deviation([curves[head][-1] for curves in results]))
-            pairs.append(mean_and_deviation([sum(curves[head]) / len(curves[head]) for curves in results]))
+        pairs = [mean_and_deviation([figures(curves)[name] for curves in results]) for name in FIGURES]
         shown.append([*cell, len(results), *(_percent(*pair) for pair in pairs)])
         rows.append([*cell, len(results), *(value for pair in pairs for value in pair)])
     first = ["start", "strategy", "BatchNorm", "seeds"]
-    table = tabulate(shown, headers=[*first, *heads], tablefmt="github", disable_numparse=True)
-    text = f"# {title}: ways of merging\n\n{table}\n\n{_NOTES}\n"
-    write_csv(output / "merging.csv", [[*first, *(f"{h} {p}" for h in heads for p in ("mean", "deviation"))], *rows])
+    table = tabulate(shown, headers=[*first, *FIGURES], tablefmt="github", disable_numparse=True)
+    parts = [f"# {title}: ways of merging", table, _NOTES]
+    if compared := differences(runs, cells):
+        parts += ["## Differences", _RULE, compared]
+    text = "\n\n".join(parts) + "\n"
+    header = [*first, *(f"{figure} {part}" for figure in FIGURES for part in ("mean", "deviation"))]
+    write_csv(output / "merging.csv", [header, *rows])
     write_atomically(output / "merging.md", text)
     return text
+
+
+def figures(curves: Curves) -> dict[str, float]:
+    """Return the last and the average MCR of each head, as :data:`FIGURES` names them."""
+    values = [(curves[head][-1], sum(curves[head]) / len(curves[head])) for head in HEADS]
+    return dict(zip(FIGURES, (value for pair in values for value in pair), strict=True))
+
+
+def differences(runs: Mapping[str, Sequence[Run]], cells: Sequence[Cell]) -> str:
+    """Return the table of what each way gains over averaging, whatever the start; nothing where none is comparable."""
+    every = [read_curves(run) for own in runs.values() for run in own]
+    results = {
+        name: {number: figures(curves[name]) for number, curves in enumerate(every) if name in curves}
+        for name in (AVERAGING, *map(cell_name, cells))
+    }
+    averaged = results.pop(AVERAGING)
+    rows = []
+    for name, found in results.items():
+        pair = {name: found, AVERAGING: averaged}
+        shown = [shown_difference(pair, name, AVERAGING, Measure(figure, figure)) for figure in FIGURES]
+        rows.append([*name.split(", "), len(found.keys() & averaged.keys()), *shown])
+    headers = ["strategy", "BatchNorm", "pairs", *FIGURES]
+    known = [row for row in rows if row[2]]
+    return tabulate(known, headers=headers, tablefmt="github", disable_numparse=True) if known else ""
 
 
 def _percent(mean: float | None, deviation: float | None) -> str:

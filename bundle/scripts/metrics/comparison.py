@@ -196,12 +196,20 @@ def markdown(title: str, results: Results, seeds: Sequence[int], reference: str)
 
 def _differences(results: Results, methods: Sequence[str], references: Mapping[Measure, str | None]) -> str:
     """Set the differences of all methods to a reference for each figure."""
-    rows = [[method, *(_cell(results, method, name, m) for m, name in references.items())] for method in methods]
+    rows = [[method, *(shown_difference(results, method, n, m) for m, n in references.items())] for method in methods]
     rows = [row for row in rows if any(row[1:])]  # the reference itself
     return _table(rows, ["method", *(f"{m.title}: to {name}" if name else m.title for m, name in references.items())])
 
 
-def _cell(results: Results, method: str, reference: str | None, measure: Measure) -> str:
+def shown_difference(results: Results, method: str, reference: str | None, measure: Measure) -> str:
+    """Return the :func:`difference` of two methods as text; empty where there is none.
+
+    Args:
+        results: see :data:`Results`.
+        method: one of its keys.
+        reference: another one.
+        measure: the figure.
+    """
     if reference is None or method == reference:
         return ""
     found = difference(results, method, reference, measure.key)
