@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from scripts.commands import compare
 from scripts.commands.compare import (
     CHECKPOINT,
     Run,
@@ -17,6 +21,7 @@ from scripts.commands.compare import (
     write_record,
 )
 from scripts.commands.configs import CONFIGS, TRAIN
+from scripts.commands.terminal import interruptible
 from scripts.errors import UserError
 
 
@@ -129,6 +134,25 @@ def test_a_run_that_failed_before_it_learnt_starts_again_with_a_mended_config(tm
     write_record(before, finished=False)
     mended, _ = planned(tmp_path, ("--split", "2"))
     assert not is_finished(mended)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_starts_while_the_comparison_is_interrupted_is_stopped_with_it(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    started = []
+
+    def start_and_interrupt(run: Run, threads: int) -> subprocess.Popen[bytes]:
+        started.append(start(run, threads))
+        os.kill(os.getpid(), number)
+        return started[-1]
+
+    start = compare._start
+    monkeypatch.setattr(compare, "_start", start_and_interrupt)
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        compare.train(planned(tmp_path), jobs=2, threads=1, ended=lambda run, status: None)
+    (process,) = started
+    assert process.returncode is not None, "nobody has waited for it"
 
 
 def test_only_finished_runs_with_these_settings_are_results(tmp_path: Path) -> None:

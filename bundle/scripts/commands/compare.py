@@ -20,7 +20,7 @@ from typing import Any
 from scripts import bundle_root
 from scripts.commands.configs import TRAIN, data_files, find_config, known_configs, read_config, run_arguments
 from scripts.commands.keys import top_level_keys, unknown_keys
-from scripts.commands.terminal import end_or_stop, positive
+from scripts.commands.terminal import end_or_stop, held_back, positive
 from scripts.errors import UserError
 from scripts.files import cannot_write, last_line, write_atomically, write_csv
 from scripts.metrics.comparison import csv_rows, markdown
@@ -190,7 +190,8 @@ def train(runs: Sequence[Run], jobs: int, threads: int, ended: Callable[[Run, in
         while waiting or running:
             while waiting and len(running) < jobs:
                 run = waiting.pop(0)
-                running[_start(run, threads)] = run
+                with held_back():
+                    running[_start(run, threads)] = run
             for process in [process for process in running if process.poll() is not None]:
                 ended(running.pop(process), process.returncode)
             time.sleep(_SECONDS_BETWEEN_LOOKS)

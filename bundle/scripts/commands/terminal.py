@@ -58,6 +58,23 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Hold an interruption back until the end of the block, so that what it starts is known to who has to stop it."""
+    came: list[int] = []
+    interrupts = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: handler for number in interrupts if callable(handler := signal.getsignal(number))}
+    for number in before:
+        signal.signal(number, lambda came_now, _: came.append(came_now))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
+
+
 def positive(text: str) -> int:
     """Read a number above 0."""
     if not (text.isascii() and text.isdigit()) or int(text) == 0:
