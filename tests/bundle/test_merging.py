@@ -12,11 +12,19 @@ from typing import Any
 import torch
 
 from scripts.commands.compare import Run
+from scripts.commands.configs import parse_config
 from scripts.commands.merging import TunedRun, stages
 from scripts.handlers.checkpoint import read_checkpoint
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 WAYS = ("average", "regmean", "ties")
+
+
+def finished(uninterrupted: Any) -> Run:
+    """Return that run as one of a comparison."""
+    keys = {key: value for key, value in uninterrupted.overrides.items() if key not in ("seed", "models_dir")}
+    overrides = tuple(part for key, value in keys.items() for part in (f"--{key}", str(value)))
+    return Run("dynammo", 1, uninterrupted.output, (), overrides)
 
 
 def test_adapters_are_tuned_once_and_merged_in_every_way(
@@ -56,9 +64,7 @@ def test_adapters_are_tuned_once_and_merged_in_every_way(
 
 
 def test_a_run_that_measured_no_statistics_is_averaged_as_it_was(uninterrupted: Any) -> None:
-    keys = {key: value for key, value in uninterrupted.overrides.items() if key not in ("seed", "models_dir")}
-    overrides = tuple(part for key, value in keys.items() for part in (f"--{key}", str(value)))
-    tuned = TunedRun(Run("dynammo", 1, uninterrupted.output, (), overrides))
+    tuned = TunedRun(finished(uninterrupted))
     own = read_checkpoint(uninterrupted.output / "checkpoint.pt")["weights"]
     counts = [len(labels.unique()) for _, _, labels in stages(tuned, "average", "average")]
     assert counts == [2, 4, 6, 8]
@@ -66,3 +72,17 @@ def test_a_run_that_measured_no_statistics_is_averaged_as_it_was(uninterrupted: 
     assert merged
     for name, value in merged.items():
         torch.testing.assert_close(value, own[name], msg=f"{name} is not what the run itself merged")
+
+
+@torch.no_grad()
+def test_features_on_kept_maps_are_those_of_the_whole_network(uninterrupted: Any) -> None:
+    tuned = TunedRun(finished(uninterrupted))
+    tuned.network.backbone.branches = ["task0", "task1"]
+    content = read_checkpoint(uninterrupted.output / "checkpoint.pt")
+    parser = parse_config(finished(uninterrupted).configs, finished(uninterrupted).keys)
+    network, features = (parser.get_parsed_content(key) for key in ("network", "features"))
+    network.load_grown(content["structure"], content["weights"])
+    network.eval().backbone.branches = ["task0", "task1"]
+    items = [item for task in tuned.tasks for item in task.test]
+    whole = torch.cat([network.backbone(images).cpu() for images in features.images(items)])
+    torch.testing.assert_close(tuned.features.features(items)[:, 0], whole)

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from tabulate import tabulate
-from torch import Tensor
+from torch import Tensor, nn
 
 from scripts.commands.compare import (
     CHECKPOINT,
@@ -89,6 +89,14 @@ class TunedRun:
         self.network.backbone.add_branch(MERGED)
         self.features = self.get("features")
         self.seed = run.seed
+        self._keep_stem_maps()
+
+    def _keep_stem_maps(self) -> None:
+        """Put the maps before the first adapter in the images' place: whatever is merged, they are the same."""
+        items = [item for task in self.tasks for item in (*task.train, *task.test)]
+        maps = dict(zip((item["image"] for item in items), self.get("stem_maps").maps(items, [()])[:, 0], strict=True))
+        self.features.dataset = lambda wanted: [{"image": maps[item["image"]]} for item in wanted]
+        self.network.backbone.stem = nn.Identity()
 
     def get(self, key: str) -> Any:
         """Return what the run's config says.
