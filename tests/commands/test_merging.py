@@ -54,4 +54,7 @@ def test_ways_are_compared_with_averaging_pair_by_pair(tmp_path: Path) -> None:
     rows = [[cell.strip() for cell in line.split("|")] for line in write_table("x", runs, cells, tmp_path).splitlines()]
     pairs = [row for row in rows if row[1:3] == ["ties", "average"]]
     assert pairs == [["", "ties", "average", "3", *["+25.0 ± 0.0", "+12.5 ± 0.0"] * len(HEADS), ""]]
-    assert "## Differences" not in write_table("x", runs, [cell for cell in cells if cell[1] == "magmax"], tmp_path)
+    starts = [row for row in rows if row[1:3] == ["first", "1"]]
+    assert starts == [["", "first", "1", *["+12.5 (one seed)", "+6.2 (one seed)"] * len(HEADS), ""]]
+    alone = {"previous": runs["previous"]}
+    assert "## Differences" not in write_table("x", alone, [("previous", "magmax", "average")], tmp_path)

@@ -63,9 +63,10 @@ _NOTES = (
     "features."
 )
 _RULE = (
-    "Each way minus averaging in percentage points, paired over the starts and seeds that have both: the mean and the "
-    "half width of its 95 % interval (Student's t). *noise*: the interval holds 0. Of twenty intervals of ways as good "
-    "as averaging one misses 0 by chance; pairs of one seed share their images and the first task's adapters."
+    "Each way minus averaging, paired over the starts and seeds that have both, and, where all is averaged, each start "
+    "minus `{}`, paired over the seeds; in percentage points, the mean and the half width of its 95 % interval "
+    "(Student's t). *noise*: the interval holds 0. Of twenty intervals around no difference one misses 0 by chance; "
+    "pairs of one seed share their images and the first task's adapters."
 )
 
 Cell = tuple[str, str, str]
@@ -233,8 +234,8 @@ def write_table(title: str, runs: Mapping[str, Sequence[Run]], cells: Sequence[C
     first = ["start", "strategy", "BatchNorm", "seeds"]
     table = tabulate(shown, headers=[*first, *FIGURES], tablefmt="github", disable_numparse=True)
     parts = [f"# {title}: ways of merging", table, _NOTES]
-    if compared := differences(runs, cells):
-        parts += ["## Differences", _RULE, compared]
+    if compared := list(filter(None, (way_differences(runs, cells), start_differences(runs)))):
+        parts += ["## Differences", _RULE.format(next(iter(runs))), *compared]
     text = "\n\n".join(parts) + "\n"
     header = [*first, *(f"{figure} {part}" for figure in FIGURES for part in ("mean", "deviation"))]
     write_csv(output / "merging.csv", [header, *rows])
@@ -248,22 +249,34 @@ def figures(curves: Curves) -> dict[str, float]:
     return dict(zip(FIGURES, (value for pair in values for value in pair), strict=True))
 
 
-def differences(runs: Mapping[str, Sequence[Run]], cells: Sequence[Cell]) -> str:
+def way_differences(runs: Mapping[str, Sequence[Run]], cells: Sequence[Cell]) -> str:
     """Return the table of what each way gains over averaging, whatever the start; nothing where none is comparable."""
     every = [read_curves(run) for own in runs.values() for run in own]
     results = {
         name: {number: figures(curves[name]) for number, curves in enumerate(every) if name in curves}
         for name in (AVERAGING, *map(cell_name, cells))
     }
-    averaged = results.pop(AVERAGING)
+    return _compared(["strategy", "BatchNorm"], results, AVERAGING)
+
+
+def start_differences(runs: Mapping[str, Sequence[Run]]) -> str:
+    """Return the table of what each start gains over the first one; nothing where none is comparable."""
+    results = {
+        start: {run.seed: figures(curves[AVERAGING]) for run in own if AVERAGING in (curves := read_curves(run))}
+        for start, own in runs.items()
+    }
+    return _compared(["start"], results, next(iter(runs)))
+
+
+def _compared(headers: Sequence[str], results: Mapping[str, Mapping[int, Mapping[str, float]]], reference: str) -> str:
     rows = []
     for name, found in results.items():
-        pair = {name: found, AVERAGING: averaged}
-        shown = [shown_difference(pair, name, AVERAGING, Measure(figure, figure)) for figure in FIGURES]
-        rows.append([*name.split(", "), len(found.keys() & averaged.keys()), *shown])
-    headers = ["strategy", "BatchNorm", "pairs", *FIGURES]
-    known = [row for row in rows if row[2]]
-    return tabulate(known, headers=headers, tablefmt="github", disable_numparse=True) if known else ""
+        pairs = len(found.keys() & results[reference].keys())
+        if name != reference and pairs:
+            shown = [shown_difference(results, name, reference, Measure(figure, figure)) for figure in FIGURES]
+            rows.append([*name.split(", "), pairs, *shown])
+    headers = [*headers, "pairs", *FIGURES]
+    return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True) if rows else ""
 
 
 def _percent(mean: float | None, deviation: float | None) -> str:
