@@ -14,12 +14,14 @@ import argparse
 import logging
 import os
 import platform
+import random
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from queue import Queue
@@ -48,9 +50,11 @@ RELAY, NODE = "the network alone (relay)", "node"
 
 
 def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    """Return a port that nothing listens on, below those that the system hands out itself."""
+    for port in random.SystemRandom().sample(range(10_000, 32_768), 1_000):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise SystemExit("no port is free")
 
 
 def make_model(folder: Path, backbone: str, image_size: int) -> torch.nn.Module:

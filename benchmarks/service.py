@@ -15,7 +15,6 @@ import json
 import os
 import platform
 import random
-import socket
 import statistics
 import subprocess
 import sys
@@ -33,7 +32,7 @@ import numpy as np
 import pydicom
 import requests
 import torch
-from node import ct_image
+from node import ct_image, free_port
 from PIL import Image
 from tabulate import tabulate
 
@@ -90,12 +89,6 @@ def command(config: str, settings: Mapping[str, Any]) -> list[str]:
     """Return a command line of MONAI's."""
     pairs = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
     return [sys.executable, "-m", "monai.bundle", "run", "--config_file", config, *pairs]
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 class Service:

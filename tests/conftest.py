@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -589,10 +591,17 @@ class Orthanc:
 ORTHANC, ORTHANC_PLUGINS = Path("/usr/sbin/Orthanc"), Path("/usr/share/orthanc/plugins")
 
 
+# below those that Linux and macOS hand out themselves, to connections and to servers that ask for any: one of these
+# could take the port before the server that it is meant for has started
+PORTS = iter(random.SystemRandom().sample(range(10_000, 32_768), 10_000))
+
+
 def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    """Return a port that nothing listens on, another one each time."""
+    for port in PORTS:
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    pytest.fail("no port is free")
 
 
 @pytest.fixture(scope="session", name="free_port")

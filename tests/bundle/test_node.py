@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -29,6 +30,9 @@ NAME, IDENTIFIER, ACCESSION = "Secretname^Jane", "PATIENT-4711", "ACCESSION-0815
 WHO = {"PatientName": NAME, "PatientID": IDENTIFIER, "AccessionNumber": ACCESSION}
 SECONDS = 60.0
 numbers = itertools.count()
+# dcmtk's, not the one that pynetdicom puts beside this Python, which an activated environment finds first
+PATHS = [path for path in os.get_exec_path() if Path(path) != Path(sys.executable).parent]
+STORESCU = shutil.which("storescu", path=os.pathsep.join(PATHS))
 
 
 def grey(kind: type = np.uint8, *shape: int) -> np.ndarray:
@@ -167,12 +171,11 @@ def store(orthanc: Any, dataset: Dataset, folder: Path) -> None:
     path = folder / f"{dataset.SOPInstanceUID}.dcm"
     dataset.save_as(path, enforce_file_format=True)
     proposal = PROPOSE[UID(dataset.file_meta.TransferSyntaxUID)]
-    subprocess.run(
-        ["storescu", proposal, "-R", "-aec", "ORTHANC", "127.0.0.1", str(orthanc.port), str(path)], check=True
-    )
+    assert STORESCU is not None
+    subprocess.run([STORESCU, proposal, "-R", "-aec", "ORTHANC", "127.0.0.1", str(orthanc.port), path], check=True)
 
 
-@pytest.mark.skipif(shutil.which("storescu") is None, reason="no storescu: install the Debian package dcmtk")
+@pytest.mark.skipif(STORESCU is None, reason="no storescu: install the Debian package dcmtk")
 def test_every_kind_of_image_comes_back_as_a_valid_report_in_its_study(
     make_node: Callable[..., NodeProcess],
     make_orthanc: Callable[..., Any],
