@@ -25,9 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bundle"))
 
 from records import Records
 
-from scripts.commands.compare import REFERENCE, Run, plan_runs, train_unfinished
+from scripts.commands.compare import REFERENCE, Run, plan_runs, runs_failed, train_unfinished
 from scripts.commands.terminal import end_or_stop
-from scripts.errors import UserError
 from scripts.files import write_atomically
 from scripts.metrics.comparison import markdown
 
@@ -115,11 +114,10 @@ def finish(runs: Sequence[Run], name: str, jobs: int) -> Records:
     records = Records(RESULTS / "runs" / f"{name}.json")
     missing = [run for run in runs if records.find(run) is None]
     output = output_folder(name)
-    failed = train_unfinished(missing, output, jobs, 1, lambda: records.add(missing)) if missing else []
+    failed = train_unfinished(missing, output, jobs, 1, lambda: records.add(missing)) if missing else {}
     records.add(missing)
     if failed:
-        names = ", ".join(run.folder.name for run in failed)
-        raise UserError(f"{len(failed)} of {len(runs)} runs failed ({names}): see {output}/*.log, then run this again")
+        raise runs_failed(failed, len(runs), output)
     return records
 
 

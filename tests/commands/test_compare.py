@@ -18,6 +18,7 @@ from scripts.commands.compare import (
     main,
     plan_runs,
     read_results,
+    runs_failed,
     write_record,
 )
 from scripts.commands.configs import CONFIGS, TRAIN
@@ -153,6 +154,16 @@ def test_a_run_that_starts_while_the_comparison_is_interrupted_is_stopped_with_i
         compare.train(planned(tmp_path), jobs=2, threads=1, ended=lambda run, status: None)
     (process,) = started
     assert process.returncode is not None, "nobody has waited for it"
+
+
+def test_each_reason_for_which_runs_failed_is_said_once(tmp_path: Path) -> None:
+    first, second = planned(tmp_path)
+    (third, _) = planned(tmp_path, seeds=(2,))
+    failed = {first: "Error: no file", second: "Error: no file", third: "Killed"}
+    assert str(runs_failed(failed, 4, tmp_path)) == (
+        "3 of 4 runs failed (skin8-acl-s1, skin8-joint-s1: no file; skin8-acl-s2: Killed): "
+        f"see their logs in {tmp_path}, then run this again"
+    )
 
 
 def test_only_finished_runs_with_these_settings_are_results(tmp_path: Path) -> None:

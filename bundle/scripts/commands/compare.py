@@ -276,7 +276,7 @@ def tell(run: Run, what: str) -> None:
 
 def train_unfinished(
     runs: Sequence[Run], output: Path, jobs: int, threads: int, finished: Callable[[], object]
-) -> list[Run]:
+) -> dict[Run, str]:
     """Train what is not finished.
 
     Args:
@@ -287,12 +287,12 @@ def train_unfinished(
         finished: called whenever a run has finished.
 
     Returns:
-        Those that failed, or have learnt with other settings.
+        Those that failed, or have learnt with other settings, and why.
 
     Raises:
         UserError: the folder cannot be written.
     """
-    failed, wanted = list[Run](), list[Run]()
+    failed, wanted = dict[Run, str](), list[Run]()
 
     def ended(run: Run, status: int) -> None:
         if status == 0:
@@ -300,8 +300,8 @@ def train_unfinished(
             tell(run, "finished")
             finished()
         else:
-            failed.append(run)
-            tell(run, f"failed with {status}: {last_line(run.log)}")
+            failed[run] = last_line(run.log)
+            tell(run, f"failed with {status}: {failed[run]}")
 
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -314,10 +314,27 @@ def train_unfinished(
             else:
                 wanted.append(run)
         except UserError as error:
-            failed.append(run)
+            failed[run] = str(error)
             tell(run, f"left out: {error}")
     train(wanted, jobs, threads, ended)
     return failed
+
+
+def runs_failed(failed: Mapping[Run, str], count: int, output: Path) -> UserError:
+    """Return the error of a command some of whose ``count`` runs failed, which gives each reason once.
+
+    Args:
+        failed: see :func:`train_unfinished`.
+        count: of all runs.
+        output: holds their folders and logs.
+    """
+    names: dict[str, list[str]] = {}
+    for run, reason in failed.items():
+        names.setdefault(reason.removeprefix("Error: "), []).append(str(run.folder.relative_to(output)))
+    reasons = "; ".join(f"{', '.join(alike)}: {reason}" for reason, alike in names.items())
+    return UserError(
+        f"{len(failed)} of {count} runs failed ({reasons}): see their logs in {output}, then run this again"
+    )
 
 
 def compare(runs: Sequence[Run], title: str, output: Path, jobs: int, threads: int) -> str:
@@ -340,8 +357,7 @@ def compare(runs: Sequence[Run], title: str, output: Path, jobs: int, threads: i
     text = write_comparison(title, runs, output)
     if failed:
         print(text)
-        names = ", ".join(run.folder.name for run in failed)
-        raise UserError(f"{len(failed)} of {len(runs)} runs failed ({names}): see {output}/*.log, then run this again")
+        raise runs_failed(failed, len(runs), output)
     return f"{text}\nThe comparison and its pictures are in {output}."
 
 

@@ -24,6 +24,7 @@ from scripts.commands.compare import (
     add_run_options,
     data_name,
     plan_runs,
+    runs_failed,
     tell,
     train_unfinished,
     where_and_how,
@@ -323,18 +324,17 @@ def tabulate_merging(
     Raises:
         UserError: where runs failed; the table of the others is printed.
     """
-    failed: list[Run] = []
+    failed: dict[Run, str] = {}
     write = partial(write_table, title, runs, cells, output)
     for start, own in runs.items():
-        failed += train_unfinished(own, output / start, jobs, threads, lambda: None)
+        failed |= train_unfinished(own, output / start, jobs, threads, lambda: None)
         for run in own:
             if run not in failed:
                 evaluate_run(run, start, cells, write)
     text = write()
     if failed:
         print(text)
-        names = ", ".join(str(run.folder.relative_to(output)) for run in failed)
-        raise UserError(f"{len(failed)} runs failed ({names}): see {output}/*/*.log, then run this again")
+        raise runs_failed(failed, sum(map(len, runs.values())), output)
     return f"{text}\nThe table is in {output}."
 
 
