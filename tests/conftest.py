@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -59,6 +60,9 @@ ROOT = Path(__file__).resolve().parent.parent
 SIDE = 33
 CACHE = ImageCache(2**25)  # every test writes into folders of its own, so that a path is always the same image
 SITES = ("features.3", "features.5")  # MobileNetV2's first two: a few thousand parameters, maps of 9 x 9 and 5 x 5
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a script that starts the tests with & has them ignore Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
