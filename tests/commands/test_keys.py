@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.commands.keys import given_keys, unknown_keys, warn_of_unknown_keys
+from scripts.commands.keys import check_keys, given_keys, unknown_keys, valueless_keys
 
 CONFIGS = Path(__file__).resolve().parents[2] / "bundle" / "configs"
 
@@ -26,6 +26,13 @@ def test_a_key_that_only_an_expression_refers_to_is_known() -> None:
     }
 
 
+def test_a_key_without_a_value_is_found_unless_it_is_a_switch() -> None:
+    config = {"weights": None, "seed": 1, "restart": False, "dataset_dir": "$@bundle_root + '/data'"}
+    arguments = ["run", "--weights", "--restart", "--seed", "-1", "--dataset_dir=data", "--other", "--dataset_dir"]
+    assert valueless_keys(arguments, config) == ["weights", "dataset_dir"]
+    assert valueless_keys(["--seed", ""], config) == []
+
+
 @pytest.mark.parametrize(
     "files",
     ["{0}/train.json", "['{0}/train.json','{0}/methods/acl.json']", "['{0}/train.json', '{1}/my own, new.json']"],
@@ -37,7 +44,7 @@ def test_a_misspelt_key_is_named_with_the_one_meant(
     given = ["run", "--config_file", files.format(CONFIGS, tmp_path), "--memory_sise", "40", "--optimizer#lr", "0.1"]
     monkeypatch.setattr(sys, "argv", ["monai.bundle", *given])
     with caplog.at_level(logging.WARNING):
-        warn_of_unknown_keys()
+        check_keys()
     assert [record.getMessage() for record in caplog.records] == [
         "--memory_sise is no key of the config and changes nothing; did you mean --memory_size?"
     ]

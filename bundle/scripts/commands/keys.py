@@ -1,4 +1,7 @@
-"""Say when a key on the command line is none of the config's: MONAI takes any key, and a misspelt one does nothing."""
+"""Say when a key on the command line is none of the config's, or has no value.
+
+MONAI takes any key, so that a misspelt one does nothing, and reads one without a value as true.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fire.parser import DefaultParseValue
+
+from scripts.errors import UserError
 
 # what `monai.bundle run` itself takes
 OWN = (
@@ -45,14 +50,30 @@ def unknown_keys(keys: Sequence[str], config: Mapping[str, Any]) -> dict[str, li
     return {key: difflib.get_close_matches(key, list(config), 1) for key in unknown}
 
 
-def warn_of_unknown_keys() -> None:
-    """Warn of each key of this process's command line that changes nothing."""
+def valueless_keys(arguments: Sequence[str], config: Mapping[str, Any]) -> list[str]:
+    """Return the keys that are given without a value, though they are no switch of the config's."""
+    alone = [
+        name[2:]
+        for name, following in zip(arguments, [*arguments[1:], "--"], strict=True)
+        if name.startswith("--") and following.startswith("--") and "=" not in name
+    ]
+    return [key for key in alone if key in config and not isinstance(config[key], bool)]
+
+
+def check_keys() -> None:
+    """Warn of each key of this process's command line that changes nothing.
+
+    Raises:
+        UserError: for a key without a value.
+    """
     from monai.bundle import ConfigParser  # takes seconds, which a command that only starts others can spare
 
     files = [argument for name, argument in zip(sys.argv, sys.argv[1:], strict=False) if name == "--config_file"]
     if not files:
         return
     listed = ConfigParser.load_config_files(_as_list(files[-1]))
+    for key in valueless_keys(sys.argv[1:], listed):
+        raise UserError(f"--{key} has no value: write --{key} VALUE, or leave it out")
     for key, alike in unknown_keys(given_keys(sys.argv[1:]), listed).items():
         hint = f"; did you mean --{alike[0]}?" if alike else ""
         logging.getLogger(__name__).warning("--%s is no key of the config and changes nothing%s", key, hint)
