@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from scripts.commands.keys import check_keys, given_keys, unknown_keys, valueless_keys
+from scripts.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "bundle" / "configs"
 
@@ -48,3 +49,10 @@ def test_a_misspelt_key_is_named_with_the_one_meant(
     assert [record.getMessage() for record in caplog.records] == [
         "--memory_sise is no key of the config and changes nothing; did you mean --memory_size?"
     ]
+
+
+def test_a_key_without_a_value_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ["run", "--config_file", str(CONFIGS / "train.json"), "--restart", "--weights", "--seed", "2"]
+    monkeypatch.setattr(sys, "argv", ["monai.bundle", *given])
+    with pytest.raises(UserError, match="--weights has no value: write --weights VALUE, or leave it out"):
+        check_keys()

@@ -72,8 +72,8 @@ def check_keys() -> None:
     if not files:
         return
     listed = ConfigParser.load_config_files(_as_list(files[-1]))
-    for key in valueless_keys(sys.argv[1:], listed):
-        raise UserError(f"--{key} has no value: write --{key} VALUE, or leave it out")
+    if alone := valueless_keys(sys.argv[1:], listed):
+        raise UserError(f"--{alone[0]} has no value: write --{alone[0]} VALUE, or leave it out")
     for key, alike in unknown_keys(given_keys(sys.argv[1:]), listed).items():
         hint = f"; did you mean --{alike[0]}?" if alike else ""
         logging.getLogger(__name__).warning("--%s is no key of the config and changes nothing%s", key, hint)
