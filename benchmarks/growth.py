@@ -99,7 +99,7 @@ class Meter:
     def _weigh(self, engine: ContinualTrainer) -> None:
         learnt = engine.tasks[: engine.tasks_completed]
         self.tasks[-1].checkpoint = (self.output_dir / "checkpoint.pt").stat().st_size
-        self.tasks[-1].kept = engine.memory.bytes() + engine.continual_network.kept_bytes()
+        self.tasks[-1].kept = engine.memory.kept_bytes() + engine.continual_network.kept_bytes()
         if engine.continual_network.backbone.branches:
             named = [{"name": task.name, "classes": task.classes} for task in learnt]
             self.tasks[-1].inference = inference(engine, named)

@@ -51,8 +51,15 @@ from scripts.handlers import (
 )
 from scripts.losses import auxiliary_cross_entropy, others_cross_entropy, seen_cross_entropy
 from scripts.memory import ExemplarMemory, FeatureExtractor
-from scripts.metrics import RunRecord
-from scripts.networks import Classifier, ContinualNet, MergingOptions, needed_statistics
+from scripts.metrics import DecisionRules, RunRecord
+from scripts.networks import (
+    AdapterStatistics,
+    Classifier,
+    ContinualNet,
+    MergingOptions,
+    NetworkState,
+    needed_statistics,
+)
 from scripts.tasks import ImageCache, ImageDataset, Item, Task
 from scripts.transforms import RGBReader
 
@@ -247,32 +254,36 @@ def make_run(
     strategy: str = "average",
     options: MergingOptions | None = None,
     adapter_start: str = "previous",
+    previous: str | None = None,
 ) -> SimpleNamespace:
     """Build a whole run: DynaMMo, or ACL where adapters are kept ``separate``; handlers in ``first`` come first."""
     record = RunRecord()
     options = options or MergingOptions()
     network = make_network(head, seed=seed, adapter_start=adapter_start)
-    memory = ExemplarMemory(memory_size, exemplars=exemplars, folder=str(folder / "exemplars"))
+    rules, statistics = DecisionRules(), AdapterStatistics()
+    memory = ExemplarMemory(memory_size, exemplars=exemplars, folder=str(folder / "exemplars"), previous=previous)
+    kept = {"memory": memory, "statistics": statistics, "record": record, "rules": rules}
+    save = {"network": NetworkState(network), **kept}
     features = FeatureExtractor(network, partial(ImageDataset, transform=make_transform(), cache=CACHE), 5, "cpu")
-    merging = SeparateAdaptersHandler(network) if separate else AdapterAveragingHandler(network, strategy, options)
+    averaging = AdapterAveragingHandler(network, strategy, options, statistics)
     handlers = [
-        *[make(record) for make in first],
+        *[make(save) for make in first],
         BackboneTrainingHandler(network),
-        AdapterStatisticsHandler(network, features, needed_statistics(strategy, options.batchnorm)),
+        AdapterStatisticsHandler(network, statistics, features, needed_statistics(strategy, options.batchnorm)),
         AdapterTuningHandler(network),
-        merging,
+        SeparateAdaptersHandler(network) if separate else averaging,
         *([BatchNormRecalibrationHandler(network, features)] if options.batchnorm == "recalibrated" else []),
         MemoryHandler(memory, network, features),
-        CalibrationHandler(network, features, record, acceptance=0.75),
-        EvaluationHandler(make_evaluator(network), network, record, SIDE),
+        CalibrationHandler(network, features, record, rules, acceptance=0.75),
+        EvaluationHandler(make_evaluator(network), network, record, SIDE, save),
         ExportHandler(
-            network, str(folder), str(folder / "models"), {"image_size": SIDE, "mean": [0.0], "std": [1.0]}, record
+            network, str(folder), str(folder / "models"), {"image_size": SIDE, "mean": [0.0], "std": [1.0]}, rules
         ),
         ProgressHandler(record),
     ]
     stages = dynammo_stages(loss=seen_cross_entropy if head == "unified" else others_cross_entropy)
     trainer = make_trainer(network, tasks, stages, handlers, memory, seed)
-    return SimpleNamespace(trainer=trainer, network=network, memory=memory, record=record, folder=folder, tasks=tasks)
+    return SimpleNamespace(trainer=trainer, folder=folder, tasks=tasks, network=network, **kept)
 
 
 def record_events(trainer: ContinualTrainer) -> list[str]:

@@ -255,7 +255,8 @@ def weights_digest() -> Callable[[Path], str]:
     def digest(path: Path) -> str:
         state = torch.load(path, weights_only=True)
         found = hashlib.sha256()
-        for key, value in sorted(state.get("weights", state).items()):
+        state = state["states"]["network"]["weights"] if "states" in state else state
+        for key, value in sorted(state.items()):
             found.update(f"{key} {list(value.shape)} {value.dtype}".encode())
             found.update(value.contiguous().numpy().tobytes())
         return found.hexdigest()

@@ -112,7 +112,7 @@ def test_an_image_is_forgotten_and_the_run_goes_on(
 ) -> None:
     run = linked_copy(small_run.output, tmp_path / "run")
     before = torch.load(run / "checkpoint.pt", weights_only=True)
-    image = before["memory"]["classes"][3][0]
+    image = before["states"]["memory"]["classes"][3][0]
     shutil.copy(image, tmp_path / "patient.png")
     done = subprocess.run(
         [sys.executable, "-m", "scripts.commands.forget", str(run), str(tmp_path / "patient.png")],
@@ -124,8 +124,9 @@ def test_an_image_is_forgotten_and_the_run_goes_on(
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"Removed 1 of 16 exemplars from the memory of {run}.")
     after = torch.load(run / "checkpoint.pt", weights_only=True)
-    assert after["memory"]["classes"][3] == before["memory"]["classes"][3][1:]
-    assert all(torch.equal(after["weights"][key], value) for key, value in before["weights"].items())
+    assert after["states"]["memory"]["classes"][3] == before["states"]["memory"]["classes"][3][1:]
+    weights, old = (content["states"]["network"]["weights"] for content in (after, before))
+    assert all(torch.equal(weights[key], value) for key, value in old.items())
     # the run is still a finished one, which a later task can follow
     finish_run({**small_run.overrides, "output_dir": run, "models_dir": tmp_path / "models"})
     assert (tmp_path / "models" / "model.pt").read_bytes() == (small_run.models / "model.pt").read_bytes()

@@ -80,7 +80,7 @@ def test_copies_are_private_and_in_no_other_file(fourth_task: Path) -> None:
     assert len(copies) == 16
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in copies} == {0o600}
-    memory = torch.load(fourth_task / "checkpoint.pt", weights_only=True)["memory"]
+    memory = torch.load(fourth_task / "checkpoint.pt", weights_only=True)["states"]["memory"]
     assert sorted(Path(image) for images in memory["classes"].values() for image in images) == copies
     others = [path for path in fourth_task.rglob("*") if path.is_file() and path.parent != folder]
     contents = [path.read_bytes() for path in others]  # torch's archives are not compressed

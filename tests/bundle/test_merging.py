@@ -15,6 +15,7 @@ from scripts.commands.compare import Run
 from scripts.commands.configs import parse_config
 from scripts.commands.merging import TunedRun, stages
 from scripts.handlers.checkpoint import read_checkpoint
+from scripts.networks import NetworkState
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 WAYS = ("average", "regmean", "ties")
@@ -65,7 +66,7 @@ def test_adapters_are_tuned_once_and_merged_in_every_way(
 
 def test_a_run_that_measured_no_statistics_is_averaged_as_it_was(uninterrupted: Any) -> None:
     tuned = TunedRun(finished(uninterrupted))
-    own = read_checkpoint(uninterrupted.output / "checkpoint.pt")["weights"]
+    own = read_checkpoint(uninterrupted.output / "checkpoint.pt")["states"]["network"]["weights"]
     counts = [len(labels.unique()) for _, _, labels in stages(tuned, "average", "average")]
     assert counts == [2, 4, 6, 8]
     merged = {name: value for name, value in tuned.network.state_dict().items() if ".merged." in name}
@@ -81,7 +82,7 @@ def test_features_on_kept_maps_are_those_of_the_whole_network(uninterrupted: Any
     content = read_checkpoint(uninterrupted.output / "checkpoint.pt")
     parser = parse_config(finished(uninterrupted).configs, finished(uninterrupted).keys)
     network, features = (parser.get_parsed_content(key) for key in ("network", "features"))
-    network.load_grown(content["structure"], content["weights"])
+    NetworkState(network).load_state_dict(content["states"]["network"])
     network.eval().backbone.branches = ["task0", "task1"]
     items = [item for task in tuned.tasks for item in task.test]
     whole = torch.cat([network.backbone(images).cpu() for images in features.images(items)])

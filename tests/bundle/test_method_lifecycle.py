@@ -107,6 +107,55 @@ def test_a_later_task_stopped_on_the_way_ends_with_the_weights_of_one_run(
     assert load_classifier(tmp_path / "whole")(torch.zeros(2, 3, 33, 33)).shape == (2, 5)
 
 
+# what only passes from one event to the next, or is computed again when it is not there
+PASSING = {
+    "ClosedFormHandler.before": "features before a merge, of the images at hand",
+    "DarkExperienceHandler.drawn": "the draws of a step",
+    "GradientProjectionHandler.exemplars": "loaded when the stage starts",
+    "ProgressHandler.started": "when the stage started",
+    "TeacherHandler.teacher": "copied when the stage starts",
+}
+
+
+@pytest.mark.parametrize("method", all_but(""))
+def test_what_a_handler_learns_in_a_task_is_saved(method: str, train: Callable[..., None], tmp_path: Path) -> None:
+    seen: list[dict[str, str]] = []
+
+    def watch(workflow: ConfigWorkflow) -> None:
+        trainer = workflow.trainer
+        saved = {id(thing) for thing in workflow.parser.get_parsed_content("save").values()}
+        handlers = [handler for handler in trainer.train_handlers if not hasattr(handler, "load_state_dict")]
+
+        def look() -> None:
+            seen.append(
+                {
+                    f"{type(handler).__name__}.{name}": fingerprint(value)
+                    for handler in handlers
+                    for name, value in vars(handler).items()
+                    if id(value) not in saved
+                }
+            )
+
+        trainer.add_event_handler(ContinualEvents.TASK_STARTED, look)
+        trainer.add_event_handler(ContinualEvents.STAGE_PREPARED, look)
+        trainer.add_event_handler(ContinualEvents.TASK_COMPLETED, look)
+
+    train(method, tmp_path / "run", watch)
+    changed = {name for after in seen for name, value in after.items() if value != seen[0][name]}
+    assert changed <= PASSING.keys()
+
+
+def fingerprint(value: Any) -> str:
+    """Describe plain values and tensors; of an object only which one it is."""
+    if isinstance(value, torch.Tensor):
+        return f"{value.shape} {hashlib.sha256(value.detach().cpu().numpy().tobytes()).hexdigest()}"
+    if isinstance(value, dict):
+        return str({key: fingerprint(own) for key, own in value.items()})
+    if isinstance(value, list | tuple | set):
+        return str([fingerprint(own) for own in value])
+    return repr(value) if isinstance(value, str | int | float | Path | None) else str(id(value))
+
+
 @pytest.mark.parametrize(
     "method",
     [*("dynammo", "acl", "icarl", "bic", "dynammo_ridge"), pytest.param("podnet", marks=pytest.mark.slow)],
@@ -183,7 +232,7 @@ def stop_before_the_sums_are_saved(workflow: ConfigWorkflow) -> None:
 
 
 def sums_of(run: Path) -> dict[str, Any]:
-    return torch.load(run / "checkpoint.pt", weights_only=True)["memory"]["sums"]
+    return torch.load(run / "checkpoint.pt", weights_only=True)["states"]["sums"]
 
 
 @pytest.mark.parametrize("method", ["dynammo_ridge_without_memory", "ranpac", "fecam"])
@@ -221,7 +270,7 @@ def test_a_forgotten_image_is_out_of_the_sums_and_the_model(
     assert after["first"][2, -1].item() == pytest.approx(0.75 * before["first"][2, -1].item())
     assert torch.equal(after["first"][:2], before["first"][:2])
     assert not torch.equal(network.state_dict()["head.linear.weight"], model["head.linear.weight"])
-    checkpoint = torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)["weights"]
+    checkpoint = torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)["states"]["network"]["weights"]
     assert torch.equal(network.state_dict()["head.linear.weight"], checkpoint["head.linear.weight"])
     other = sorted((images / "Pathology16/fibres/test/parallel").iterdir())[0]
     assert main([str(tmp_path / "run"), str(other), "--class", "fibres/parallel"]) == 1

@@ -103,7 +103,7 @@ def test_killed_run_ends_as_an_uninterrupted_one(
     for name in ("metrics.json", "network.json", "accuracy_matrix.csv"):
         assert (output / name).read_bytes() == (uninterrupted.output / name).read_bytes(), name
     kept = {path.name for path in (output / "exemplars").iterdir()}
-    memory = torch.load(output / "checkpoint.pt", weights_only=True)["memory"]["classes"]
+    memory = torch.load(output / "checkpoint.pt", weights_only=True)["states"]["memory"]["classes"]
     assert kept == {Path(image).name for images in memory.values() for image in images}
     assert len(kept) == overrides["memory_size"]
     assert not unfinished_files(output)
@@ -325,7 +325,8 @@ def test_random_exemplars_are_the_same_after_a_kill_before_they_are_saved(
     finish_run({**overrides, "output_dir": tmp_path / "killed"})
     finish_run({**overrides, "output_dir": tmp_path / "whole"})
     killed_memory, memory = (
-        torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["memory"] for name in ("killed", "whole")
+        torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["states"]["memory"]
+        for name in ("killed", "whole")
     )
     assert killed_memory == memory
     assert [len(images) for images in memory["classes"].values()] == [2, 2]

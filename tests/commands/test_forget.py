@@ -30,8 +30,7 @@ def write_run(folder: Path, items: list[dict[str, Any]], exemplars: str) -> Path
     content = {
         "settings": {"exemplars": exemplars, "selection": memory.selection},
         "tasks": [["set", "even", "odd"]],
-        "weights": {"w": torch.arange(3.0)},
-        "memory": memory.state_dict(),
+        "states": {"network": {"w": torch.arange(3.0)}, "memory": memory.state_dict()},
     }
     torch.save(content, folder / "checkpoint.pt")
     (folder / "epoch.pt").write_bytes(b"of an interrupted stage")
@@ -39,7 +38,7 @@ def write_run(folder: Path, items: list[dict[str, Any]], exemplars: str) -> Path
 
 
 def kept(run: Path) -> list[str]:
-    memory = torch.load(run / "checkpoint.pt", weights_only=True)["memory"]
+    memory = torch.load(run / "checkpoint.pt", weights_only=True)["states"]["memory"]
     return [image for images in memory["classes"].values() for image in images]
 
 
@@ -56,7 +55,7 @@ def test_an_image_is_forgotten_by_content(tmp_path: Path, exemplars: str, capsys
     contents = [Path(image).read_bytes() for image in kept(run)]
     assert sorted(contents) == sorted(Path(items[number]["image"]).read_bytes() for number in (0, 2, 3))
     after = torch.load(run / "checkpoint.pt", weights_only=True)
-    assert torch.equal(after["weights"]["w"], before["weights"]["w"])
+    assert torch.equal(after["states"]["network"]["w"], before["states"]["network"]["w"])
     assert {key: after[key] for key in ("settings", "tasks")} == {key: before[key] for key in ("settings", "tasks")}
     assert not (run / "epoch.pt").exists()
 
@@ -96,11 +95,12 @@ def test_a_reservoir_keeps_the_logits_of_what_is_not_forgotten(
     memory.offer(items, torch.arange(8.0).reshape(4, 2))
     memory.settle()
     content = torch.load(run / "checkpoint.pt", weights_only=True)
-    content |= {"settings": {"exemplars": "copies", "selection": "reservoir"}, "memory": memory.state_dict()}
+    content["settings"] = {"exemplars": "copies", "selection": "reservoir"}
+    content["states"]["memory"] = memory.state_dict()
     torch.save(content, run / "checkpoint.pt")
     assert main([str(run), items[1]["image"]]) == 0
     assert "Removed 1 of 4 exemplars" in capsys.readouterr().out
-    memory.load_state_dict(torch.load(run / "checkpoint.pt", weights_only=True)["memory"])
+    memory.load_state_dict(torch.load(run / "checkpoint.pt", weights_only=True)["states"]["memory"])
     assert [item["logits"].tolist() for item in memory.items()] == [[0.0, 1.0], [4.0, 5.0], [6.0, 7.0]]
     assert {str(path) for path in (run / "exemplars").iterdir()} == {item["image"] for item in memory.items()}
 

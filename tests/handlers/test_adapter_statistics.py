@@ -15,7 +15,7 @@ from scripts.errors import UserError
 from scripts.handlers import AdapterStatisticsHandler
 from scripts.handlers.adapter_statistics import KINDS, input_gram
 from scripts.memory import FeatureExtractor
-from scripts.networks import ContinualNet
+from scripts.networks import AdapterStatistics, ContinualNet
 from scripts.tasks import ImageDataset
 
 
@@ -33,9 +33,11 @@ def measured(tiny: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) ->
     network.train_only(["adapter", "auxiliary"])
     before = tiny.copy_of(network.state_dict())
     features = extractor(network, tiny)
-    AdapterStatisticsHandler(network, features, list(KINDS))(SimpleNamespace(current_task=task))  # type: ignore[arg-type]
+    statistics = AdapterStatistics()
+    handler = AdapterStatisticsHandler(network, statistics, features, list(KINDS))
+    handler(SimpleNamespace(current_task=task))  # type: ignore[arg-type]
     assert not tiny.changed_keys(before, network.state_dict())
-    return SimpleNamespace(network=network, task=task, features=features, found=network.statistics["task0"])
+    return SimpleNamespace(network=network, task=task, features=features, found=statistics.tasks[0])
 
 
 def test_images_are_counted_for_every_entry(measured: SimpleNamespace) -> None:
@@ -103,10 +105,10 @@ def test_the_gram_matrix_says_how_large_a_layers_outputs_are(layer: Any, shape: 
 def test_an_unknown_kind_is_refused(tiny: SimpleNamespace, tmp_path: Path) -> None:
     network = tiny.network()
     with pytest.raises(UserError, match="unknown 'mean': choose some of samples, fisher, gram, auxiliary"):
-        AdapterStatisticsHandler(network, extractor(network, tiny), ["mean"])
+        AdapterStatisticsHandler(network, AdapterStatistics(), extractor(network, tiny), ["mean"])
 
 
 def test_what_low_rank_adapters_do_not_have_is_refused(tiny: SimpleNamespace) -> None:
     network = tiny.network(adapter="lora")
     with pytest.raises(UserError, match="'fisher' is measured of adapters' parameters, but of 'lora' products are"):
-        AdapterStatisticsHandler(network, extractor(network, tiny), ["fisher"])
+        AdapterStatisticsHandler(network, AdapterStatistics(), extractor(network, tiny), ["fisher"])

@@ -18,6 +18,7 @@ from scripts.errors import UserError
 from scripts.handlers import CalibrationHandler
 from scripts.inference.results import identify
 from scripts.metrics.calibration import calibration_error, fit_temperature, probabilities_at
+from scripts.metrics.decision_rules import DecisionRules
 from scripts.metrics.record import RunRecord
 
 
@@ -80,4 +81,4 @@ def test_validation_images_that_are_gone_are_said_to_be(
 @pytest.mark.parametrize("acceptance", [0.0, 1.5])
 def test_an_acceptance_that_is_no_share_is_refused(acceptance: float) -> None:
     with pytest.raises(UserError, match="acceptance is .*key 'acceptance'"):
-        CalibrationHandler(None, None, RunRecord(), acceptance)  # type: ignore[arg-type]
+        CalibrationHandler(None, None, RunRecord(), DecisionRules(), acceptance)  # type: ignore[arg-type]

@@ -17,7 +17,6 @@ from torch import Tensor
 from scripts.engines import ContinualEvents, ContinualTrainer
 from scripts.errors import UserError
 from scripts.handlers import CheckpointHandler
-from scripts.metrics import RunRecord
 from scripts.networks import MergingOptions
 from scripts.tasks import Task, read_tasks
 
@@ -30,12 +29,13 @@ def build(tiny: SimpleNamespace, tmp_path: Path) -> Build:
     """Build everything anew, as a new process would, with torch's generator anywhere."""
 
     def make(tasks: list[Task], folder: Path | None = None, **arguments: Any) -> SimpleNamespace:
-        own = {key: arguments.pop(key) for key in ("settings", "previous", "restart") if key in arguments}
+        own = {key: arguments.pop(key) for key in ("settings", "restart") if key in arguments}
+        own["previous"] = arguments.get("previous")
         folder = folder or tmp_path / "run"
         torch.seed()
 
-        def handler(record: RunRecord) -> CheckpointHandler:
-            return CheckpointHandler(str(folder), record, **{"settings": SETTINGS, **own})
+        def handler(save: dict[str, Any]) -> CheckpointHandler:
+            return CheckpointHandler(str(folder), save, **{"settings": SETTINGS, **own})
 
         return tiny.run(tasks, folder, first=[handler], **arguments)
 
@@ -64,7 +64,7 @@ def assert_equal_runs(run: SimpleNamespace, expected: SimpleNamespace, tiny: Sim
     assert run.record.matrix.state_dict() == expected.record.matrix.state_dict()
     assert run.record.figures == expected.record.figures
     assert run.record.open_set == expected.record.open_set
-    assert run.record.statistics.state_dict() == expected.record.statistics.state_dict()
+    assert run.rules.state_dict() == expected.rules.state_dict()
     assert run.memory.state_dict() == expected.memory.state_dict()
 
 
@@ -210,7 +210,7 @@ def test_a_run_that_is_not_finished_is_no_previous_one(finished: SimpleNamespace
 def stopped(finished: SimpleNamespace, tiny: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run stopped in its second task, not to be changed."""
     folder = tmp_path_factory.mktemp("stopped") / "run"
-    run = tiny.run(finished.tasks, folder, first=[lambda record: CheckpointHandler(str(folder), record, SETTINGS)])
+    run = tiny.run(finished.tasks, folder, first=[lambda save: CheckpointHandler(str(folder), save, SETTINGS)])
     stop(run, Events.EPOCH_COMPLETED, lambda e: e.state.task == 2)
     return folder
 
@@ -310,9 +310,12 @@ def leaves(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 def test_checkpoints_hold_the_networks_tensors_numbers_and_text_alone(halfway: Path) -> None:
     checkpoint, epoch = (torch.load(halfway / name, weights_only=True) for name in ("checkpoint.pt", "epoch.pt"))
-    weights = [*checkpoint["weights"].values(), *epoch["weights"].values()]
-    shapes = {tuple(value.shape) for value in weights}
-    for content, allowed in ((checkpoint, "/weights/"), (epoch, ("/weights/", "/optimizer/state/"))):
+    networks = [
+        list(state.values()) for state in (checkpoint["states"]["network"]["weights"], epoch["states"]["network"])
+    ]
+    shapes = {tuple(value.shape) for tensors in networks for value in tensors}
+    own = "/states/network/"
+    for content, allowed in ((checkpoint, own), (epoch, (own, "/optimizer/state/"))):
         for path, leaf in leaves(content):
             if isinstance(leaf, Tensor):
                 assert path.startswith(allowed)
@@ -321,7 +324,7 @@ def test_checkpoints_hold_the_networks_tensors_numbers_and_text_alone(halfway: P
                 assert leaf is None or isinstance(leaf, (int, float, str)), path
                 assert not isinstance(leaf, str) or len(leaf) < 300
     tensors = sum(leaf.numel() * leaf.element_size() for _, leaf in leaves(checkpoint) if isinstance(leaf, Tensor))
-    assert tensors == sum(value.numel() * value.element_size() for value in checkpoint["weights"].values())
+    assert tensors == sum(value.numel() * value.element_size() for value in networks[0])
     assert (halfway / "epoch.pt").stat().st_size < (halfway / "checkpoint.pt").stat().st_size / 4, (
         "what has changed alone"
     )

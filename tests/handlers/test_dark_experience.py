@@ -17,7 +17,7 @@ from scripts.engines import ContinualTrainer
 from scripts.handlers import CheckpointHandler, DarkExperienceHandler
 from scripts.losses import dark_experience_plus
 from scripts.memory import ReservoirMemory
-from scripts.metrics import RunRecord
+from scripts.networks import NetworkState
 from scripts.tasks import ImageDataset, Task
 
 
@@ -28,7 +28,8 @@ def build(tasks: list[Task], folder: Path, tiny: SimpleNamespace, exemplars: str
     stages = [tiny.stage(epochs=2, trains=["backbone", "head"], loss=loss)]
     trainer: ContinualTrainer = tiny.trainer(network, tasks, stages, memory=memory)
     shown = ImageDataset([], trainer.dataset.transform)  # type: ignore[arg-type]
-    CheckpointHandler(str(folder), RunRecord(), {}).attach(trainer)
+    save = {"network": NetworkState(network), "memory": memory}
+    CheckpointHandler(str(folder), save, {}).attach(trainer)
     DarkExperienceHandler(memory, shown, batch_size=3, draws=2).attach(trainer)
     return trainer
 
@@ -56,7 +57,7 @@ def tasks(tmp_path: Path, tiny: SimpleNamespace) -> list[Task]:
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
-    state: dict[str, Tensor] = torch.load(folder / "checkpoint.pt", weights_only=True)["weights"]
+    state: dict[str, Tensor] = torch.load(folder / "checkpoint.pt", weights_only=True)["states"]["network"]["weights"]
     return state
 
 

@@ -33,7 +33,7 @@ def evaluated(
 ) -> tuple[RunRecord, Any, list[str]]:
     """A trainer of the head alone with an evaluation, its record, and the events it will fire."""
     record, network = RunRecord(), tiny.network(head)
-    handler = EvaluationHandler(tiny.evaluator(network), network, record, tiny.side)
+    handler = EvaluationHandler(tiny.evaluator(network), network, record, tiny.side, {})
     trainer = tiny.trainer(network, learnt, [tiny.stage(**stage)], [handler])
     return record, trainer, tiny.record_events(trainer)
 
@@ -76,7 +76,7 @@ def test_the_cost_is_that_of_what_is_handed_out(finished: SimpleNamespace, finis
         plain = run.network.merge_and_unload([{"name": t.name, "classes": t.classes} for t in run.tasks])
         assert run.record.figures["flops_per_image"] == flops_per_image(plain, 33)
         assert run.record.figures["parameters"] == parameter_count(plain)
-        assert run.record.figures["memory_bytes"] == run.memory.bytes() + run.network.kept_bytes()
+        assert run.record.figures["memory_bytes"] == run.memory.kept_bytes() + run.network.kept_bytes()
     merged, acl = finished.record.figures, finished_acl.record.figures
     assert acl["flops_per_image"] > 1.5 * merged["flops_per_image"]
 
@@ -143,7 +143,7 @@ def test_a_task_in_which_nothing_is_learnt_is_not_evaluated(tmp_path: Path, tiny
 
 def test_evaluating_changes_nothing(finished: SimpleNamespace, tiny: SimpleNamespace) -> None:
     before = tiny.copy_of(finished.network.state_dict())
-    handler = EvaluationHandler(tiny.evaluator(finished.network), finished.network, RunRecord(), tiny.side)
+    handler = EvaluationHandler(tiny.evaluator(finished.network), finished.network, RunRecord(), tiny.side, {})
     first, second = (handler.predict(finished.tasks[0].test) for _ in range(2))
     assert torch.equal(torch.cat(first.classes), torch.cat(second.classes))
     assert torch.cat(first.labels).tolist() == [item["label"] for item in finished.tasks[0].test]

@@ -64,5 +64,5 @@ def test_the_model_is_a_plain_state_dict(run: SimpleNamespace) -> None:
 
 
 def test_without_a_models_folder_nothing_is_copied(tmp_path: Path, finished: SimpleNamespace) -> None:
-    ExportHandler(finished.network, str(tmp_path / "empty"), None, {}, finished.record).copy(finished.trainer)
+    ExportHandler(finished.network, str(tmp_path / "empty"), None, {}, finished.rules).copy(finished.trainer)
     assert os.listdir(tmp_path) == []

@@ -28,7 +28,7 @@ def test_the_run_decides_by_plain_nearest_means(sizes: tuple[int, ...], tmp_path
     features = extractor(network, tiny)
     handlers = [
         MemoryHandler(memory, network, features),
-        EvaluationHandler(tiny.evaluator(network), network, record, tiny.side),
+        EvaluationHandler(tiny.evaluator(network), network, record, tiny.side, {}),
         NearestMeanHandler(network, memory, features),  # attached last, as an overlay's handlers are
     ]
     stages = [tiny.stage(data="task_and_memory", trains=["backbone", "head"])]

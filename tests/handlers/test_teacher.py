@@ -18,8 +18,7 @@ from scripts.engines import ContinualTrainer
 from scripts.errors import UserError
 from scripts.handlers import CheckpointHandler, TeacherHandler
 from scripts.losses import equal_distillation
-from scripts.metrics import RunRecord
-from scripts.networks import Outputs
+from scripts.networks import NetworkState, Outputs
 from scripts.tasks import Task
 
 
@@ -29,7 +28,8 @@ def build(
     network = tiny.network(head, adapter=None)
     loss = partial(equal_distillation, temperature=2.0)
     stages = [tiny.stage(epochs=2, trains=["backbone", "head"], loss=loss), tiny.stage("balanced_finetuning")]
-    handlers = [CheckpointHandler(str(folder), RunRecord(), {}, previous), TeacherHandler(network)]
+    save = {"network": NetworkState(network)}
+    handlers = [CheckpointHandler(str(folder), save, {}, previous), TeacherHandler(network)]
     trainer: ContinualTrainer = tiny.trainer(network, tasks, stages, handlers)
     return trainer
 
@@ -58,7 +58,9 @@ def stop(trainer: ContinualTrainer, task: int) -> None:
 
 
 def weights(folder: Path) -> Mapping[str, Tensor]:
-    state: Mapping[str, Tensor] = torch.load(folder / "checkpoint.pt", weights_only=True)["weights"]
+    state: Mapping[str, Tensor] = torch.load(folder / "checkpoint.pt", weights_only=True)["states"]["network"][
+        "weights"
+    ]
     return state
 
 

@@ -8,7 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scripts.losses import equal_distillation, knowledge_distillation, proportional_distillation
+from scripts.losses import (
+    equal_distillation,
+    knowledge_distillation,
+    learning_without_forgetting,
+    proportional_distillation,
+)
 from scripts.networks import Outputs
 
 Array = NDArray[np.float64]
@@ -51,11 +56,14 @@ def test_each_loss_equals_its_equation(classes: tuple[int, ...], temperature: fl
     found = knowledge_distillation(outputs.logits, outputs.teacher.logits, temperature)
     assert found.item() == pytest.approx(kept, rel=1e-5, abs=1e-7)
     assert equal_distillation(outputs, labels, temperature).item() == pytest.approx(learnt + kept, rel=1e-5)
+    newest = labels % classes[-1] + sum(classes[:-1])
+    within = plain_cross_entropy(own[:, sum(classes[:-1]) :], (labels % classes[-1]).numpy())
+    assert learning_without_forgetting(outputs, newest, temperature).item() == pytest.approx(within + kept, rel=1e-5)
     expected = (1 - share) * learnt + share * kept
     assert proportional_distillation(outputs, labels, temperature).item() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("loss", [equal_distillation, proportional_distillation])
+@pytest.mark.parametrize("loss", [equal_distillation, learning_without_forgetting, proportional_distillation])
 def test_without_a_teacher_it_is_the_cross_entropy(loss: object) -> None:
     outputs, labels = make_outputs((4,), taught=False), torch.arange(7) % 4
     expected = plain_cross_entropy(outputs.logits.detach().double().numpy(), labels.numpy())

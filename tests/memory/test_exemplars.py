@@ -141,7 +141,7 @@ def test_copies_outlive_their_originals(copies: ExemplarMemory, tmp_path: Path) 
     again = ExemplarMemory(6, exemplars="copies", folder=str(tmp_path / "copies"))
     again.load_state_dict(copies.state_dict())
     assert again.classes == copies.classes
-    assert again.bytes() == sum(Path(item["image"]).stat().st_size for item in copies.items()) > 0
+    assert again.kept_bytes() == sum(Path(item["image"]).stat().st_size for item in copies.items()) > 0
 
 
 def test_an_npz_entry_is_copied_as_a_lossless_png(npz: str, tmp_path: Path) -> None:
@@ -161,11 +161,11 @@ def test_a_volume_is_copied_as_an_npy_file_and_forgotten_by_its_reference(tmp_pa
     memory.add([{"image": reference, "label": 0}], torch.ones(1, 2), 1)
     (kept,) = memory.items()
     assert np.array_equal(read_volume(kept["image"]), volumes[2])
-    assert memory.bytes() == Path(kept["image"]).stat().st_size
+    assert memory.kept_bytes() == Path(kept["image"]).stat().st_size
     assert CopyStore(str(tmp_path / "copies")).keep(kept)["image"] == kept["image"], "a copy of a copy is the same file"
     paths = ExemplarMemory(4)
     paths.add([{"image": reference, "label": 0}], torch.ones(1, 2), 1)
-    assert paths.bytes() == volumes[2].nbytes
+    assert paths.kept_bytes() == volumes[2].nbytes
     assert memory.forget([reference]) == paths.forget([reference]) == 1
 
 
@@ -239,9 +239,10 @@ def test_a_memory_taken_over_is_copied_into_the_own_folder(copies: ExemplarMemor
 
 def test_copies_are_found_where_their_folder_was_moved(copies: ExemplarMemory, tmp_path: Path) -> None:
     state = copies.state_dict()
-    moved = Path(copies.items()[0]["image"]).parent.rename(tmp_path / "moved")
-    memory = ExemplarMemory(8, exemplars="copies", folder=str(tmp_path / "own"))
-    memory.load_state_dict(state, moved)
+    (tmp_path / "moved").mkdir()
+    Path(copies.items()[0]["image"]).parent.rename(tmp_path / "moved" / "exemplars")
+    memory = ExemplarMemory(8, exemplars="copies", folder=str(tmp_path / "own"), previous=str(tmp_path / "moved"))
+    memory.load_state_dict(state)
     assert [Path(item["image"]).parent for item in memory.items()] == [tmp_path / "own"] * len(memory.items())
     assert [item["label"] for item in memory.items()] == [item["label"] for item in copies.items()]
 
@@ -254,4 +255,4 @@ def test_the_state_holds_references_and_no_pixels(copies: ExemplarMemory) -> Non
 def test_bytes_are_those_of_the_files_or_of_an_npz_entrys_pixels(npz: str, items: list[Item]) -> None:
     memory = ExemplarMemory(4)
     memory.add([items[0], {"image": npz, "label": 1}], torch.ones(2, 2), 1)
-    assert memory.bytes() == Path(items[0]["image"]).stat().st_size + 28 * 28 * 3
+    assert memory.kept_bytes() == Path(items[0]["image"]).stat().st_size + 28 * 28 * 3

@@ -123,7 +123,7 @@ def test_forgetting_drops_every_exemplar_of_an_image(memory: ReservoirMemory, it
 def test_bytes_count_an_image_once_and_its_logits_each_time(items: list[Item], logits: Tensor, tmp_path: Path) -> None:
     memory = ReservoirMemory(2)
     memory.offer([items[0], items[0]], logits[:2])
-    assert memory.bytes() == Path(items[0]["image"]).stat().st_size + 2 * 3 * 4
+    assert memory.kept_bytes() == Path(items[0]["image"]).stat().st_size + 2 * 3 * 4
 
 
 @pytest.mark.parametrize("arguments", [{"selection": "herding"}, {"per_class": 2}])

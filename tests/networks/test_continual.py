@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scripts.errors import UserError
 from scripts.losses import auxiliary_cross_entropy, seen_cross_entropy
-from scripts.networks import ContinualNet, MergingOptions, Outputs
+from scripts.networks import ContinualNet, MergingOptions, NetworkState, Outputs
 
 PARTS = ["backbone", "adapter", "auxiliary", "head"]
 
@@ -208,7 +208,7 @@ def test_the_unloaded_network_gives_exactly_the_same_logits(kind: str, tiny: Sim
 def test_any_grown_state_is_rebuilt(kind: str, tiny: SimpleNamespace, images: Tensor) -> None:
     network = grown(kind, tiny)
     rebuilt = tiny.network(seed=7, **KINDS[kind])
-    rebuilt.load_grown(copy.deepcopy(network.structure()), tiny.copy_of(network.state_dict()))
+    NetworkState(rebuilt).load_state_dict(copy.deepcopy(NetworkState(network).state_dict()))
     assert not tiny.changed_keys(network.state_dict(), rebuilt.state_dict())
     assert rebuilt.structure() == network.structure()
     with torch.no_grad():

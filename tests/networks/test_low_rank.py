@@ -265,11 +265,8 @@ def test_images_may_be_smaller_than_other_adapters_need(tiny: SimpleNamespace) -
 def test_merging_by_samples_weighs_the_products(tiny: SimpleNamespace) -> None:
     network = network_of(tiny)
     changes = [network.mergeable_state(name) for name in ("task0", "task1")]
-    network.statistics = {
-        name: {"samples": dict.fromkeys(changes[0], torch.tensor(float(images)))}
-        for name, images in (("task0", 3), ("task1", 1))
-    }
-    network.merge("samples")
+    samples = [{"samples": dict.fromkeys(changes[0], torch.tensor(float(images)))} for images in (3, 1)]
+    network.merge("samples", statistics=samples)
     merged = network.branch_state("merged")
     assert merged.keys() == changes[0].keys()
     for name, change in merged.items():

@@ -17,11 +17,11 @@ from scripts.commands.terminal import end
 from scripts.decoding.scans import is_scan, make_selection
 from scripts.errors import UserError
 from scripts.files import WEIGHTS, write_atomically
-from scripts.handlers.checkpoint import CHECKPOINT, EPOCH, EXEMPLARS, read_checkpoint
+from scripts.handlers.checkpoint import CHECKPOINT, EPOCH, read_checkpoint
 from scripts.handlers.closed_form import feature_vectors
 from scripts.memory import RESERVOIR, ExemplarMemory, FeatureExtractor, FeatureSums, ReservoirMemory
-from scripts.memory.exemplars import image_file
-from scripts.networks import ClassMeansHead, ContinualNet, UnifiedHead
+from scripts.memory.exemplars import EXEMPLARS, image_file
+from scripts.networks import ClassMeansHead, ContinualNet, NetworkState, UnifiedHead
 from scripts.tasks import ImageDataset
 
 EPILOG = (
@@ -66,9 +66,12 @@ def forget(run: Path, images: Sequence[str], label: str | None = None) -> str:
     if not (run / CHECKPOINT).is_file():
         raise UserError(f"no {CHECKPOINT} in {run}: give the output folder of a run")
     content = read_checkpoint(run / CHECKPOINT)
-    sums = FeatureSums() if "sums" in content["memory"] else None
-    memory = _empty_memory(content["settings"], run / EXEMPLARS, sums)
-    memory.load_state_dict(content["memory"], run / EXEMPLARS)
+    states = content["states"]
+    sums = FeatureSums() if "sums" in states else None
+    if sums is not None:
+        sums.load_state_dict(states["sums"])
+    memory = _empty_memory(content["settings"], run / EXEMPLARS)
+    memory.load_state_dict(states["memory"])
     shown = content["settings"].get("presentation")
     listed = [name for image in images for name in _as_trained(image, shown)]
     said = TRAINED if label is None else _subtract(content, sums, listed, label, run / WEIGHTS)
@@ -76,7 +79,7 @@ def forget(run: Path, images: Sequence[str], label: str | None = None) -> str:
     if not count and label is None:
         ask = "" if sums is None else " Name their class (--class) to take them out of the sums over features."
         return f"No exemplar of the run in {run} has the content of what was given: nothing is changed.{ask}"
-    content["memory"] = memory.state_dict()
+    states["memory"] = memory.state_dict()
     write_atomically(run / CHECKPOINT, lambda file: torch.save(content, file))
     (run / EPOCH).unlink(missing_ok=True)
     memory.sweep()
@@ -89,10 +92,10 @@ def forget(run: Path, images: Sequence[str], label: str | None = None) -> str:
     )
 
 
-def _empty_memory(settings: Mapping[str, Any], copies: Path, sums: FeatureSums | None) -> ExemplarMemory:
+def _empty_memory(settings: Mapping[str, Any], copies: Path) -> ExemplarMemory:
     if settings["selection"] == RESERVOIR:
         return ReservoirMemory(0, exemplars=settings["exemplars"], folder=str(copies))
-    return ExemplarMemory(0, exemplars=settings["exemplars"], folder=str(copies), sums=sums)
+    return ExemplarMemory(0, exemplars=settings["exemplars"], folder=str(copies))
 
 
 def _subtract(content: dict[str, Any], sums: FeatureSums | None, images: Sequence[str], label: str, model: Path) -> str:
@@ -108,10 +111,10 @@ def _subtract(content: dict[str, Any], sums: FeatureSums | None, images: Sequenc
     assert isinstance(network.head, UnifiedHead | ClassMeansHead)
     number = classes.index(label)
     items = [{"image": image, "label": number} for image in images]
-    moved = _moved(content, number)
+    moved = _moved(network, number)
     sums.subtract(feature_vectors(network.head, features, items, sums.views), number, moved)
     network.head.solve(sums.second, sums.first, sums.shrinkage)
-    content["weights"] = network.state_dict()
+    content["states"] |= {"network": NetworkState(network).state_dict(), "sums": sums.state_dict()}
     plain = network.merge_and_unload([{"name": task[0], "classes": task[1:]} for task in content["tasks"]])
     write_atomically(model, lambda file: torch.save(plain.state_dict(), file))
     return SUBTRACTED.format(number=len(images), file=model, exactness=MOVED if moved else "")
@@ -123,17 +126,17 @@ def _as_learnt(content: Mapping[str, Any]) -> tuple[ContinualNet, FeatureExtract
     low_rank = {key: settings[key] for key in ("adapter_rank", "adapter_scale") if settings.get(key) is not None}
     adapter, sites = settings["adapter"], settings["sites"]
     network = ContinualNet(settings["backbone"], settings["head"], adapter, sites=sites, **low_rank)
-    network.load_grown(content["structure"], content["weights"])
+    NetworkState(network).load_state_dict(content["states"]["network"])
     own = {key: settings[key] for key in ("backbone", "image_size", "mean", "std")}
     parser = training_config({**own, "colour_transform": settings["colour"]})
     dataset = partial(ImageDataset, transform=parser.get_parsed_content("validate#preprocessing"))
     return network, FeatureExtractor(network, dataset, settings["batch_size"], "cpu")
 
 
-def _moved(content: Mapping[str, Any], number: int) -> bool:
+def _moved(network: ContinualNet, number: int) -> bool:
     """Say whether adapters were tuned, and merged, in a task after that of class ``number``."""
-    task = next(index for index, end in enumerate(accumulate(content["structure"]["classes"])) if number < end)
-    tuned = [int(name.removeprefix("task")) for name in content["structure"]["adapters"] if name.startswith("task")]
+    task = next(index for index, end in enumerate(accumulate(network.classes)) if number < end)
+    tuned = [int(name.removeprefix("task")) for name in network.adapter_branches()]
     return max(tuned, default=0) > task
 
 

@@ -40,7 +40,8 @@ from scripts.handlers.checkpoint import read_checkpoint
 from scripts.memory.exemplars import ExemplarMemory
 from scripts.metrics.accuracy_matrix import mean_class_recall
 from scripts.metrics.comparison import Measure, mean_and_deviation, shown_difference
-from scripts.networks.continual import ADAPTER_STARTS, MERGED, START
+from scripts.networks.adapter_statistics import AdapterStatistics
+from scripts.networks.continual import ADAPTER_STARTS, MERGED, START, NetworkState
 from scripts.networks.merging import BATCHNORMS, STRATEGIES, MergingOptions, check_strategy, merge, recalibrate
 from scripts.tasks.task import Item, Task
 
@@ -88,7 +89,9 @@ class TunedRun:
         content = read_checkpoint(run.folder / CHECKPOINT)
         self.tasks: list[Task] = self.get("tasks")
         self.network = self.get("network")
-        self.network.load_grown(content["structure"], content["weights"])
+        NetworkState(self.network).load_state_dict(content["states"]["network"])
+        self.statistics = AdapterStatistics()
+        self.statistics.load_state_dict(content["states"]["statistics"])
         self.network.backbone.add_branch(MERGED)
         self.features = self.get("features")
         self.seed = run.seed
@@ -122,7 +125,7 @@ class TunedRun:
     def merge(self, count: int, strategy: str, batchnorm: str) -> None:
         """Merge the adapters of the first ``count`` tasks."""
         states = [self.network.mergeable_state(f"task{number}") for number in range(count)]
-        statistics = [self.network.statistics.get(f"task{number}", {}) for number in range(count)]
+        statistics = self.statistics.tasks[:count]
         base = self.get("merging_base")
         start = self.network.mergeable_state(START) if base == "start" else None
         options = MergingOptions(base, batchnorm, self.get("merging_density"), self.seed)
@@ -168,7 +171,7 @@ def stages(tuned: TunedRun, strategy: str, batchnorm: str) -> Iterator[tuple[Lea
         moved = None if before is None else (before, embed(features[_rows(rows, at_hand)]))
         memory.add(task.train, features[-len(task.train) :], memory.quota(task.first or len(task.classes)))
         sizes = tuple(len(old.classes) for old in seen)
-        auxiliary = tuned.network.statistics.get(f"task{count - 1}", {}).get("auxiliary", {})
+        auxiliary = tuned.statistics.of(count - 1).get("auxiliary", {})
         fitted_on = (embed(features), _labels(train), _rows(rows, memory.items()))
         learnt = Learnt(sizes, *fitted_on, auxiliary, moved, 1000 * tuned.seed + count)
         yield learnt, embed(tuned.features(test)), _labels(test)

@@ -81,6 +81,7 @@ class ContinualTrainer(SupervisedTrainer):
         self.loader = loader
         self.seed = seed
         self.continual_network = network
+        self.train_handlers = list(train_handlers or [])
         self.tasks_completed = 0
         self.stages_completed = 0
         self.scheduler: LRScheduler | None = None
@@ -100,7 +101,7 @@ class ContinualTrainer(SupervisedTrainer):
         )
         self.add_event_handler(Events.EPOCH_STARTED, lambda: self.reseed(self.state.epoch))
         self.add_event_handler(Events.EPOCH_COMPLETED, self._step_schedule)
-        self._register_handlers(train_handlers or [])
+        self._register_handlers(self.train_handlers)
 
     def _check(self) -> None:
         classes = sum(len(task.classes) for task in self.tasks)

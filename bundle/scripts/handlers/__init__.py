@@ -11,6 +11,7 @@ from scripts.handlers.calibration import CalibrationHandler
 from scripts.handlers.checkpoint import CheckpointHandler
 from scripts.handlers.closed_form import ClosedFormHandler
 from scripts.handlers.dark_experience import DarkExperienceHandler
+from scripts.handlers.elastic_weight_consolidation import ElasticWeightConsolidationHandler
 from scripts.handlers.evaluation import EvaluationHandler
 from scripts.handlers.export import ExportHandler
 from scripts.handlers.finite_loss import FiniteLossHandler
@@ -35,8 +36,9 @@ __all__ = [
     "BiasCorrectionHandler",
     "CalibrationHandler",
     "CheckpointHandler",
-    "DarkExperienceHandler",
     "ClosedFormHandler",
+    "DarkExperienceHandler",
+    "ElasticWeightConsolidationHandler",
     "EvaluationHandler",
     "ExportHandler",
     "FiniteLossHandler",

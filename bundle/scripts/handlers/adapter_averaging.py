@@ -5,6 +5,7 @@ from __future__ import annotations
 from ignite.engine import Engine
 
 from scripts.engines.events import ContinualEvents
+from scripts.networks.adapter_statistics import AdapterStatistics
 from scripts.networks.continual import ContinualNet
 from scripts.networks.merging import MergingOptions, check_strategy
 
@@ -18,16 +19,24 @@ class AdapterAveragingHandler:
         network: the growing network; after ``merge`` its ``forward`` is one pass.
         strategy: a name in :data:`scripts.networks.merging.STRATEGIES`.
         options: the further choices; ``None``: the defaults.
+        statistics: has what the strategy reads beside the adapters; ``None``: it reads nothing else.
 
     Raises:
         UserError: for an unknown strategy.
     """
 
-    def __init__(self, network: ContinualNet, strategy: str = "average", options: MergingOptions | None = None) -> None:
+    def __init__(
+        self,
+        network: ContinualNet,
+        strategy: str = "average",
+        options: MergingOptions | None = None,
+        statistics: AdapterStatistics | None = None,
+    ) -> None:
         check_strategy(strategy)
         self.network = network
         self.strategy = strategy
         self.options = options or MergingOptions()
+        self.statistics = statistics or AdapterStatistics()
 
     def attach(self, engine: Engine) -> None:
         """Act once a task's adapters are tuned; before, keep their start where it is the base."""
@@ -37,5 +46,5 @@ class AdapterAveragingHandler:
 
     def __call__(self, engine: Engine) -> None:
         """Merge."""
-        self.network.merge(self.strategy, self.options)
+        self.network.merge(self.strategy, self.options, self.statistics.tasks)
         engine.fire_event(ContinualEvents.ADAPTERS_AVERAGED)

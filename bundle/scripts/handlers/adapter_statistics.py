@@ -13,7 +13,9 @@ from scripts.engines.events import ContinualEvents
 from scripts.engines.trainer import ContinualTrainer
 from scripts.errors import UserError
 from scripts.memory.features import FeatureExtractor
+from scripts.networks.adapter_statistics import AdapterStatistics
 from scripts.networks.continual import ContinualNet
+from scripts.networks.fisher import fisher_diagonal
 from scripts.tasks.task import Item
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -24,10 +26,9 @@ OF_PARAMETERS = ("fisher", "gram")
 class AdapterStatisticsHandler:
     """Measure the newest adapters on their task's training images, while their auxiliary head is still there.
 
-    The network keeps it, and its checkpoint with it, for the merges to come: sums over images, no image.
-
     Args:
         network: the growing network.
+        statistics: keeps what is measured.
         features: reads images, without augmentation.
         kinds: keys of :data:`KINDS`; those that a strategy needs are named by
             :func:`scripts.networks.needed_statistics`.
@@ -36,7 +37,9 @@ class AdapterStatisticsHandler:
         UserError: for an unknown kind, and one that low-rank adapters do not have.
     """
 
-    def __init__(self, network: ContinualNet, features: FeatureExtractor, kinds: Sequence[str]) -> None:
+    def __init__(
+        self, network: ContinualNet, statistics: AdapterStatistics, features: FeatureExtractor, kinds: Sequence[str]
+    ) -> None:
         for kind in kinds:
             if kind not in KINDS:
                 raise UserError(f"unknown '{kind}': choose some of {', '.join(KINDS)} (key 'adapter_statistics')")
@@ -46,6 +49,7 @@ class AdapterStatisticsHandler:
                     "merged: use another way of merging (key 'merging')"
                 )
         self.network = network
+        self.statistics = statistics
         self.features = features
         self.kinds = kinds
 
@@ -56,11 +60,11 @@ class AdapterStatisticsHandler:
     def __call__(self, engine: ContinualTrainer) -> None:
         """Measure."""
         self.network.eval()
-        newest = f"task{len(self.network.classes) - 1}"
+        number = len(self.network.classes) - 1
         items = list(engine.current_task.train)
-        branch = self.network.branch(newest)
+        branch = self.network.branch(f"task{number}")
         measured = {kind: KINDS[kind](self.network, branch, self.features, items) for kind in self.kinds}
-        self.network.statistics[newest] = measured
+        self.statistics.put(number, measured)
 
 
 def count_samples(
@@ -78,24 +82,13 @@ def copy_auxiliary(
     return {key: value.cpu().clone() for key, value in network.auxiliary.state_dict().items()}
 
 
-def fisher_diagonal(
+def auxiliary_fisher(
     network: ContinualNet, branch: nn.Module, features: FeatureExtractor, items: Sequence[Item]
 ) -> dict[str, Tensor]:
-    """Return the diagonal of the Fisher information of the branch's parameters, summed over the images.
-
-    The label of each image is drawn from what the auxiliary head says of it. Source: Matena and Raffel, Merging models
-    with Fisher-weighted averaging (NeurIPS 2022), equation 3.
-    """
-    generator = torch.Generator().manual_seed(0)
+    """Return the diagonal of the Fisher information of the branch's parameters under the auxiliary head."""
     parameters = {name: value for name, value in branch.named_parameters() if value.requires_grad}
-    fisher = {name: torch.zeros_like(value) for name, value in parameters.items()}
-    for image in features.images(items, batch_size=1):
-        logarithms = network(image).auxiliary.log_softmax(1)[0]
-        drawn = int(torch.multinomial(logarithms.detach().exp().cpu(), 1, generator=generator))
-        gradients = torch.autograd.grad(logarithms[drawn], list(parameters.values()))
-        for total, gradient in zip(fisher.values(), gradients, strict=True):
-            total += gradient.square()
-    return {name: value.cpu() for name, value in fisher.items()}
+    images = features.images(items, batch_size=1)
+    return fisher_diagonal(parameters, lambda image: network(image).auxiliary, images)
 
 
 @torch.no_grad()
@@ -170,7 +163,7 @@ def _patches(layer: Any, x: Tensor) -> Tensor:
 
 KINDS: dict[str, Callable[[ContinualNet, nn.Module, FeatureExtractor, Sequence[Item]], dict[str, Tensor]]] = {
     "samples": count_samples,
-    "fisher": fisher_diagonal,
+    "fisher": auxiliary_fisher,
     "gram": gram_matrices,
     "auxiliary": copy_auxiliary,
 }

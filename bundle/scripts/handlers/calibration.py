@@ -16,6 +16,7 @@ from scripts.engines.trainer import ContinualTrainer
 from scripts.errors import UserError
 from scripts.memory.features import FeatureExtractor
 from scripts.metrics.calibration import calibration_error, errors_by_chance, fit_temperature, probabilities_at
+from scripts.metrics.decision_rules import DecisionRules
 from scripts.metrics.record import RunRecord
 from scripts.networks.continual import ContinualNet
 from scripts.tasks.record import image_exists
@@ -32,7 +33,8 @@ class CalibrationHandler:
     Args:
         network: the growing network.
         features: computes features, and gives the images.
-        record: takes the figures, the sums over the images of each class, and the rules.
+        record: takes the figures.
+        rules: are fitted, and keep the sums over the images of each class.
         acceptance: share of validation images that are no outliers, in (0, 1]; ``None``: no image is ever one.
 
     Raises:
@@ -40,13 +42,19 @@ class CalibrationHandler:
     """
 
     def __init__(
-        self, network: ContinualNet, features: FeatureExtractor, record: RunRecord, acceptance: float | None
+        self,
+        network: ContinualNet,
+        features: FeatureExtractor,
+        record: RunRecord,
+        rules: DecisionRules,
+        acceptance: float | None,
     ) -> None:
         if acceptance is not None and not 0 < acceptance <= 1:
             raise UserError(f"acceptance is {acceptance}: give a share above 0, up to 1, or null (key 'acceptance')")
         self.network = network
         self.features = features
         self.record = record
+        self.rules = rules
         self.acceptance = acceptance
         self.logger = logging.getLogger(__name__)
 
@@ -60,7 +68,7 @@ class CalibrationHandler:
             return
         learnt = engine.tasks[: engine.state.task]
         items = self._validation_images(learnt)
-        self.record.rules = {}
+        self.rules.reset()
         figures: dict[str, Any] = {"task": engine.current_task.name, "images": len(items)}
         if items and sum(self.network.classes) > 1:
             figures |= self._fit_temperature(items)
@@ -87,7 +95,7 @@ class CalibrationHandler:
         labels = [item["label"] for item in items]
         temperature = fit_temperature(labels, logits)
         before, after = (probabilities_at(logits, value) for value in (1.0, temperature))
-        self.record.rules["temperature"] = temperature
+        self.rules.temperature = temperature
         figures = {
             "error_before": calibration_error(labels, before),
             "error_after": calibration_error(labels, after),
@@ -97,7 +105,7 @@ class CalibrationHandler:
         return {"temperature": temperature, **figures}
 
     def _fit_outliers(self, learnt: Sequence[Task], items: Sequence[Item], acceptance: float) -> dict[str, Any]:
-        sums, seen = self.record.statistics, list[NDArray[np.float64]]()
+        sums, seen = self.rules.statistics, list[NDArray[np.float64]]()
         for task in learnt:
             if task.train and (task is learnt[-1] or task.first not in sums.sums):
                 labels = np.array([item["label"] for item in task.train])
@@ -105,9 +113,8 @@ class CalibrationHandler:
                 for label in np.unique(labels):
                     sums.count(int(label), seen[-1][labels == label])
         typical = self._statistics(items) if items else np.concatenate(seen)
-        rule = make_rule(sums, typical, acceptance)
-        self.record.rules["outliers"] = rule.record()
-        return {"outlier_threshold": rule.threshold}
+        self.rules.outliers = make_rule(sums, typical, acceptance)
+        return {"outlier_threshold": self.rules.outliers.threshold}
 
     def _statistics(self, items: Sequence[Item]) -> NDArray[np.float64]:
         batches = self.features.images(items)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -15,14 +15,13 @@ from scripts.engines.events import ContinualEvents
 from scripts.engines.trainer import ContinualTrainer
 from scripts.errors import UserError
 from scripts.files import write_atomically
-from scripts.metrics.record import RunRecord
+from scripts.networks.continual import NetworkState
 from scripts.tasks.holdout import SPLIT
 from scripts.tasks.record import write_tasks
 from scripts.tasks.task import Task
 
 CHECKPOINT = "checkpoint.pt"
 EPOCH = "epoch.pt"
-EXEMPLARS = "exemplars"
 # settings a later run may choose anew: they are not part of what was learnt
 FREE_LATER = (
     "weights",
@@ -39,17 +38,32 @@ FREE_LATER = (
 )
 
 
+@runtime_checkable
+class Learns(Protocol):
+    """What holds something learnt: plain values and tensors, that ``weights_only`` loads."""
+
+    def state_dict(self) -> Mapping[Any, Any]:
+        """Return it."""
+        ...
+
+    def load_state_dict(self, state: Any) -> object:
+        """Take it over."""
+        ...
+
+
 class CheckpointHandler:
     """Make a run resumable: killed at any moment, the next one goes on, and ends as an uninterrupted one would.
 
-    ``checkpoint.pt`` is written when the run starts, after each stage and after each task; it holds all that was
-    learnt. ``epoch.pt`` is written after each epoch; it holds what the running stage has changed since, with its
-    optimizer and schedule. Resuming replays the start of the stage (its randomness is seeded) and then takes over the
-    epoch. No random state, no image and no object is stored: both files load with ``weights_only``.
+    Saved is what ``save`` names and, beside it, every handler of the trainer that has ``state_dict`` and
+    ``load_state_dict``, under the name of its class. ``checkpoint.pt`` is written when the run starts, after each stage
+    and after each task. ``epoch.pt`` is written after each epoch; of the network it holds what the running stage
+    trains, and beside it the stage's optimizer and schedule. Resuming replays the start of the stage (its randomness is
+    seeded) and then takes over the epoch. No random state, no image and no object is stored: both files load with
+    ``weights_only``.
 
     Args:
         output_dir: the run's folder.
-        record: what was measured.
+        save: what is learnt, by name.
         settings: what must be the same when a run goes on.
         previous: folder of a finished run, whose tasks come first; ``None``: start from nothing.
         restart: move the run's folder aside and begin anew.
@@ -58,13 +72,13 @@ class CheckpointHandler:
     def __init__(
         self,
         output_dir: str,
-        record: RunRecord,
+        save: Mapping[str, Learns],
         settings: Mapping[str, Any],
         previous: str | None = None,
         restart: bool = False,
     ) -> None:
         self.folder = Path(output_dir)
-        self.record = record
+        self.save = dict(save)
         self.settings = dict(settings)
         self.previous = None if previous is None else Path(previous)
         self.restart = restart
@@ -74,8 +88,8 @@ class CheckpointHandler:
         """Load when the run and a stage start, save after an epoch, a stage and a task."""
         engine.add_event_handler(ContinualEvents.RUN_STARTED, self.resume)
         engine.add_event_handler(ContinualEvents.STAGE_PREPARED, self.resume_epoch)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save_epoch)
-        engine.add_event_handler(ContinualEvents.PROGRESSED, self.save)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.write_epoch)
+        engine.add_event_handler(ContinualEvents.PROGRESSED, self.write)
 
     def resume(self, engine: ContinualTrainer) -> None:
         """Go on from the run's own checkpoint, else from the previous run's, else start.
@@ -98,9 +112,24 @@ class CheckpointHandler:
             return
         if self.previous is not None:
             self._load_previous(engine, self.previous)
-        self.save(engine)
+        self.write(engine)
 
-    def save(self, engine: ContinualTrainer) -> None:
+    def learnt(self, engine: ContinualTrainer) -> dict[str, Learns]:
+        """Return all that is saved, by name.
+
+        Raises:
+            UserError: when two have one name.
+        """
+        found = dict(self.save)
+        for handler in engine.train_handlers:
+            if isinstance(handler, Learns):
+                name = type(handler).__name__
+                if name in found:
+                    raise UserError(f"two things to be saved are called {name}: attach one such handler (key 'save')")
+                found[name] = handler
+        return found
+
+    def write(self, engine: ContinualTrainer) -> None:
         """Write ``checkpoint.pt``."""
         _wait_for_all()  # no other process copies an exemplar while those not kept are swept away
         if engine.state.rank == 0:
@@ -115,17 +144,14 @@ class CheckpointHandler:
             "tasks_planned": len(engine.tasks),
             "tasks_completed": engine.tasks_completed,
             "stages_completed": engine.stages_completed,
-            "structure": engine.continual_network.structure(),
-            "weights": engine.continual_network.state_dict(),
-            "memory": engine.memory.state_dict(),
-            "record": self.record.state_dict(),
+            "states": {name: thing.state_dict() for name, thing in self.learnt(engine).items()},
         }
         write_tasks(self.folder, engine.tasks[: engine.tasks_completed])
         write_atomically(self.folder / CHECKPOINT, lambda file: torch.save(content, file))
         (self.folder / EPOCH).unlink(missing_ok=True)
         engine.memory.sweep()
 
-    def save_epoch(self, engine: ContinualTrainer) -> None:
+    def write_epoch(self, engine: ContinualTrainer) -> None:
         """Write ``epoch.pt``."""
         if engine.state.rank > 0:
             return
@@ -134,8 +160,10 @@ class CheckpointHandler:
             "stages_completed": engine.stages_completed,
             "epoch": engine.state.epoch,
             "iteration": engine.state.iteration,
-            "weights": engine.continual_network.trained_state(),
-            "memory": engine.memory.state_dict(),
+            "states": {
+                name: thing.running_state() if isinstance(thing, NetworkState) else thing.state_dict()
+                for name, thing in self.learnt(engine).items()
+            },
             "optimizer": engine.optimizer.state_dict(),
             "scheduler": None if engine.scheduler is None else engine.scheduler.state_dict(),
         }
@@ -149,8 +177,9 @@ class CheckpointHandler:
         here = (engine.tasks_completed, engine.stages_completed)
         if (content["tasks_completed"], content["stages_completed"]) != here:
             return
-        engine.continual_network.load_state_dict(content["weights"], strict=False)
-        engine.memory.load_state_dict(content["memory"], self.folder / EXEMPLARS)
+        for name, thing in self.learnt(engine).items():
+            load = thing.load_running_state if isinstance(thing, NetworkState) else thing.load_state_dict
+            load(content["states"][name])
         engine.optimizer.load_state_dict(content["optimizer"])
         if engine.scheduler is not None:
             engine.scheduler.load_state_dict(content["scheduler"])
@@ -164,9 +193,7 @@ class CheckpointHandler:
         check_settings(content["settings"], settings, folder)
         begun = content["stages_completed"] > 0 or (folder / EPOCH).is_file()
         check_tasks(content["tasks"][: content["tasks_completed"] + begun], engine.tasks, folder)
-        engine.continual_network.load_grown(content["structure"], content["weights"])
-        engine.memory.load_state_dict(content["memory"], folder / EXEMPLARS)
-        self.record.load_state_dict(content["record"])
+        load_states(self.learnt(engine), content, folder)
         engine.tasks_completed = content["tasks_completed"]
         engine.stages_completed = content["stages_completed"]
 
@@ -209,6 +236,19 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch raises a dozen kinds for a broken file
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"cannot read {path} ({reason}): restore it, or begin anew with --restart true") from error
+
+
+def load_states(things: Mapping[str, Learns], content: Mapping[str, Any], folder: Path) -> None:
+    """Give each thing the state that a checkpoint has of it.
+
+    Raises:
+        UserError: when the checkpoint of the run in ``folder`` has none of one.
+    """
+    states = content.get("states", {})
+    for name, thing in things.items():
+        if name not in states:
+            raise UserError(f"the run in {folder} has not saved '{name}' (key 'save'): begin anew with --restart true")
+        thing.load_state_dict(states[name])
 
 
 def _wait_for_all() -> None:

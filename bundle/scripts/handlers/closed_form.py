@@ -30,7 +30,7 @@ class ClosedFormHandler:
 
     Args:
         network: the growing network.
-        sums: what is kept; also the memory's, which saves it.
+        sums: what is kept; named in ``save``.
         features: computes features.
         shrinkage: of the head, in units of the sums' mean diagonal; ``None``: the one of ``candidates`` that has
             erred least so far on the images of each task in turn, each of them left out of the sums when it was new.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,15 +72,22 @@ class EvaluationHandler:
         network: the growing network.
         record: takes the results.
         image_size: side of the images, for the FLOPs.
+        kept: what is kept between tasks beside the network, by name; what has ``kept_bytes()`` counts as memory.
     """
 
     def __init__(
-        self, evaluator: SupervisedEvaluator, network: ContinualNet, record: RunRecord, image_size: int
+        self,
+        evaluator: SupervisedEvaluator,
+        network: ContinualNet,
+        record: RunRecord,
+        image_size: int,
+        kept: Mapping[str, Any],
     ) -> None:
         self.evaluator = evaluator
         self.network = network
         self.record = record
         self.image_size = image_size
+        self.kept = kept
 
     def attach(self, engine: ContinualTrainer) -> None:
         """Act at the end of a task."""
@@ -104,7 +111,7 @@ class EvaluationHandler:
             classes = torch.cat(found.softmax).numpy()
             self.record.figures["softmax_accuracy"] = accuracy(labels, classes)
             self.record.figures["softmax_mean_class_recall"] = mean_class_recall(labels, classes)
-        self._record_cost(engine, learnt)
+        self._record_cost(learnt)
         engine.fire_event(ContinualEvents.TASK_EVALUATED)
 
     def predict(self, items: Sequence[Item]) -> Predictions:
@@ -129,11 +136,12 @@ class EvaluationHandler:
         self.record.figures["task_identification_accuracy"] = identified
         self.record.figures["open_set"] = mean_open_set(self.record.open_set)
 
-    def _record_cost(self, engine: ContinualTrainer, learnt: Sequence[Task]) -> None:
+    def _record_cost(self, learnt: Sequence[Task]) -> None:
         plain = self.network.merge_and_unload([{"name": task.name, "classes": task.classes} for task in learnt])
         self.record.figures["flops_per_image"] = flops_per_image(plain, self.image_size)
         self.record.figures["parameters"] = parameter_count(plain)
-        self.record.figures["memory_bytes"] = engine.memory.bytes() + self.network.kept_bytes()
+        kept = [thing for thing in self.kept.values() if hasattr(thing, "kept_bytes")]
+        self.record.figures["memory_bytes"] = self.network.kept_bytes() + sum(thing.kept_bytes() for thing in kept)
 
 
 def _joined(batches: Sequence[Tensor]) -> Tensor:

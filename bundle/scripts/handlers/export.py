@@ -14,7 +14,7 @@ from torch import Tensor
 from scripts.engines.events import ContinualEvents
 from scripts.engines.trainer import ContinualTrainer
 from scripts.files import DESCRIPTION, WEIGHTS, write_atomically
-from scripts.metrics.record import RunRecord
+from scripts.metrics.decision_rules import DecisionRules
 from scripts.networks.continual import ContinualNet
 
 
@@ -27,7 +27,7 @@ class ExportHandler:
         models_dir: where inference reads the model; ``None``: the run's model is not copied.
         description: what ``network.json`` holds beside the network: image size, mean, std, colour
             transform, method, data.
-        record: has the rules by which the network decides: temperature, outliers.
+        rules: by which the network decides.
     """
 
     def __init__(
@@ -36,13 +36,13 @@ class ExportHandler:
         output_dir: str,
         models_dir: str | None,
         description: Mapping[str, Any],
-        record: RunRecord,
+        rules: DecisionRules,
     ) -> None:
         self.network = network
         self.output_dir = Path(output_dir)
         self.models_dir = None if models_dir is None else Path(models_dir)
         self.description = dict(description)
-        self.record = record
+        self.rules = rules
         self.logger = logging.getLogger(__name__)
 
     def attach(self, engine: ContinualTrainer) -> None:
@@ -57,7 +57,7 @@ class ExportHandler:
         learnt = engine.tasks[: engine.state.task]
         tasks = [{"name": task.name, "classes": list(task.classes)} for task in learnt]
         weights = self.network.merge_and_unload(tasks).state_dict()
-        description = {**self.network.description(), "tasks": tasks, **self.description, **self.record.rules}
+        description = {**self.network.description(), "tasks": tasks, **self.description, **self.rules.description()}
         for folder in (self.output_dir / f"task_{len(learnt) - 1}", self.output_dir):
             write_model(folder, weights, description)
 

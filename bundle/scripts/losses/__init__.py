@@ -9,7 +9,12 @@ from scripts.losses.cross_entropy import (
     softened_cross_entropy,
 )
 from scripts.losses.dark_experience import dark_experience, dark_experience_plus, stored_logits_error
-from scripts.losses.distillation import equal_distillation, knowledge_distillation, proportional_distillation
+from scripts.losses.distillation import (
+    equal_distillation,
+    knowledge_distillation,
+    learning_without_forgetting,
+    proportional_distillation,
+)
 from scripts.losses.margin import feature_distillation, margin_ranking, rebalanced_cross_entropy
 from scripts.losses.pooled_outputs import (
     neighbourhood_components,
@@ -25,6 +30,7 @@ __all__ = [
     "expansion_cross_entropy",
     "feature_distillation",
     "knowledge_distillation",
+    "learning_without_forgetting",
     "margin_ranking",
     "neighbourhood_components",
     "others_cross_entropy",

@@ -34,6 +34,18 @@ def equal_distillation(outputs: Outputs, labels: Tensor, temperature: float) -> 
     return loss + knowledge_distillation(outputs.logits, outputs.teacher.logits, temperature)
 
 
+def learning_without_forgetting(outputs: Outputs, labels: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy over the newest task's classes alone plus distillation, 1:1; for methods without a memory.
+
+    Source: Li and Hoiem, Learning without forgetting (LwF, ECCV 2016), figure 3, with lambda_o = 1.
+    """
+    first = sum(outputs.classes[:-1])
+    loss = cross_entropy(outputs.logits[:, first:], labels - first)
+    if outputs.teacher is None:
+        return loss
+    return loss + knowledge_distillation(outputs.logits, outputs.teacher.logits, temperature)
+
+
 def proportional_distillation(outputs: Outputs, labels: Tensor, temperature: float) -> Tensor:
     """Weigh distillation by the share of old classes l, and cross-entropy by 1 - l.
 

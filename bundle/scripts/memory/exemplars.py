@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,14 @@ from torch import Tensor
 from scripts.decoding.scans import is_scan
 from scripts.errors import UserError
 from scripts.files import write_atomically
-from scripts.memory.feature_sums import FeatureSums
 from scripts.memory.selection import check_selection, select
 from scripts.tasks.task import Item
 from scripts.transforms.reader import is_volume, read_rgb, read_volume
 from scripts.transforms.scans import file_of
 
 PRIVATE = 0o600
+EXEMPLARS = "exemplars"
+"""Where a run keeps its copies."""
 
 
 def image_bytes(image: str) -> bytes:
@@ -63,10 +64,10 @@ def image_file(image: str) -> Path:
     return Path(file_of(image))
 
 
-def _found(image: str, copies: Path | None) -> str:
-    """Return where an exemplar is now: among the ``copies``, if a file of its name is there."""
-    moved = None if copies is None else copies / Path(image).name
-    return image if moved is None or not moved.is_file() else str(moved)
+def _found(image: str, folders: Iterable[Path]) -> str:
+    """Return where an exemplar is now: the first file of its name in the folders of copies, else where it was."""
+    moved = (folder / Path(image).name for folder in folders)
+    return next((str(path) for path in moved if path.is_file()), image)
 
 
 class PathStore:
@@ -130,7 +131,7 @@ class ExemplarMemory:
         per_class: a fixed number of images a class instead of ``size``.
         exemplars: ``paths`` or ``copies``; see :class:`PathStore` and :class:`CopyStore`.
         folder: where copies go.
-        sums: sums over the features of all images learnt, for methods that keep them beside, or instead of, images.
+        previous: folder of the run whose memory is taken over, copies and all; ``None``: there is none.
     """
 
     def __init__(
@@ -140,7 +141,7 @@ class ExemplarMemory:
         per_class: int | None = None,
         exemplars: str = "paths",
         folder: str = "exemplars",
-        sums: FeatureSums | None = None,
+        previous: str | None = None,
     ) -> None:
         check_selection(selection)
         if size < 0 or (per_class is not None and per_class < 0):
@@ -149,7 +150,7 @@ class ExemplarMemory:
         self.selection = selection
         self.per_class = per_class
         self.store = make_store(exemplars, folder)
-        self.sums = sums
+        self.copies = [Path(folder), *([] if previous is None else [Path(previous) / EXEMPLARS])]
         self.classes: dict[int, list[Item]] = {}
 
     def quota(self, seen: int) -> int:
@@ -226,31 +227,26 @@ class ExemplarMemory:
         """Return all exemplars, class by class, each class in its selection order."""
         return [item for label in sorted(self.classes) for item in self.classes[label]]
 
-    def bytes(self) -> int:
-        """Return the bytes of the sums and of the exemplars as stored (an npz entry, DICOM or NIfTI: of its pixels)."""
-        sums = 0 if self.sums is None else self.sums.bytes()
-        return sum(stored_bytes(item["image"]) for item in self.items()) + sums
+    def kept_bytes(self) -> int:
+        """Return the bytes of the exemplars as stored (an npz entry, DICOM or NIfTI: of its pixels)."""
+        return sum(stored_bytes(item["image"]) for item in self.items())
 
     def state_dict(self) -> dict[str, Any]:
-        """Return which images are kept, references, no pixels, and the sums."""
-        state = {"classes": {label: [item["image"] for item in items] for label, items in self.classes.items()}}
-        return state if self.sums is None else {**state, "sums": self.sums.state_dict()}
+        """Return which images are kept: references, no pixels."""
+        return {"classes": {label: [item["image"] for item in items] for label, items in self.classes.items()}}
 
-    def load_state_dict(self, state: dict[str, Any], copies: Path | None = None) -> None:
-        """Take over a memory; copies come into this memory's own folder.
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` returned; copies come into this memory's own folder.
 
-        Args:
-            state: what :meth:`state_dict` returned.
-            copies: where the copies are now, should the run's folder have been moved since.
+        Should a run's folder have been moved since, its copies are found where they are now.
 
         Raises:
             UserError: when an exemplar is gone; the message names it.
         """
+        self.classes = {}
         for label, listed in state["classes"].items():
-            images = [_found(image, copies) for image in listed]
+            images = [_found(image, self.copies) for image in listed]
             for image in images:
                 if not image_file(image).is_file():
                     raise UserError(f"the exemplar {image} is gone: restore it, or train with --exemplars copies")
             self.classes[label] = [self.store.keep({"image": image, "label": label}) for image in images]
-        if self.sums is not None:
-            self.sums.load_state_dict(state["sums"])

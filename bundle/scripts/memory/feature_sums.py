@@ -105,7 +105,7 @@ class FeatureSums:
         self.errors = {shrinkage: error + known.get(shrinkage, 0.0) for shrinkage, error in errors.items()}
         return min(self.errors, key=self.errors.__getitem__)
 
-    def bytes(self) -> int:
+    def kept_bytes(self) -> int:
         """Return the bytes of the sums."""
         return sum(tensor.nbytes for tensor in (self.second, self.first, self.weights))
 
@@ -119,7 +119,7 @@ class FeatureSums:
         self.views = state["views"]
         self.second, self.first, self.weights = (state[name].clone() for name in ("second", "first", "weights"))
         self.shrinkage = state["shrinkage"]
-        self.errors = dict(state.get("errors", {}))  # older checkpoints have none
+        self.errors = dict(state["errors"])
 
     def _check(self, vectors: Tensor) -> None:
         if vectors.shape[1] != self.first.shape[1]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -29,6 +28,7 @@ class ReservoirMemory(ExemplarMemory):
         per_class: ``None``.
         exemplars: ``paths`` or ``copies``.
         folder: where copies go.
+        previous: see :class:`ExemplarMemory`.
 
     Raises:
         UserError: for another selection, or a number a class.
@@ -41,13 +41,14 @@ class ReservoirMemory(ExemplarMemory):
         per_class: int | None = None,
         exemplars: str = "paths",
         folder: str = "exemplars",
+        previous: str | None = None,
     ) -> None:
         if selection != RESERVOIR or per_class is not None:
             raise UserError(
                 f"this method keeps a reservoir: leave out selection '{selection}' and memory_per_class {per_class}, "
                 "and give a memory_size"
             )
-        super().__init__(size, exemplars=exemplars, folder=folder)
+        super().__init__(size, exemplars=exemplars, folder=folder, previous=previous)
         self.seen = 0
 
     def offer(self, items: Iterable[Item], logits: Tensor) -> None:
@@ -78,7 +79,7 @@ class ReservoirMemory(ExemplarMemory):
         for label, items in self.classes.items():
             self.classes[label] = [{**item, **self.store.keep(item)} for item in items]
 
-    def bytes(self) -> int:
+    def kept_bytes(self) -> int:
         """Return the bytes of the images, each counted once, and of the logits."""
         images = {item["image"] for item in self.items()}
         return sum(map(stored_bytes, images)) + sum(item["logits"].nbytes for item in self.items())
@@ -88,9 +89,9 @@ class ReservoirMemory(ExemplarMemory):
         logits = {label: [item["logits"] for item in items] for label, items in self.classes.items()}
         return {**super().state_dict(), "logits": logits, "seen": self.seen}
 
-    def load_state_dict(self, state: dict[str, Any], copies: Path | None = None) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a memory; see :meth:`ExemplarMemory.load_state_dict`."""
-        super().load_state_dict(state, copies)
+        super().load_state_dict(state)
         for label, logits in state["logits"].items():
             pairs = zip(self.classes[label], logits, strict=True)
             self.classes[label] = [{**item, "logits": said} for item, said in pairs]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from scripts.edge.outliers import StatisticsSums
 from scripts.metrics.accuracy_matrix import AccuracyMatrix
 
 
@@ -19,8 +18,6 @@ class RunRecord:
             reaches beside nearest means; as ``metrics.json`` has them.
         open_set: open-set figures after each task, for ``others`` heads.
         stages: task, stage and seconds of every stage run.
-        statistics: sums over the images of every class.
-        rules: how the network of the task just learnt decides, as ``network.json`` has it; made anew after each task.
     """
 
     def __init__(self) -> None:
@@ -29,8 +26,6 @@ class RunRecord:
         self.figures: dict[str, Any] = {}
         self.open_set: list[dict[str, float | None] | None] = []
         self.stages: list[dict[str, Any]] = []
-        self.statistics = StatisticsSums()
-        self.rules: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain values, for a checkpoint that is loaded with ``weights_only``."""
@@ -40,7 +35,6 @@ class RunRecord:
             "figures": dict(self.figures),
             "open_set": list(self.open_set),
             "stages": list(self.stages),
-            "statistics": self.statistics.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -50,4 +44,3 @@ class RunRecord:
         self.figures = dict(state["figures"])
         self.open_set = list(state["open_set"])
         self.stages = list(state["stages"])
-        self.statistics.load_state_dict(state.get("statistics", {}))  # earlier checkpoints have none

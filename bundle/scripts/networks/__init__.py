@@ -1,5 +1,6 @@
 """Networks: backbones with adapter sites, adapters, merging, heads, and the growing network."""
 
+from scripts.networks.adapter_statistics import AdapterStatistics
 from scripts.networks.adapters import ADAPTERS, AdaptedBlock, ConvAdapter, make_adapter
 from scripts.networks.backbones import SITES, normalisation, spatial_dims
 from scripts.networks.classifier import (
@@ -14,7 +15,15 @@ from scripts.networks.classifier import (
     read_description,
 )
 from scripts.networks.closed_form import drift_map, shrinkage_errors
-from scripts.networks.continual import ADAPTER_STARTS, MERGED, START, ContinualNet, FeatureReader, StemMapReader
+from scripts.networks.continual import (
+    ADAPTER_STARTS,
+    MERGED,
+    START,
+    ContinualNet,
+    FeatureReader,
+    NetworkState,
+    StemMapReader,
+)
 from scripts.networks.heads import (
     HEADS,
     ClassMeansHead,
@@ -45,6 +54,7 @@ __all__ = [
     "WHOLE",
     "AdaptedBackbone",
     "AdaptedBlock",
+    "AdapterStatistics",
     "ClassMeansHead",
     "Classifier",
     "ConcatenatedHead",
@@ -57,6 +67,7 @@ __all__ = [
     "LevelsHead",
     "MergingOptions",
     "NearestMeanHead",
+    "NetworkState",
     "OthersHead",
     "Outputs",
     "ProxyHead",

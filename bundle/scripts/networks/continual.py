@@ -14,7 +14,7 @@ from scripts.networks.adapters import LOW_RANK, MERGED
 from scripts.networks.backbones import check_backbone, normalisation
 from scripts.networks.classifier import PLAIN, RANK, SCALE, WHOLE, AdaptedBackbone, Classifier, make_backbone
 from scripts.networks.heads import ConcatenatedHead, CosineHead, NearestMeanHead, OthersHead, UnifiedHead, find_head
-from scripts.networks.merging import STRATEGIES, MergingOptions, check_strategy, merge
+from scripts.networks.merging import STRATEGIES, MergingOptions, Statistics, check_strategy, merge
 from scripts.networks.outputs import Outputs
 
 START = "start"  # the branch of the first task's adapters before they learnt
@@ -82,7 +82,6 @@ class ContinualNet(nn.Module):
         self.classes: tuple[int, ...] = ()
         self.trained: tuple[str, ...] = ()
         self.adapter_start = adapter_start
-        self.statistics: dict[str, dict[str, dict[str, Tensor]]] = {}
 
     # -- growing ------------------------------------------------------------------------------------------------
 
@@ -174,12 +173,15 @@ class ContinualNet(nn.Module):
             return []
         return [name for name in self.backbone.added() if name not in (MERGED, START)]
 
-    def merge(self, strategy: str, options: MergingOptions | None = None) -> None:
+    def merge(
+        self, strategy: str, options: MergingOptions | None = None, statistics: Sequence[Statistics] = ()
+    ) -> None:
         """Merge the adapters of all tasks into one set; from here on a forward pass is one pass through it.
 
         Args:
             strategy: a key of :data:`scripts.networks.merging.STRATEGIES`.
             options: the further choices; ``None``: the defaults.
+            statistics: what was measured of each task's adapters, where the strategy reads it.
 
         Raises:
             UserError: for an unknown strategy, or where the base or a statistic was not kept.
@@ -188,7 +190,6 @@ class ContinualNet(nn.Module):
         options = options or MergingOptions()
         tasks, backbone = self.adapter_branches(), self._adapted()
         states = [self.mergeable_state(name) for name in tasks]
-        statistics = [self.statistics.get(f"task{number}", {}) for number in range(len(self.classes))]
         if STRATEGIES[strategy].running and MERGED in backbone.added():
             # the mean stands for each task that it is of: they weigh as one set a task does
             states = [self.mergeable_state(MERGED)] * (len(self.classes) - 1) + states[-1:]
@@ -279,13 +280,12 @@ class ContinualNet(nn.Module):
 
     # -- in and out ---------------------------------------------------------------------------------------------
 
-    def structure(self) -> dict[str, Any]:
-        """Say how far the network has grown: what a checkpoint needs beside the weights."""
+    def structure(self) -> dict[str, list[Any]]:
+        """Say how far the network has grown."""
         return {
             "classes": list(self.classes),
             "adapters": list(self.backbone.added()),
             "branches": list(self.backbone.branches),
-            "statistics": self.statistics,
         }
 
     def load_grown(self, structure: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
@@ -295,7 +295,6 @@ class ContinualNet(nn.Module):
         for branch in structure["adapters"]:
             self.backbone.add_branch(branch)
         self.backbone.branches = list(structure["branches"])
-        self.statistics = dict(structure.get("statistics", {}))
         self.load_state_dict(weights)
 
     def description(self) -> dict[str, Any]:
@@ -332,11 +331,9 @@ class ContinualNet(nn.Module):
         return classifier.eval()
 
     def kept_bytes(self) -> int:
-        """Return the bytes of what the tasks added: adapters and statistics for the next merge, whole backbones."""
+        """Return the bytes of what the tasks added: adapters for the next merge, whole backbones."""
         modules = [module for name, added in self.backbone.added().items() if name != MERGED for module in added]
         tensors = [tensor for module in modules for tensor in module.state_dict().values()]
-        kinds = [kind for task in self.statistics.values() for kind in task.values()]
-        tensors += {tensor.data_ptr(): tensor for kind in kinds for tensor in kind.values()}.values()
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def normalisation(self) -> tuple[list[float], list[float]]:
@@ -357,6 +354,33 @@ class ContinualNet(nn.Module):
 
     def _reference(self) -> Tensor:
         return next(self.backbone.parameters())
+
+
+class NetworkState:
+    """What a checkpoint holds of a growing network: how far it has grown, beside its weights.
+
+    Args:
+        network: the network; ungrown when a state is loaded.
+    """
+
+    def __init__(self, network: ContinualNet) -> None:
+        self.network = network
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain values and the weights, for a checkpoint that is loaded with ``weights_only``."""
+        return {"structure": self.network.structure(), "weights": self.network.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Grow, and take over the weights."""
+        self.network.load_grown(state["structure"], state["weights"])
+
+    def running_state(self) -> dict[str, Tensor]:
+        """Return the entries that the running stage can change."""
+        return self.network.trained_state()
+
+    def load_running_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what :meth:`running_state` returned."""
+        self.network.load_state_dict(state, strict=False)
 
 
 class FeatureReader(nn.Module):
@@ -408,4 +432,13 @@ def check_start(start: str, adapter: str | None) -> None:
         )
 
 
-__all__ = ["ADAPTER_STARTS", "MERGED", "PLAIN", "START", "ContinualNet", "FeatureReader", "StemMapReader"]
+__all__ = [
+    "ADAPTER_STARTS",
+    "MERGED",
+    "PLAIN",
+    "START",
+    "ContinualNet",
+    "FeatureReader",
+    "NetworkState",
+    "StemMapReader",
+]
