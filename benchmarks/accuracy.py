@@ -96,7 +96,7 @@ def output_folder(name: str) -> Path:
 def arguments(data: str) -> tuple[str, list[str]]:
     """Return the configs of ``data`` and the keys that say where its images are, as the bundle's commands take them."""
     configs = [OVERLAYS[data], CONFIGS / "common.json", CONFIGS / f"{data}.json"]
-    folders = ["--dataset_dir", str(dataset_folder(data)), "--test_data", str(TEST_DATA)]
+    folders = ["--dataset_dir", str(dataset_folder(data)), "--test_data_dir", str(TEST_DATA)]
     return ",".join(map(str, configs)), folders
 
 

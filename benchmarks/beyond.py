@@ -19,11 +19,11 @@ from accuracy import OVERLAYS, RESULTS, finish, planned_runs, require_images
 from records import Records
 from tabulate import tabulate
 
-from scripts.commands.compare import CHECKPOINT, Run
+from scripts.commands.compare import Run
 from scripts.commands.fitted_heads import ridge_bound
 from scripts.commands.merging import TunedRun, stages
 from scripts.commands.terminal import end_or_stop
-from scripts.files import write_atomically
+from scripts.files import CHECKPOINT, write_atomically
 from scripts.metrics.accuracy_matrix import mean_class_recall
 
 REFERENCE = "acl"

@@ -121,7 +121,7 @@ def measure(source: Path, models: Path, batch_size: int, workers: int) -> tuple[
         return classifier
 
     with tempfile.TemporaryDirectory() as output, mock.patch.object(folder, "load_image_classifier", load):
-        words = ["--input", source, "--output", output, "--models_dir", models]
+        words = ["--input", source, "--output", output, "--model", models]
         words += ["--batch_size", batch_size, "--workers", workers]
         _, refused = folder.classify_folder(options({}).parse_args(list(map(str, words))))
         assert not refused

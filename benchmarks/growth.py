@@ -140,7 +140,7 @@ def learn(folder: Path, tasks: int, method: str, changes: Mapping[str, Any]) -> 
     parser = ConfigParser(ConfigParser.load_config_files([f"{file}.json" for file in files]))
     own = {"dataset_dir": str(folder), "source#sets": ["drawn.npz"], "split": 2, "output_dir": str(folder / method)}
     rates = {"adapter_epochs": 2, "finetune_epochs": 5, "batch_size": 16, "learning_rates": {"default": 0.01}}
-    parser.update({**own, **rates, "device": "cpu", "models_dir": None, **changes})
+    parser.update({**own, **rates, "device": "cpu", **changes})
     if isinstance(parser["stages#0"], dict):  # an untrained backbone stays so
         parser["stages#0#_disabled_"] = True
     write_images(folder, 2 * tasks, parser.get_parsed_content("image_size"))

@@ -54,7 +54,7 @@ def steps(config: str, changes: dict[str, Any], count: int) -> None:
     set_track_meta(False)
     files = [f"{bundle_root()}/configs/{name}" for name in ("train.json", f"datasets/{config}.json")]
     parser = ConfigParser(ConfigParser.load_config_files(files))
-    parser.update({"device": "cpu", "models_dir": None, "stages#0#_disabled_": True, **changes})
+    parser.update({"device": "cpu", "stages#0#_disabled_": True, **changes})
     trainer = parser.get_parsed_content("train#trainer")
     taken = 0
 

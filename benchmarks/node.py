@@ -184,7 +184,7 @@ def measure(
     reports: Queue[Any] = Queue()
     archive = listen(ports["archive"], reports)
     network = make_model(folder / "model", backbone, image_size)
-    settings = {"models_dir": folder / "model", "queue_dir": folder / "queue", "device": "cpu", "port": ports[NODE]}
+    settings = {"model": folder / "model", "queue_dir": folder / "queue", "device": "cpu", "port": ports[NODE]}
     settings |= {"destination_port": ports["archive"]}
     pairs = [argument for key, value in settings.items() for argument in (f"--{key}", str(value))]
     processes = [start(["-m", "monai.bundle", "run", "--config_file", "configs/node.json", *pairs], threads)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,12 +14,11 @@ from scripts.commands.compare import Run, is_finished
 from scripts.errors import UserError
 from scripts.files import write_atomically
 from scripts.metrics.comparison import MEASURES
-
-FOLDERS = ("--dataset_dir", "--test_data")  # where the images are says nothing of what was learnt
+from scripts.run_config import config_digest
 
 
 class Records:
-    """The figures of finished runs on one data set; one that has learnt with other settings counts as another run.
+    """The figures of finished runs on one data set; one with another config counts as another run.
 
     Args:
         path: the file, of JSON; read when it is there.
@@ -33,7 +31,7 @@ class Records:
     def find(self, run: Run) -> dict[str, Any] | None:
         """Return the figures of a run; ``None`` where it has not been recorded with its settings."""
         found = self.runs.get(_name(run))
-        return found if found is not None and found["settings"] == _digest(run) else None
+        return found if found is not None and found["config"] == config_digest(run.config) else None
 
     def add(self, runs: Iterable[Run]) -> None:
         """Record those that are finished here, and write the file."""
@@ -74,7 +72,7 @@ class Records:
         figures = {measure.key: metrics.get(measure.key) for measure in MEASURES}
         self.runs[_name(run)] = {
             **(self.find(run) or {}),
-            "settings": _digest(run),
+            "config": config_digest(run.config),
             "processor": processor(),
             **figures,
         }
@@ -94,11 +92,3 @@ def _is_finished(run: Run) -> bool:
 
 def _name(run: Run) -> str:
     return f"{run.method}-s{run.seed}"
-
-
-def _digest(run: Run) -> str:
-    """Return a hash of all that was set beside ``train.json``, but for the folders."""
-    settings = run.settings()
-    overrides = zip(run.overrides[::2], run.overrides[1::2], strict=True)
-    settings["command line"] = [pair for pair in overrides if pair[0] not in FOLDERS]
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

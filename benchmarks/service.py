@@ -262,7 +262,7 @@ def times(answers: list[Answer]) -> list[str]:
 def page(given: argparse.Namespace, folder: Path) -> str:
     """Measure, and return the page."""
     images = folder / "images"
-    settings = {**RUN, "dataset_dir": images, "output_dir": folder / "run", "models_dir": folder / "models"}
+    settings = {**RUN, "dataset_dir": images, "output_dir": folder / "run"}
     subprocess.run(command("configs/train.json", settings), cwd=bundle_root(), check=True, capture_output=True)
     service = Service(folder)
     try:

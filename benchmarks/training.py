@@ -67,7 +67,7 @@ class Job:
     def trainer(self, **changes: Any) -> ContinualTrainer:
         """Return the main job's trainer with a single task of generated images."""
         parser = ConfigParser(ConfigParser.load_config_file(f"{bundle_root()}/configs/train.json"))
-        places = {"dataset_dir": str(self.folder / "data"), "output_dir": str(self.folder / "run"), "models_dir": None}
+        places = {"dataset_dir": str(self.folder / "data"), "output_dir": str(self.folder / "run")}
         own = {"backbone": self.backbone, "image_size": self.size, "device": self.device}
         images = {"source#sets": ["clusters"], "source#root#train_per_class": self.images // 2}
         untested = {"source#root#test_per_class": 2, "source#root#val_per_class": 0}  # which is not measured

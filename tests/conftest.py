@@ -276,9 +276,7 @@ def make_run(
         MemoryHandler(memory, network, features),
         CalibrationHandler(network, features, record, rules, acceptance=0.75),
         EvaluationHandler(make_evaluator(network), network, record, SIDE, save),
-        ExportHandler(
-            network, str(folder), str(folder / "models"), {"image_size": SIDE, "mean": [0.0], "std": [1.0]}, rules
-        ),
+        ExportHandler(network, str(folder), {"image_size": SIDE, "mean": [0.0], "std": [1.0]}, rules),
         ProgressHandler(record),
     ]
     stages = dynammo_stages(loss=seen_cross_entropy if head == "unified" else others_cross_entropy)

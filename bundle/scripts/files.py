@@ -17,6 +17,10 @@ from scripts.errors import UserError
 
 WEIGHTS, DESCRIPTION = "model.pt", "network.json"
 """What the folder of a trained model holds."""
+CHECKPOINT = "checkpoint.pt"
+"""What a run has learnt so far."""
+TASKS = "tasks.json"
+"""What a run writes of the tasks that it has learnt."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _LOCKED = {errno.EACCES, errno.EPERM, errno.EROFS}

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
-from scripts.commands.compare import CHECKPOINT, Run, plan_runs, write_record
+from scripts.commands.compare import Run, plan_runs
+from scripts.files import CHECKPOINT
 from scripts.metrics.comparison import MEASURES
+from scripts.run_config import RECORDED, write_run_config
 
 FILE = Path(__file__).resolve().parents[2] / "benchmarks" / "records.py"
 
@@ -38,7 +40,8 @@ def planned(folder: Path, images: str = "/here", **keys: Any) -> Run:
 
 
 def finish(run: Run, accuracy: float) -> None:
-    write_record(run, finished=True)
+    write_run_config(run.folder, {**run.config, RECORDED: {**run.config[RECORDED], "tasks": 1}})
+    (run.folder / "tasks.json").write_text("[{}]")
     metrics = {measure.key: accuracy for measure in MEASURES if measure.key != "seconds"}
     (run.folder / "metrics.json").write_text(json.dumps({**metrics, "classes": ["a"]}))
     (run.folder / "timing.json").write_text(json.dumps({"seconds": 3.0}))
@@ -71,7 +74,7 @@ def test_other_settings_are_another_run(records: ModuleType, tmp_path: Path) -> 
 def test_what_has_not_finished_is_not_recorded(records: ModuleType, tmp_path: Path) -> None:
     run = planned(tmp_path)
     finish(run, 0.25)
-    write_record(run, finished=False)
+    (run.folder / "tasks.json").write_text("[]")
     known = records.Records(tmp_path / "runs.json")
     known.add([run])
     assert known.find(run) is None

@@ -52,7 +52,6 @@ class SmallRun:
     """
 
     output: Path
-    models: Path
     dataset: Path
     overrides: Mapping[str, Any]
     log: str
@@ -112,10 +111,10 @@ def bundle_run() -> BundleRun:
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
     """One run of the main job, the same for all tests of a session."""
     folder = tmp_path_factory.mktemp("small_run")
-    output, models, dataset = folder / "run", folder / "models", folder / "images"
+    output, dataset = folder / "run", folder / "images"
     overrides = {**TINY, "dataset_dir": dataset}
-    done = run_bundle("configs/train.json", {**overrides, "output_dir": output, "models_dir": models})
-    return SmallRun(output, models, dataset, overrides, done.stdout + done.stderr)
+    done = run_bundle("configs/train.json", {**overrides, "output_dir": output})
+    return SmallRun(output, dataset, overrides, done.stdout + done.stderr)
 
 
 # two epochs a stage, so that a run can be stopped within a stage, and a network that is soon written
@@ -198,7 +197,7 @@ def finish_run(start_run: StartRun) -> Callable[..., None]:
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, finish_run: Callable[..., None]) -> Run:
     """A finished run, the same for all tests of a session; to be read only."""
     folder = tmp_path_factory.mktemp("uninterrupted")
-    overrides = {**TWO_EPOCHS, "dataset_dir": folder / "images", "models_dir": folder / "models"}
+    overrides = {**TWO_EPOCHS, "dataset_dir": folder / "images"}
     finish_run({**overrides, "output_dir": folder / "run"})
     return Run(folder / "run", folder / "images", overrides)
 

@@ -32,11 +32,11 @@ def test_both_doors_write_the_same(
     images: Path, tmp_path: Path, trained_model: Path, run_here: Callable[..., None]
 ) -> None:
     options = {"saliency": "dicom", "threshold": 0.5, "temperature": 1.5, "batch_size": 2, "device": "cpu"}
-    paths = {"dataset_dir": images, "output_dir": tmp_path / "config", "models_dir": trained_model}
+    paths = {"dataset_dir": images, "output_dir": tmp_path / "config", "model": trained_model}
     run_here({**paths, **options}, CONFIGS)
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     command = tmp_path / "command"
-    assert main(["--input", str(images), "--output", str(command), "--models_dir", str(trained_model), *words]) == 3
+    assert main(["--input", str(images), "--output", str(command), "--model", str(trained_model), *words]) == 3
 
     files = sorted(path.relative_to(command) for path in command.rglob("*") if path.is_file())
     assert files == sorted(path.relative_to(tmp_path / "config") for path in (tmp_path / "config").rglob("*.*"))
@@ -57,7 +57,7 @@ def undated(path: Path) -> pydicom.Dataset:
 
 
 def test_results_among_the_images_are_refused(images: Path, trained_model: Path, refusal: Callable[..., str]) -> None:
-    paths = {"dataset_dir": images, "output_dir": images / "out", "models_dir": trained_model, "device": "cpu"}
+    paths = {"dataset_dir": images, "output_dir": images / "out", "model": trained_model, "device": "cpu"}
     said = refusal(paths, CONFIGS)
     assert said == f"Error: output folder {images}/out and image folder {images} lie in each other: give one apart"
 
@@ -65,5 +65,5 @@ def test_results_among_the_images_are_refused(images: Path, trained_model: Path,
 def test_an_unknown_kind_of_saliency_is_named(
     images: Path, tmp_path: Path, trained_model: Path, refusal: Callable[..., str]
 ) -> None:
-    paths = {"dataset_dir": images, "output_dir": tmp_path / "out", "models_dir": trained_model, "device": "cpu"}
+    paths = {"dataset_dir": images, "output_dir": tmp_path / "out", "model": trained_model, "device": "cpu"}
     assert refusal({**paths, "saliency": "jpg"}, CONFIGS).startswith("Error: saliency is 'jpg': give png or dicom")

@@ -33,7 +33,6 @@ def coloured(
         "source#sets": ["clusters", "fibres"],
         "adapter_epochs": 1,
         "output_dir": folder / "run",
-        "models_dir": folder / "models",
     }
     finish_run(overrides, ["configs/train.json", overlay])
     return {**overrides, "colour": "shades_of_grey"}
@@ -50,12 +49,12 @@ def prepare(configs: tuple[str, ...], key: str, overrides: dict[str, Any], image
 def test_evaluation_and_inference_see_what_the_network_was_trained_on(coloured: dict[str, Any]) -> None:
     image = coloured["dataset_dir"] / "Pathology16" / "clusters" / "test" / "nests" / "0000.png"
     trained = prepare(("configs/train.json",), "validate#preprocessing", coloured, image)
-    run = {"output_dir": coloured["output_dir"], "models_dir": coloured["models_dir"]}
+    run = {"model": coloured["output_dir"]}
     assert torch.equal(prepare(EVALUATE, "validate#preprocessing", run, image), trained)
     assert torch.equal(prepare(("configs/inference.json",), "preprocessing", run, image), trained)
     plain = prepare(("configs/train.json",), "validate#preprocessing", {**coloured, "colour": None}, image)
     assert (trained - plain).abs().mean() > 0.05
-    description = json.loads((coloured["models_dir"] / "network.json").read_text())
+    description = json.loads((coloured["output_dir"] / "network.json").read_text())
     assert description["colour_transform"] == {"name": "shades_of_grey", "power": 4}
 
 
@@ -63,20 +62,20 @@ def test_inference_classifies_the_recoloured_images(
     coloured: dict[str, Any], run_here: Callable[..., None], tmp_path: Path
 ) -> None:
     folder = coloured["dataset_dir"] / "Pathology16" / "clusters" / "test" / "nests"
-    paths = {"dataset_dir": folder, "models_dir": coloured["models_dir"], "output_dir": tmp_path}
+    paths = {"dataset_dir": folder, "model": coloured["output_dir"], "output_dir": tmp_path}
     run_here({**paths, "device": "cpu"}, ["configs/inference.json"])
     with (tmp_path / "predictions.csv").open(newline="") as file:
         _, *rows = csv.reader(file)
     images = [prepare(("configs/train.json",), "validate#preprocessing", coloured, folder / row[0]) for row in rows]
     with torch.no_grad():
-        logits = load_classifier(coloured["models_dir"])(torch.stack(images))
-    expected = (logits / identify(coloured["models_dir"]).temperature).softmax(1)
+        logits = load_classifier(coloured["output_dir"])(torch.stack(images))
+    expected = (logits / identify(coloured["output_dir"]).temperature).softmax(1)
     assert len(rows) == 3
     assert torch.tensor([[float(cell) for cell in row[2:-1]] for row in rows]).allclose(expected, atol=2e-6)
 
 
 def test_evaluation_finds_what_training_measured(coloured: dict[str, Any], run_here: Callable[..., None]) -> None:
-    run_here(coloured, EVALUATE)
+    run_here({**coloured, "model": coloured["output_dir"]}, EVALUATE)
     with (coloured["output_dir"] / "evaluation" / "task_1" / "confusion_matrix.csv").open(newline="") as file:
         counts = [[int(cell) for cell in row[1:]] for row in list(csv.reader(file))[1:]]
     measured = json.loads((coloured["output_dir"] / "metrics.json").read_text())["accuracy_matrix"][-1]
@@ -89,9 +88,9 @@ def test_evaluation_finds_what_training_measured(coloured: dict[str, Any], run_h
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        ({"colour": None}, "colour was {'name': 'shades_of_grey', 'power': 4}, is None"),
-        ({"colour_settings#shades_of_grey#power": 6}, "is {'name': 'shades_of_grey', 'power': 6}"),
-        ({"stain_jitter": 0}, "stain_jitter was 0.05, is None"),
+        ({"colour": None}, "colour was shades_of_grey, is null"),
+        ({"colour_settings#shades_of_grey#power": 6}, "colour_settings#shades_of_grey#power was 4, is 6"),
+        ({"stain_jitter": 0}, "stain_jitter was 0.05, is 0"),
     ],
 )
 def test_a_run_does_not_go_on_with_other_colours(

@@ -23,8 +23,8 @@ train, evaluate, inference = (f"{configs}/{name}.json" for name in ("train", "ev
 found = {}
 for name, files, kind, own in (
     ("train", train, "train", {}),
-    ("train and evaluate", [train, evaluate], "train", {}),
-    ("inference", inference, "inference", {"models_dir": models}),
+    ("train and evaluate", [train, evaluate], "train", {"model": overrides["output_dir"]}),
+    ("inference", inference, "inference", {"model": models}),
 ):
     given = {**(overrides if kind == "train" else {}), **own}
     workflow = ConfigWorkflow(config_file=files, workflow_type=kind, logging_file=False, **given)
@@ -34,7 +34,7 @@ for name, files, kind, own in (
 workflow = create_workflow(config_file=train, workflow_type="train", **overrides)
 found["trainer"] = type(workflow.trainer).__name__
 verify_net_in_out(
-    "network_def", meta_file=f"{configs}/metadata.json", config_file=inference, device="cpu", models_dir=models
+    "network_def", meta_file=f"{configs}/metadata.json", config_file=inference, device="cpu", model=models
 )
 print(json.dumps(found))
 """
@@ -60,9 +60,7 @@ def test_a_fresh_checkout_has_all_properties_and_a_network_that_fits(
 
 def test_the_main_job_writes_the_description_that_the_repository_ships(small_run: Any) -> None:
     shipped = json.loads((BUNDLE / "models" / "network.json").read_text())
-    written = (small_run.output / "network.json").read_bytes()
-    assert (small_run.models / "network.json").read_bytes() == written
-    own = json.loads(written)
+    own = json.loads((small_run.output / "network.json").read_text())
     assert {key: own[key] for key in shipped} == shipped
     assert own.keys() - shipped.keys() == {"temperature", "outliers"}, "fitted by each run on its images"
 
@@ -128,5 +126,5 @@ def test_an_image_is_forgotten_and_the_run_goes_on(
     weights, old = (content["states"]["network"]["weights"] for content in (after, before))
     assert all(torch.equal(weights[key], value) for key, value in old.items())
     # the run is still a finished one, which a later task can follow
-    finish_run({**small_run.overrides, "output_dir": run, "models_dir": tmp_path / "models"})
-    assert (tmp_path / "models" / "model.pt").read_bytes() == (small_run.models / "model.pt").read_bytes()
+    finish_run({**small_run.overrides, "output_dir": run})
+    assert (run / "model.pt").read_bytes() == (small_run.output / "model.pt").read_bytes()

@@ -18,7 +18,7 @@ BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 
 def command_of(uninterrupted: Any, methods: Sequence[str], output: Path) -> list[str]:
     """Return a comparison of methods on the images of that run, two of its tasks."""
-    keys = {key: value for key, value in uninterrupted.overrides.items() if key != "models_dir"}
+    keys = dict(uninterrupted.overrides)
     keys["source#sets"] = "['cells','spaces']"
     options = ["--data", "generated", "--methods", *methods, "--seeds", "1", "--jobs", "2", "--threads", "1"]
     pairs = [part for key, value in keys.items() for part in (f"--{key}", str(value))]

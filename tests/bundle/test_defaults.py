@@ -25,7 +25,8 @@ def parsed(*overlays: str, **overrides: Any) -> ConfigParser:
         ((), {}, "generated-dynammo-resnet18-s1"),
         (("methods/acl.json",), {"seed": 3}, "generated-acl-resnet18-s3"),
         (("datasets/skin8.json",), {}, "skin8-dynammo-mobilenet_v2-s1"),
-        ((), {"previous": "runs/first/"}, "generated-dynammo-resnet18-s1-after-first"),
+        (("datasets/image_folder.json",), {"dataset_dir": "/data/lungs/"}, "lungs-dynammo-resnet18-s1"),
+        (("datasets/medmnist.json",), {"source#sets": "bloodmnist"}, "bloodmnist-dynammo-resnet18-s1"),
     ],
 )
 def test_the_output_folder_is_named_after_the_run(overlays: tuple[str, ...], overrides: Any, name: str) -> None:
@@ -33,14 +34,19 @@ def test_the_output_folder_is_named_after_the_run(overlays: tuple[str, ...], ove
     assert folder == str(CONFIGS.parent / "runs" / name)
 
 
-def test_models_and_generated_images_stay_in_the_bundle() -> None:
+def test_a_later_task_is_named_after_its_number(tmp_path: Path) -> None:
+    (tmp_path / "tasks.json").write_text('[{"name": "a"}, {"name": "b"}]')
+    folder = parsed(previous=str(tmp_path)).get_parsed_content("output_dir")
+    assert folder == str(CONFIGS.parent / "runs" / "generated-dynammo-resnet18-s1-t3")
+
+
+def test_generated_images_stay_in_the_bundle() -> None:
     parser = parsed()
-    assert parser.get_parsed_content("models_dir") == str(CONFIGS.parent / "models")
     assert parser.get_parsed_content("dataset_dir") == str(CONFIGS.parent / "data" / "generated")
 
 
 def test_nothing_can_be_said_on_the_command_line() -> None:
-    assert parsed(models_dir="$None").get_parsed_content("models_dir") is None
+    assert parsed(previous="$None").get_parsed_content("previous") is None
 
 
 @pytest.mark.parametrize(

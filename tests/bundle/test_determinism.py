@@ -10,7 +10,7 @@ from typing import Any
 def test_same_seed_gives_the_same_run_and_another_seed_another(
     small_run: Any, finish_run: Any, weights_digest: Callable[[Path], str], tmp_path: Path
 ) -> None:
-    overrides = {**small_run.overrides, "models_dir": tmp_path / "models"}
+    overrides = {**small_run.overrides}
     finish_run({**overrides, "output_dir": tmp_path / "again"})
     finish_run({**overrides, "output_dir": tmp_path / "other", "seed": 2, "source#sets": ["clusters"]})
     for name in ("metrics.json", "accuracy_matrix.csv", "network.json", "tasks.json"):

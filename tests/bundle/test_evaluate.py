@@ -51,21 +51,21 @@ def check_report(run: Path, task: int) -> float:
 
 def test_the_last_model_is_evaluated_by_default(tmp_path: Path, run: Path, bundle_run: Any) -> None:
     # no data set is named: the run knows which images it was tested with
-    done = bundle_run(CONFIGS, {"output_dir": run, "device": "cpu"}, cwd=tmp_path)
+    done = bundle_run(CONFIGS, {"model": run, "device": "cpu"}, cwd=tmp_path)
     accuracy = check_report(run, 3)
     assert f"Accuracy {100 * accuracy:.1f} %, mean class recall (MCR)" in done.stdout + done.stderr
 
 
 def test_an_earlier_model_is_evaluated_on_the_tasks_it_knows(run: Path, finish_run: Callable[..., None]) -> None:
-    finish_run({"output_dir": run, "task": 1, "device": "cpu"}, CONFIGS)
+    finish_run({"model": run, "task": 1, "device": "cpu"}, CONFIGS)
     check_report(run, 1)
 
 
 def test_a_task_that_was_not_learnt_is_refused(run: Path, refusal: Callable[..., str]) -> None:
-    said = refusal({"output_dir": run, "task": 4, "device": "cpu"}, CONFIGS)
-    assert said == f"Error: the run in {run} has no model of task 4: choose among 0, 1, 2, 3 (key 'task')"
+    said = refusal({"model": run, "task": 4, "device": "cpu"}, CONFIGS)
+    assert said == f"Error: {run} has no model of task 4: choose among 0, 1, 2, 3 (key 'task')"
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path, refusal: Callable[..., str]) -> None:
-    said = refusal({"output_dir": tmp_path, "device": "cpu"}, CONFIGS)
-    assert said == f"Error: no trained model in {tmp_path}: train first, or give a run's folder (key 'output_dir')"
+    said = refusal({"model": tmp_path, "device": "cpu"}, CONFIGS)
+    assert said.startswith(f"Error: no trained model in {tmp_path}: give a run or a model's folder (--model RUN)")

@@ -33,7 +33,6 @@ def test_a_client_trains_and_evaluates(tmp_path: Path, small_run: Any) -> None:
         "dataset_dir": str(small_run.dataset),
         "source#sets": ["clusters", "fibres"],
         "output_dir": str(tmp_path / "run"),
-        "models_dir": str(tmp_path / "models"),
     }
     del settings["adapter_epochs"]  # the client sets the epochs
     client = MonaiAlgo(
@@ -49,7 +48,9 @@ def test_a_client_trains_and_evaluates(tmp_path: Path, small_run: Any) -> None:
     assert trained.weights["backbone.blocks.layer1.adapters.task0.layers.1.num_batches_tracked"] == 4
     client.finalize()
 
-    evaluating = MonaiAlgo(str(BUNDLE), config_train_filename=None, eval_kwargs=settings)
+    evaluating = MonaiAlgo(
+        str(BUNDLE), config_train_filename=None, eval_kwargs={**settings, "model": settings["output_dir"]}
+    )
     evaluating.initialize()
     # the client must take the server's weights: with a head of zeros every image is of the first of 4 classes
     blank = {**trained.weights, "head.linear.weight": torch.zeros(4, 512), "head.linear.bias": torch.zeros(4)}

@@ -68,7 +68,7 @@ def test_a_folder_is_classified_from_any_working_directory(tmp_path: Path, small
     Image.new("CMYK", (8, 8)).save(folder / "print.jpg")
     (folder / "broken.png").write_bytes((folder / "a.png").read_bytes()[:200])
 
-    paths = {"dataset_dir": folder, "models_dir": small_run.models, "output_dir": output}
+    paths = {"dataset_dir": folder, "model": small_run.output, "output_dir": output}
     done = bundle_run("configs/inference.json", {**paths, "batch_size": 2, "device": "cpu"}, cwd=tmp_path)
 
     with open(output / "refused.csv", newline="") as file:
@@ -78,7 +78,7 @@ def test_a_folder_is_classified_from_any_working_directory(tmp_path: Path, small
     assert "Classified 3 images" in printed
     with open(output / "predictions.csv", newline="") as file:
         header, *rows = csv.reader(file)
-    description = json.loads((small_run.models / "network.json").read_text())
+    description = json.loads((small_run.output / "network.json").read_text())
     names = [name for task in description["tasks"] for name in task["classes"]]
     assert header == ["image", "predicted class", *names, "doubt"]
     assert [row[0] for row in rows] == ["a.png", "c.png", "deep/b.png"]
@@ -88,7 +88,7 @@ def test_a_folder_is_classified_from_any_working_directory(tmp_path: Path, small
     parser.read_config(BUNDLE / "configs" / "train.json")
     parser.update({key: description[key] for key in PREPROCESSING})
     prepare = parser.get_parsed_content("validate#preprocessing")
-    network = load_classifier(small_run.models)
+    network = load_classifier(small_run.output)
     images = torch.stack([torch.as_tensor(prepare({"image": str(folder / row[0])})["image"]) for row in rows])
     with torch.no_grad():
         expected = (network(images) / description["temperature"]).softmax(1)
@@ -104,13 +104,13 @@ def test_a_folder_is_classified_from_any_working_directory(tmp_path: Path, small
         ("missing folder", "image folder {folder} is missing: give one that exists (key 'dataset_dir')"),
         ("no image", "image folder {folder} has no images: put some there"),
         ("refused image", "all 1 images are refused: {output}/refused.csv says why"),
-        ("no model", "no network description at {models}/network.json: train first"),
+        ("no model", "no trained model in {models}: give a run or a model's folder (--model RUN)"),
     ],
 )
 def test_what_cannot_be_classified_says_why(
     tmp_path: Path, small_run: Any, refusal: Callable[..., str], content: str, message: str
 ) -> None:
-    folder, output, models = tmp_path / "images", tmp_path / "results", small_run.models
+    folder, output, models = tmp_path / "images", tmp_path / "results", small_run.output
     if content != "missing folder":
         folder.mkdir()
     if content == "refused image":
@@ -118,7 +118,7 @@ def test_what_cannot_be_classified_says_why(
     if content == "no model":
         Image.new("RGB", (8, 8)).save(folder / "picture.png")
         models = tmp_path / "models"
-    overrides = {"dataset_dir": folder, "models_dir": models, "output_dir": output, "device": "cpu"}
+    overrides = {"dataset_dir": folder, "model": models, "output_dir": output, "device": "cpu"}
     said = refusal(overrides, ["configs/inference.json"])
     assert said.startswith("Error: " + message.format(folder=folder, output=output, models=models))
 
@@ -127,8 +127,8 @@ def test_a_description_without_weights_says_train_first(
     tmp_path: Path, small_run: Any, refusal: Callable[..., str]
 ) -> None:
     (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "network.json").write_bytes((small_run.models / "network.json").read_bytes())
+    (tmp_path / "models" / "network.json").write_bytes((small_run.output / "network.json").read_bytes())
     folder = small_run.dataset / "Pathology16" / "cells" / "test" / "large"
-    overrides = {"dataset_dir": folder, "models_dir": tmp_path / "models", "output_dir": tmp_path, "device": "cpu"}
+    overrides = {"dataset_dir": folder, "model": tmp_path / "models", "output_dir": tmp_path / "out", "device": "cpu"}
     said = refusal(overrides, ["configs/inference.json"])
-    assert said.startswith(f"Error: no trained model at {tmp_path}/models/model.pt: train first")
+    assert said.startswith(f"Error: no trained model in {tmp_path}/models: give a run or a model's folder")

@@ -56,7 +56,6 @@ def train(folder: Path, finish_run: Any) -> Callable[..., Path]:
         own = {
             "dataset_dir": folder / "images",
             "output_dir": folder / method,
-            "models_dir": folder / f"{method}_model",
         }
         finish_run({"device": "cpu", **own, **overrides}, configs, seconds=60 * MINUTES)
         return folder / method

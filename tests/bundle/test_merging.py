@@ -23,7 +23,7 @@ WAYS = ("average", "regmean", "ties")
 
 def finished(uninterrupted: Any) -> Run:
     """Return that run as one of a comparison."""
-    keys = {key: value for key, value in uninterrupted.overrides.items() if key not in ("seed", "models_dir")}
+    keys = {key: value for key, value in uninterrupted.overrides.items() if key != "seed"}
     overrides = tuple(part for key, value in keys.items() for part in (f"--{key}", str(value)))
     return Run("dynammo", 1, uninterrupted.output, (), overrides)
 
@@ -31,7 +31,7 @@ def finished(uninterrupted: Any) -> Run:
 def test_adapters_are_tuned_once_and_merged_in_every_way(
     uninterrupted: Any, bundle_environment: dict[str, str], tmp_path: Path
 ) -> None:
-    keys = {key: value for key, value in uninterrupted.overrides.items() if key != "models_dir"}
+    keys = dict(uninterrupted.overrides)
     keys |= {"source#sets": "['cells','spaces']", "merging_base": "start"}
     pairs = [part for key, value in keys.items() for part in (f"--{key}", str(value))]
     output = tmp_path / "out"

@@ -44,7 +44,6 @@ SMALL: dict[str, Any] = {
     "image_size": 33,
     "batch_size": 8,
     "device": "cpu",
-    "models_dir": "$None",
 }
 
 

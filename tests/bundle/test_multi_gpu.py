@@ -54,7 +54,6 @@ def test_two_processes_agree_and_one_writes(
         "optimizer#lr": 0.001,  # two images a step are few
         "exemplars": "copies",
         "output_dir": output,
-        "models_dir": tmp_path / "models",
     }
     configs = ["configs/train.json", *methods, "configs/multi_gpu_train.json", tmp_path / "saving.json"]
     done = run_on_two(bundle_command(overrides, configs), tmp_path, bundle_environment)
@@ -88,7 +87,6 @@ def test_two_processes_keep_one_reservoir(
         "backbone": "mobilenet_v2",
         "image_size": 40,
         "output_dir": tmp_path / "run",
-        "models_dir": tmp_path / "models",
     }
     methods = ["configs/methods/derpp.json", "configs/multi_gpu_train.json"]
     configs = ["configs/train.json", *methods, tmp_path / "saving.json"]

@@ -135,7 +135,7 @@ def make_node(
 
     def make(**overrides: Any) -> NodeProcess:
         settings = {
-            "models_dir": trained_model,
+            "model": trained_model,
             "queue_dir": tmp_path / "queue",
             "port": free_port(),
             "device": "cpu",
@@ -268,7 +268,7 @@ def test_images_are_pulled_and_reports_stored_by_web(
 @pytest.mark.parametrize(
     ("overrides", "parts"),
     [
-        ({"models_dir": "/nowhere"}, ("Error: no network description at /nowhere",)),
+        ({"model": "/nowhere"}, ("Error: no trained model in /nowhere: give a run or a model",)),
         ({"queue_dir": "/proc/node"}, ("Error: cannot write /proc/node: ", "check the path")),
         ({"host": "0.0.0.0"}, ("Error: anybody could send to 0.0.0.0", "(key 'callers')")),
         ({"sop_classes": "CatScan"}, ("Error: unknown UID 'CatScan'", "(keys 'sop_classes'")),
@@ -281,7 +281,7 @@ def test_images_are_pulled_and_reports_stored_by_web(
 def test_what_cannot_work_ends_with_one_line(
     overrides: dict[str, str], parts: tuple[str, ...], trained_model: Path, refusal: Callable[..., str], tmp_path: Path
 ) -> None:
-    line = refusal({"models_dir": trained_model, "queue_dir": tmp_path / "queue", "device": "cpu", **overrides}, NODE)
+    line = refusal({"model": trained_model, "queue_dir": tmp_path / "queue", "device": "cpu", **overrides}, NODE)
     for part in parts:
         assert part in line
 
@@ -289,5 +289,5 @@ def test_what_cannot_work_ends_with_one_line(
 def test_a_port_in_use_ends_with_one_line(trained_model: Path, refusal: Callable[..., str], tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        line = refusal({"models_dir": trained_model, "queue_dir": tmp_path / "queue", "port": port}, NODE)
+        line = refusal({"model": trained_model, "queue_dir": tmp_path / "queue", "port": port}, NODE)
     assert line.startswith(f"Error: port {port} of 127.0.0.1 is in use: ")

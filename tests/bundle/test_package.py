@@ -62,7 +62,6 @@ def unpacked(
         **small_run.overrides,
         "source#sets": ["clusters", "fibres"],
         "output_dir": folder / "run",
-        "models_dir": folder / "models",
         **KINDS[kind],
     }
     finish_run(overrides, ["configs/train.json", *(["configs/methods/acl.json"] if kind == "acl" else [])])

@@ -175,7 +175,7 @@ def running(start_run: Any, free_port: Any, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def url(running: Callable[..., str], trained_model: Path) -> str:
-    return running(models_dir=trained_model)
+    return running(model=trained_model)
 
 
 @pytest.fixture
@@ -266,7 +266,7 @@ def test_the_page_can_be_used_by_keyboard_and_read_aloud(page: Page) -> None:
 def test_a_token_that_is_asked_for_can_be_given(
     browser: Any, running: Callable[..., str], trained_model: Path, tmp_path: Path
 ) -> None:
-    url = running(models_dir=trained_model, token="everybody", admin_token="few")
+    url = running(model=trained_model, token="everybody", admin_token="few")
     browser.get(url)
     form = WebDriverWait(browser, SECONDS).until(lambda _: browser.find_element(By.ID, "token"))
     WebDriverWait(browser, SECONDS).until(lambda _: form.is_displayed())

@@ -24,7 +24,6 @@ def arguments_of(small_run: Any, folder: Path) -> list[str]:
         **small_run.overrides,
         "dataset_dir": small_run.dataset,
         "output_dir": folder / "run",
-        "models_dir": folder / "models",
         "weights": "DEFAULT",
         "source#sets": "['cells','spaces']",
         "memory_size": 3,

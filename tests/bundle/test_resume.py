@@ -284,7 +284,7 @@ def test_changed_setting_is_refused_by_name(
     output = linked_copy(halfway.output, tmp_path / "run")
     before = versions(output)
     last = refusal({**halfway.overrides, "output_dir": output, key: value})
-    assert f"other settings ({key} was {halfway.overrides.get(key, 1)}, is {value})" in last
+    assert f"other settings ({key} was {halfway.overrides.get(key, 1)}, is {value}" in last
     assert "--restart true" in last
     assert versions(output) == before
 

@@ -74,7 +74,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory, bundle_run: Callable[..., 
         **SETTINGS,
         "dataset_dir": folder / "images",
         "output_dir": folder / "run",
-        "models_dir": folder / "models",
         "presentation#window": "40,400",
         "exemplars": "copies",
     }
@@ -98,7 +97,7 @@ def test_a_broken_file_stops_the_training_with_its_code(
 
 
 def test_the_presentation_travels_with_the_model(trained: dict[str, Any]) -> None:
-    network = json.loads((trained["folder"] / "models" / "network.json").read_text())
+    network = json.loads((trained["folder"] / "run" / "network.json").read_text())
     assert network["presentation"]["window"] == [40, 400]
     tests = json.loads((trained["folder"] / "run" / "tasks.json").read_text())[0]["test"]
     assert all(item["image"].endswith("#?window=40,400") for item in tests)
@@ -128,7 +127,7 @@ def test_evaluation_and_classification_agree_and_only_reports_name_anybody(
     scans.dicom(images / "scout", picture(0, 0), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], PatientName=NAME)
     classified = bundle_run(
         ("configs/inference.json", "configs/scans.json"),
-        {"dataset_dir": images, "output_dir": tmp_path / "out", "models_dir": folder / "models", "device": "cpu"},
+        {"dataset_dir": images, "output_dir": tmp_path / "out", "device": "cpu"},
     )
     rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").open()))
     right = sum(row["image"].split("/")[0] == row["predicted class"] for row in rows)
@@ -140,7 +139,7 @@ def test_evaluation_and_classification_agree_and_only_reports_name_anybody(
     assert len(reports) == 8 and all(is_valid_dicom(path) for path in reports)
     (images / "scout").unlink()
     printed = trained["printed"] + "".join(done.stdout + done.stderr for done in (evaluated, classified))
-    assert traces([folder / "run", folder / "models", tmp_path / "out"], printed) == []
+    assert traces([folder / "run", tmp_path / "out"], printed) == []
 
 
 def test_shared_patients_stop_the_run(trained: dict[str, Any], refusal: Callable[..., str], tmp_path: Path) -> None:
@@ -159,7 +158,7 @@ def test_nifti_is_learnt_slice_by_slice(run_here: Callable[..., None], scans: An
             split = "test" if number == 2 else "train"
             scans.nifti(tmp_path / "images" / split / f"class{label}" / f"{number}.nii.gz", voxels, "LPI")
     overrides = {**SETTINGS, "dataset_dir": tmp_path / "images", "presentation#pictures": "all", "split": 4}
-    run_here({**overrides, "output_dir": tmp_path / "run", "models_dir": tmp_path / "models"}, NIFTI)
+    run_here({**overrides, "output_dir": tmp_path / "run"}, NIFTI)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert len(metrics["accuracy_matrix"]) == 1
     tests = json.loads((tmp_path / "run" / "tasks.json").read_text())[0]["test"]
@@ -175,7 +174,7 @@ def test_nifti_volumes_are_learnt_whole(run_here: Callable[..., None], scans: An
     volumes = ("configs/train.json", "configs/networks/resnet18_3d.json", "configs/datasets/nifti.json")
     overrides = {**SETTINGS, "dataset_dir": tmp_path / "images", "presentation#pictures": "only", "split": 2}
     overrides |= {"backbone": "resnet10_3d", "sites": ["layer2"], "image_size": 12, "exemplars": "copies"}
-    run_here({**overrides, "output_dir": tmp_path / "run", "models_dir": tmp_path / "models"}, volumes)
+    run_here({**overrides, "output_dir": tmp_path / "run"}, volumes)
     assert len(json.loads((tmp_path / "run" / "metrics.json").read_text())["accuracy_matrix"]) == 1
     copies = list((tmp_path / "run" / "exemplars").iterdir())
     assert {path.suffix for path in copies} == {".npy"}

@@ -86,7 +86,7 @@ def service(
     start_run: Any, free_port: Any, trained_model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("service")
-    running = Running(start_run, free_port(), models_dir=trained_model, service_dir=folder, max_bytes=LIMIT)
+    running = Running(start_run, free_port(), model=trained_model, service_dir=folder, max_bytes=LIMIT)
     yield running
     assert running.end() == 0
 
@@ -371,7 +371,7 @@ def guarded(
 ) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("guarded")
     tokens = {"host": "0.0.0.0", "token": "plain", "admin_token": "secret"}
-    running = Running(start_run, free_port(), models_dir=trained_model, service_dir=folder, **tokens)
+    running = Running(start_run, free_port(), model=trained_model, service_dir=folder, **tokens)
     yield running
     running.end(signal.SIGKILL)
 

@@ -56,7 +56,7 @@ bundle.ckpt_export("network_def", filepath=f"{folder}/models/model.ts", config_f
 def run(tmp_path_factory: pytest.TempPathFactory, finish_run: Callable[..., None]) -> Path:
     """The folder of a finished run on generated volumes."""
     folder = tmp_path_factory.mktemp("volumes")
-    paths = {"dataset_dir": folder / "data", "output_dir": folder / "run", "models_dir": "$None"}
+    paths = {"dataset_dir": folder / "data", "output_dir": folder / "run"}
     finish_run({**TINY, **paths}, CONFIGS)
     return folder / "run"
 
@@ -100,7 +100,7 @@ def test_old_tasks_are_known_better_than_by_chance(run: Path) -> None:
 
 
 def test_a_run_of_volumes_is_evaluated(run: Path, finish_run: Callable[..., None]) -> None:
-    finish_run({"output_dir": run, "device": "cpu"}, (*CONFIGS[:2], "configs/evaluate.json"))
+    finish_run({"model": run, "device": "cpu"}, ("configs/train.json", "configs/evaluate.json"))
     with open(run / "evaluation" / "task_2" / "confusion_matrix.csv", newline="") as file:
         counts = np.array([[int(cell) for cell in row[1:]] for row in list(csv.reader(file))[1:]])
     accuracy = json.loads((run / "metrics.json").read_text())["final_accuracy"]

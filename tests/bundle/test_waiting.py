@@ -81,7 +81,7 @@ def plain_tensors() -> Iterator[None]:
 @pytest.mark.parametrize("loss", ["seen_cross_entropy", "others_cross_entropy"])
 def test_once_an_epoch_is_asked_whether_the_losses_are_finite_and_nothing_else(loss: str, tmp_path: Path) -> None:
     parser = ConfigParser(ConfigParser.load_config_files([str(TRAIN)]))
-    own = {"dataset_dir": str(tmp_path / "data"), "output_dir": str(tmp_path / "run"), "models_dir": None}
+    own = {"dataset_dir": str(tmp_path / "data"), "output_dir": str(tmp_path / "run")}
     images = {"source#root#train_per_class": 8, "source#root#test_per_class": 2, "source#root#val_per_class": 0}
     epochs = {"backbone_epochs": 1, "adapter_epochs": 2, "finetune_epochs": 3}
     small = {"source#sets": ["clusters", "cells"], "image_size": 33, "memory_size": 12, "batch_size": 4}

@@ -72,8 +72,10 @@ def test_images_and_dicom_are_classified(
     images: Path, tmp_path: Path, trained_model: Path, is_valid_dicom: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert run("--input", images, "--output", out, "--models_dir", trained_model, "--batch_size", 2) == 0
-    assert capsys.readouterr().out == f"Classified 3 images, refused 0: {out}\n"
+    assert run("--input", images, "--output", out, "--model", trained_model, "--batch_size", 2) == 0
+    said, model = capsys.readouterr().out.splitlines()
+    assert said == f"Classified 3 images, refused 0: {out}"
+    assert model.startswith(f"Model: {trained_model}, 2 tasks, the last second, sha256 ")
     content = listed(out)
     classifier = load_image_classifier(trained_model)
     for record in content["images"]:
@@ -88,7 +90,7 @@ def test_images_and_dicom_are_classified(
 
 
 def test_the_same_input_twice_gives_the_same_report_uid(images: Path, tmp_path: Path, trained_model: Path) -> None:
-    words = ("--input", images, "--models_dir", trained_model)
+    words = ("--input", images, "--model", trained_model)
     assert run(*words, "--output", tmp_path / "a") == run(*words, "--output", tmp_path / "b", "--batch_size", 1) == 0
     first, second = (pydicom.dcmread(tmp_path / name / "ST0" / "IM0.sr.dcm") for name in "ab")
     assert first.SOPInstanceUID == second.SOPInstanceUID
@@ -101,10 +103,10 @@ def test_refused_images_are_listed_and_the_exit_status_says_so(
     out = tmp_path / "out"
     Image.new("CMYK", (8, 8)).save(images / "print.jpg")
     scans.dicom(images / "scout", GREY, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
-    words = ("--input", images, "--output", out, "--models_dir", trained_model)
+    words = ("--input", images, "--output", out, "--model", trained_model)
     assert run(*words) == 3
     printed = capsys.readouterr()
-    assert printed.out == f"Classified 3 images, refused 2: {out}\n"
+    assert printed.out.splitlines()[0] == f"Classified 3 images, refused 2: {out}"
     with open(out / "refused.csv", newline="") as file:
         assert [row[:2] for row in csv.reader(file)] == [
             ["image", "code"],
@@ -119,7 +121,7 @@ def test_refused_images_are_listed_and_the_exit_status_says_so(
 
 
 def test_our_own_results_are_never_input(images: Path, tmp_path: Path, trained_model: Path) -> None:
-    words = ("--models_dir", trained_model, "--saliency", "dicom")
+    words = ("--model", trained_model, "--saliency", "dicom")
     assert run("--input", images, "--output", tmp_path / "first", *words) == 0
     for path in (tmp_path / "first").rglob("*.dcm"):
         shutil.copy(path, images)
@@ -136,7 +138,7 @@ def test_our_own_results_are_never_input(images: Path, tmp_path: Path, trained_m
 def test_saliency_is_drawn_when_asked_for(
     images: Path, tmp_path: Path, trained_model: Path, is_valid_dicom: Any
 ) -> None:
-    words = ("--input", images, "--models_dir", trained_model, "--saliency")
+    words = ("--input", images, "--model", trained_model, "--saliency")
     assert run(*words, "png", "--output", tmp_path / "png") == 0
     names = sorted(path.relative_to(tmp_path / "png").as_posix() for path in (tmp_path / "png").rglob("*.saliency.*"))
     assert names == ["ST0/IM0.saliency.png", "a.png.saliency.png", "deep/b.jpg.saliency.png"]
@@ -149,7 +151,7 @@ def test_saliency_is_drawn_when_asked_for(
 
 
 def test_the_threshold_makes_results_indeterminate(images: Path, tmp_path: Path, trained_model: Path) -> None:
-    words = ("--input", images, "--output", tmp_path / "out", "--models_dir", trained_model)
+    words = ("--input", images, "--output", tmp_path / "out", "--model", trained_model)
     assert run(*words, "--threshold", 1, "--temperature", 50) == 0
     content = listed(tmp_path / "out")
     assert (content["model"]["threshold"], content["model"]["temperature"]) == (1.0, 50.0)
@@ -204,7 +206,7 @@ def test_mercure_names_the_folders_and_the_settings(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (task({"sigma": 7}), "unknown setting 'sigma' in {images}/task.json: choose among models_dir, "),
+        (task({"sigma": 7}), "unknown setting 'sigma' in {images}/task.json: choose among model, "),
         (task({"output": "/elsewhere"}), "unknown setting 'output' in {images}/task.json"),
         ("{", "cannot read the module's settings in {images}/task.json: it must be mercure's task.json"),
         ("[1]", "cannot read the module's settings in {images}/task.json"),
@@ -235,12 +237,12 @@ MISTAKES = {
     "same": (["--input", "{images}", "--output", "{images}"], "output folder {images} and image folder {images} lie"),
     "file": (["--input", "{images}", "--output", "{file}"], "output folder {file} is a file: give a folder"),
     "no model": (
-        ["--input", "{images}", "--output", "{out}", "--models_dir", "{empty}"],
-        "no network description at {empty}/network.json: train first",
+        ["--input", "{images}", "--output", "{out}", "--model", "{empty}"],
+        "no trained model in {empty}: give a run or a model's folder (--model RUN)",
     ),
     "many models": (
-        ["--input", "{images}", "--output", "{out}", "--models_dir", "{models}"],
-        "{models} holds several models: give one of first, second with its folder (--models_dir)",
+        ["--input", "{images}", "--output", "{out}", "--model", "{models}"],
+        "{models} holds several models: give one of first, second with its folder (--model)",
     ),
     "setting": (
         ["--input", "{images}", "--output", "{out}", "--presentation", "window"],
@@ -278,7 +280,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
         (places["models"] / name / "network.json").touch()
     before = snapshot(tmp_path)
     given = [word.format(images=images, **places) for word in words]
-    assert run("--models_dir", trained_model, *given) == 1
+    assert run("--model", trained_model, *given) == 1
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.startswith("Error: " + message.format(images=images, **places))
@@ -315,10 +317,10 @@ def test_nothing_is_written_but_the_output_and_nobody_is_named(
     before = snapshot(tmp_path)
     bundle = snapshot(BUNDLE)
     command = [sys.executable, "-m", "scripts.commands.classify", "--input", str(images)]
-    command += ["--output", str(tmp_path / "out"), "--models_dir", str(tmp_path / "models"), "--saliency", "dicom"]
+    command += ["--output", str(tmp_path / "out"), "--model", str(tmp_path / "models"), "--saliency", "dicom"]
     done = subprocess.run(command, cwd=tmp_path / "here", env=variables, capture_output=True, text=True)
     assert done.returncode == 3
-    assert done.stdout == f"Classified 3 images, refused 1: {tmp_path}/out\n"
+    assert done.stdout.splitlines()[0] == f"Classified 3 images, refused 1: {tmp_path}/out"
     after = snapshot(tmp_path)
     assert {name: content for name, content in after.items() if not name.startswith("out")} == before
     assert snapshot(BUNDLE) == bundle
@@ -334,5 +336,5 @@ def test_an_output_folder_that_cannot_be_written_is_named(
 ) -> None:
     (tmp_path / "file").touch()
     out = tmp_path / "file" / "out"  # stops root too, whom permissions do not
-    assert run("--input", images, "--output", out, "--models_dir", trained_model) == 1
+    assert run("--input", images, "--output", out, "--model", trained_model) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"Error: cannot write {out}/")

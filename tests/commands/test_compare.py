@@ -12,26 +12,33 @@ import pytest
 
 from scripts.commands import compare
 from scripts.commands.compare import (
-    CHECKPOINT,
     Run,
     is_finished,
     main,
     plan_runs,
     read_results,
     runs_failed,
-    write_record,
 )
 from scripts.commands.configs import CONFIGS, TRAIN
 from scripts.commands.terminal import interruptible
 from scripts.errors import UserError
+from scripts.files import CHECKPOINT
+from scripts.run_config import RECORDED, write_run_config
 
 
 def finish(run: Run, accuracy: float = 0.5) -> None:
     """Leave what a run leaves that has ended well."""
-    write_record(run, finished=True)
+    begin(run)
     for name, content in (("metrics", {"final_accuracy": accuracy}), ("timing", {"seconds": 2.0})):
         (run.folder / f"{name}.json").write_text(json.dumps(content))
+    (run.folder / "tasks.json").write_text("[{}]")
+
+
+def begin(run: Run) -> None:
+    """Leave what a run leaves that has begun to learn one task."""
+    write_run_config(run.folder, {**run.config, RECORDED: {**run.config[RECORDED], "tasks": 1}})
     (run.folder / CHECKPOINT).touch()
+    (run.folder / "tasks.json").write_text("[]")
 
 
 def planned(folder: Path, overrides: tuple[str, ...] = (), seeds: tuple[int, ...] = (1,)) -> list[Run]:
@@ -63,8 +70,6 @@ def test_a_run_is_the_training_with_data_then_method_then_what_is_the_runs_own(t
         "2",
         "--output_dir",
         str(tmp_path / "small-acl-s2"),
-        "--models_dir",
-        "$None",
     ]
 
 
@@ -105,8 +110,8 @@ def test_a_key_that_only_a_config_of_ones_own_names_is_known(tmp_path: Path) -> 
 def test_a_run_is_finished_once_it_has_ended_well(tmp_path: Path) -> None:
     run, _ = planned(tmp_path)
     assert not is_finished(run)
-    write_record(run, finished=False)
-    (run.folder / "metrics.json").write_text("{}")  # of its first task
+    begin(run)
+    (run.folder / "metrics.json").write_text("{}")
     assert not is_finished(run)
     finish(run)
     assert is_finished(run)
@@ -116,7 +121,7 @@ def test_a_run_that_learnt_with_other_settings_is_refused_and_they_are_named(tmp
     run, _ = planned(tmp_path)
     finish(run)
     other, _ = planned(tmp_path, ("--memory_size", "16"))
-    with pytest.raises(UserError, match=r"skin8-acl-s1 has learnt with other settings \(command line\)"):
+    with pytest.raises(UserError, match=r"skin8-acl-s1 has learnt with other settings \(memory_size was 40, is 16\)"):
         is_finished(other)
 
 
@@ -126,13 +131,14 @@ def test_a_changed_config_is_named_with_its_key(tmp_path: Path) -> None:
     (run,) = plan_runs(str(own), ["acl"], [1], [], tmp_path)
     finish(run)
     own.write_text('{"limit": 30, "split": 2}')
-    with pytest.raises(UserError, match=r"\(own\.json \(1\): limit\)"):
-        is_finished(run)
+    (changed,) = plan_runs(str(own), ["acl"], [1], [], tmp_path)
+    with pytest.raises(UserError, match=r"\(limit was 20, is 30\)"):
+        is_finished(changed)
 
 
 def test_a_run_that_failed_before_it_learnt_starts_again_with_a_mended_config(tmp_path: Path) -> None:
     before, _ = planned(tmp_path, ("--split", "wrong"))
-    write_record(before, finished=False)
+    write_run_config(before.folder, before.config)
     mended, _ = planned(tmp_path, ("--split", "2"))
     assert not is_finished(mended)
 
@@ -171,7 +177,7 @@ def test_only_finished_runs_with_these_settings_are_results(tmp_path: Path) -> N
     other, _ = planned(tmp_path, ("--memory_size", "16"), seeds=(2,))
     finish(acl, 0.75)
     finish(other)
-    write_record(joint, finished=False)
+    begin(joint)
     (joint.folder / "metrics.json").write_text('{"final_accuracy": 0.9}')
     assert read_results(planned(tmp_path, seeds=(1, 2))) == {
         "acl": {1: {"final_accuracy": 0.75, "seconds": 2.0}},

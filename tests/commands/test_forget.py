@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,21 @@ def write_run(folder: Path, items: list[dict[str, Any]], exemplars: str) -> Path
     memory.add(items, torch.rand(len(items), 3), 2)
     folder.mkdir(exist_ok=True)
     content = {
-        "settings": {"exemplars": exemplars, "selection": memory.selection},
         "tasks": [["set", "even", "odd"]],
         "states": {"network": {"w": torch.arange(3.0)}, "memory": memory.state_dict()},
     }
     torch.save(content, folder / "checkpoint.pt")
+    write_config(folder, "ExemplarMemory", exemplars)
     (folder / "epoch.pt").write_bytes(b"of an interrupted stage")
     return folder
+
+
+def write_config(folder: Path, kind: str, exemplars: str) -> None:
+    """Write of a run's config what says how it keeps images."""
+    copies = {"exemplars": exemplars, "folder": "$@output_dir + '/exemplars'"}
+    memory = {"_target_": f"scripts.memory.{kind}", "size": 4, **copies}
+    config = {"presentation": None, "output_dir": "elsewhere", "memory": memory, "recorded": {}}
+    (folder / "config.json").write_text(json.dumps(config))
 
 
 def kept(run: Path) -> list[str]:
@@ -56,7 +65,7 @@ def test_an_image_is_forgotten_by_content(tmp_path: Path, exemplars: str, capsys
     assert sorted(contents) == sorted(Path(items[number]["image"]).read_bytes() for number in (0, 2, 3))
     after = torch.load(run / "checkpoint.pt", weights_only=True)
     assert torch.equal(after["states"]["network"]["w"], before["states"]["network"]["w"])
-    assert {key: after[key] for key in ("settings", "tasks")} == {key: before[key] for key in ("settings", "tasks")}
+    assert after["tasks"] == before["tasks"]
     assert not (run / "epoch.pt").exists()
 
 
@@ -95,7 +104,7 @@ def test_a_reservoir_keeps_the_logits_of_what_is_not_forgotten(
     memory.offer(items, torch.arange(8.0).reshape(4, 2))
     memory.settle()
     content = torch.load(run / "checkpoint.pt", weights_only=True)
-    content["settings"] = {"exemplars": "copies", "selection": "reservoir"}
+    write_config(run, "ReservoirMemory", "copies")
     content["states"]["memory"] = memory.state_dict()
     torch.save(content, run / "checkpoint.pt")
     assert main([str(run), items[1]["image"]]) == 0

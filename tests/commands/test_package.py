@@ -149,7 +149,7 @@ def test_a_run_whose_figures_are_of_another_model_is_refused(
 
 @pytest.mark.parametrize(
     ("missing", "message"),
-    [("model.pt", "no trained model"), ("network.json", "no network description"), ("metrics.json", "cannot read")],
+    [("model.pt", "no trained model"), ("network.json", "no trained model"), ("metrics.json", "cannot read")],
 )
 def test_a_folder_without_a_finished_run_is_refused(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], missing: str, message: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from ignite.engine import Events
+from PIL import Image
 from torch import Tensor
 
 from scripts.engines import ContinualEvents, ContinualTrainer
@@ -29,13 +31,13 @@ def build(tiny: SimpleNamespace, tmp_path: Path) -> Build:
     """Build everything anew, as a new process would, with torch's generator anywhere."""
 
     def make(tasks: list[Task], folder: Path | None = None, **arguments: Any) -> SimpleNamespace:
-        own = {key: arguments.pop(key) for key in ("settings", "restart") if key in arguments}
+        own = {key: arguments.pop(key) for key in ("config", "restart") if key in arguments}
         own["previous"] = arguments.get("previous")
         folder = folder or tmp_path / "run"
         torch.seed()
 
         def handler(save: dict[str, Any]) -> CheckpointHandler:
-            return CheckpointHandler(str(folder), save, **{"settings": SETTINGS, **own})
+            return CheckpointHandler(str(folder), save, **{"config": SETTINGS, **own})
 
         return tiny.run(tasks, folder, first=[handler], **arguments)
 
@@ -188,7 +190,6 @@ def test_a_task_learnt_months_later_from_copies_ends_as_one_run(
     known = read_tasks(old)
     assert [(task.name, task.classes, task.train) for task in known] == [("set0", tasks[0].classes, ())]
     run = build([*known, tasks[1]], tmp_path / "new", exemplars="copies", previous=str(old))
-    shutil.rmtree(old / "models")  # the old folder is read once, when the run starts
     run.trainer.run()
     assert not tiny.changed_keys(run.network.state_dict(), finished.network.state_dict())
     first, second = run.record.matrix.accuracy_matrix
@@ -226,7 +227,7 @@ def halfway(stopped: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 def test_changed_settings_are_refused_by_name(halfway: Path, finished: SimpleNamespace, build: Build) -> None:
-    run = build(finished.tasks, settings={**SETTINGS, "memory_size": 16, "mean": [0.5, 0.0, 0.0]})
+    run = build(finished.tasks, config={**SETTINGS, "memory_size": 16, "mean": [0.5, 0.0, 0.0]})
     message = (
         r"other settings \(memory_size was 8, is 16; mean was \[0.0, 0.0, 0.0\], is \[0.5, 0.0, 0.0\]\): give the old"
     )
@@ -242,13 +243,35 @@ def renamed(task: Task) -> Task:
 def test_a_changed_task_is_refused_by_name(number: int, halfway: Path, finished: SimpleNamespace, build: Build) -> None:
     tasks = [renamed(task) if task.name == f"set{number - 1}" else task for task in finished.tasks]
     with pytest.raises(
-        UserError, match=rf"task {number} of the run in .* was set{number - 1} \(class.*is .*\(other, cl"
+        UserError, match=rf"other settings \(task {number} was set{number - 1} \(class.*is .*\(other, cl"
     ):
         build(tasks).trainer.run()
 
 
+def test_changed_images_of_a_task_already_learnt_are_refused_with_all_else_that_changed(
+    halfway: Path, finished: SimpleNamespace, build: Build, tmp_path: Path
+) -> None:
+    first, second = finished.tasks
+    image = Path(shutil.copy(first.train[0]["image"], tmp_path / "other.png"))
+    same = replace(first, train=({**first.train[0], "image": str(image)}, *first.train[1:]))
+    build([same, second], config={**SETTINGS})  # a copy elsewhere is the same image
+    Image.new("RGB", (33, 33)).save(image)
+    run = build([same, second], config={**SETTINGS, "memory_size": 16})
+    with pytest.raises(UserError, match=r"\(memory_size was 8, is 16; the images of task 1, set0, have changed\)"):
+        run.trainer.run()
+
+
+def test_a_run_of_before_runs_wrote_their_config_is_refused_in_one_line(
+    halfway: Path, finished: SimpleNamespace, build: Build
+) -> None:
+    (halfway / "config.json").unlink()
+    with pytest.raises(UserError, match="has no config.json: it is no run, or one of before") as caught:
+        build(finished.tasks).trainer.run()
+    assert "\n" not in str(caught.value)
+
+
 def test_a_task_that_is_gone_is_refused(halfway: Path, finished: SimpleNamespace, build: Build) -> None:
-    with pytest.raises(UserError, match=r"task 2 of the run in .* was set1 .*, is \(gone\)"):
+    with pytest.raises(UserError, match=r"task 2 was set1 .*, is \(gone\)"):
         build(finished.tasks[:1]).trainer.run()
 
 
@@ -257,10 +280,10 @@ def test_epochs_may_change_for_a_later_task_but_not_what_it_builds_on(
 ) -> None:
     build(finished.tasks[:1], tmp_path / "old").trainer.run()
     arguments = {"previous": str(tmp_path / "old")}
-    bad = build(finished.tasks, tmp_path / "bad", settings={**SETTINGS, "seed": 1}, **arguments)
+    bad = build(finished.tasks, tmp_path / "bad", config={**SETTINGS, "seed": 1}, **arguments)
     with pytest.raises(UserError, match="seed was 0, is 1"):
         bad.trainer.run()
-    good = build(finished.tasks, tmp_path / "good", settings={**SETTINGS, "adapter_epochs": 5}, **arguments)
+    good = build(finished.tasks, tmp_path / "good", config={**SETTINGS, "adapter_epochs": 5}, **arguments)
     stop(good, ContinualEvents.TASK_STARTED)
     assert good.trainer.state.task == 2
 
@@ -271,7 +294,7 @@ def test_a_broken_checkpoint_is_named(damage: str, finished: SimpleNamespace, bu
     path = tmp_path / "run" / "checkpoint.pt"
     content = path.read_bytes()
     if damage == "code":
-        torch.save({"settings": Malicious(tmp_path / "ran")}, path)
+        torch.save({"states": Malicious(tmp_path / "ran")}, path)
     else:
         path.write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "garbage": b"\x80\x02none"}[damage])
     with pytest.raises(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from scripts.handlers import ExportHandler
 from scripts.networks import Classifier, class_names, classifier_from, read_description
 
 
@@ -47,12 +45,6 @@ def test_every_task_leaves_a_model_of_its_own(run: SimpleNamespace, images: Tens
     assert not (run.folder / "task_2").exists()
 
 
-def test_the_runs_model_is_copied_to_where_inference_looks(run: SimpleNamespace) -> None:
-    assert sorted(os.listdir(run.folder / "models")) == ["model.pt", "network.json"]
-    for name in ("model.pt", "network.json"):
-        assert (run.folder / "models" / name).read_bytes() == (run.folder / name).read_bytes()
-
-
 def test_the_model_is_a_plain_state_dict(run: SimpleNamespace) -> None:
     state = torch.load(run.folder / "model.pt", weights_only=True)
     assert type(state) is dict
@@ -61,8 +53,3 @@ def test_the_model_is_a_plain_state_dict(run: SimpleNamespace) -> None:
     used = {key.split("adapters.")[1].split(".")[0] for key in state if "adapters." in key}
     assert used == set(description["branches"])
     assert not any("auxiliary" in key for key in state)
-
-
-def test_without_a_models_folder_nothing_is_copied(tmp_path: Path, finished: SimpleNamespace) -> None:
-    ExportHandler(finished.network, str(tmp_path / "empty"), None, {}, finished.rules).copy(finished.trainer)
-    assert os.listdir(tmp_path) == []

@@ -58,7 +58,7 @@ def check_folder(figures: Any, files: Iterator[Any], model: Path, folder: Path, 
             break
         started = time.time()
         one_by_one = ["--workers", "1", "--batch_size", "1"]
-        status = main(["--input", str(source), "--output", str(output), "--models_dir", str(model), *one_by_one])
+        status = main(["--input", str(source), "--output", str(output), "--model", str(model), *one_by_one])
         written = [started, *sorted(path.stat().st_mtime for path in output.rglob("*.result.json"))]
         seconds = max(after - before for before, after in pairwise(written))
         assert status in (0, 3) and {path.name for path in folder.iterdir()} == {"in", "out"}
@@ -232,7 +232,7 @@ def node(
     reports.supported_contexts = AllStoragePresentationContexts
     archive = reports.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, lambda event: 0)])
     assert archive is not None
-    settings = {"models_dir": trained_model, "queue_dir": tmp_path / "queue", "device": "cpu", "port": port}
+    settings = {"model": trained_model, "queue_dir": tmp_path / "queue", "device": "cpu", "port": port}
     settings |= {"destination_port": archive.server_address[1], "destination_ae_title": "ARCHIVE"}
     pairs = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/node.json", *pairs]
@@ -313,7 +313,7 @@ def test_a_node_judges_a_thousand_damaged_images(
 def service(trained_model: Path, tmp_path: Path, free_port: Callable[[], int]) -> Iterator[tuple[Any, str]]:
     """The labelling service as a process of its own, and its address."""
     port = free_port()
-    settings = {"models_dir": trained_model, "service_dir": tmp_path / "service", "device": "cpu", "port": port}
+    settings = {"model": trained_model, "service_dir": tmp_path / "service", "device": "cpu", "port": port}
     pairs = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/service.json", *pairs]
     with open(tmp_path / "log", "wb") as log:

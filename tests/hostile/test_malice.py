@@ -171,7 +171,7 @@ def test_a_folder_may_hold_links_pipes_loops_and_odd_names(tmp_path: Path, train
         scans.dicom(folder / "a.dcm", np.zeros((8, 8), np.uint8), SOPInstanceUID=uid, StudyInstanceUID=uid)
     Image.new("RGB", (8, 8)).save(folder / "a\n..png")
     before = {path for path in tmp_path.rglob("*") if output not in path.parents}
-    status = main(["--input", str(folder), "--output", str(output), "--models_dir", str(trained_model)])
+    status = main(["--input", str(folder), "--output", str(output), "--model", str(trained_model)])
     assert status == 3
     assert {path for path in tmp_path.rglob("*") if output not in path.parents} - before == {output}
     said = json.loads((output / "predictions.json").read_text())

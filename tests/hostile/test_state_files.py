@@ -38,7 +38,7 @@ def store(trained_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     tasks = json.loads(files["network.json"])["tasks"]
     tested = {"images": {"benign": 2}, "recalls": {"benign": 1.0}, "refused": 0}
     tested |= {"mean_class_recall": 1.0, "calibration_error": 0.1}
-    details = {"name": "a", "tasks": tasks, "tested": tested, "accuracy_matrix": [[1.0]], "settings": {"seed": 1}}
+    details = {"name": "a", "tasks": tasks, "tested": tested, "accuracy_matrix": [[1.0]], "config": {"seed": 1}}
     answers = json.dumps({f"{number:064x}": ["benign", "benign"] for number in range(4)}).encode()
     for parent in (None, 1):
         store.add({**files, ANSWERS: answers}, details, parent)

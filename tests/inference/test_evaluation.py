@@ -13,7 +13,7 @@ import torch
 from ignite.engine import Engine
 
 from scripts.errors import UserError
-from scripts.inference import ClinicalReport, evaluation_items, task_folder
+from scripts.inference import ClinicalReport, evaluation_items
 
 
 @dataclass
@@ -27,24 +27,6 @@ TASKS = [
     Learnt("second", [{"image": "c", "label": 2}]),
     Learnt("third", [{"image": "d", "label": 3}]),
 ]
-
-
-@pytest.mark.parametrize(("task", "name"), [(None, "task_10"), (2, "task_2"), (0, "task_0")])
-def test_the_model_of_a_task_is_found_and_the_last_is_the_default(tmp_path: Path, task: int | None, name: str) -> None:
-    for number in (0, 2, 10):
-        (tmp_path / f"task_{number}").mkdir()
-        (tmp_path / f"task_{number}" / "model.pt").touch()
-    assert task_folder(str(tmp_path), task) == str(tmp_path / name)
-
-
-def test_a_task_without_a_model_is_refused_with_those_there_are(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no trained model in .*: train first"):
-        task_folder(str(tmp_path))
-    for number in (0, 1):
-        (tmp_path / f"task_{number}").mkdir()
-        (tmp_path / f"task_{number}" / "model.pt").touch()
-    with pytest.raises(UserError, match=r"no model of task 2: choose among 0, 1 \(key 'task'\)"):
-        task_folder(str(tmp_path), 2)
 
 
 def test_images_of_later_tasks_are_left_out() -> None:

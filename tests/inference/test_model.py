@@ -12,7 +12,7 @@ from ignite.engine import Engine
 from torch import nn
 
 from scripts.errors import UserError
-from scripts.inference import WeightsLoader, load_classifier, load_weights
+from scripts.inference import WeightsLoader, load_classifier, load_weights, model_folder
 from scripts.networks import Classifier
 
 DESCRIPTION: dict[str, Any] = {
@@ -50,7 +50,7 @@ def test_weights_are_loaded_when_the_engine_starts(tmp_path: Path) -> None:
 
 
 def test_a_missing_model_says_train_first(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no trained model at .*model.pt: train first"):
+    with pytest.raises(UserError, match="no trained model in .*: give a run"):
         load_weights(nn.Linear(2, 3), tmp_path / "model.pt")
 
 
@@ -70,3 +70,28 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     torch.save(nn.Linear(2, 4).state_dict(), tmp_path / "model.pt")
     with pytest.raises(UserError, match="not those of the network that network.json describes"):
         load_weights(nn.Linear(2, 3), tmp_path / "model.pt")
+
+
+def test_a_run_a_task_and_a_folder_are_found_by_what_lies_there(tmp_path: Path) -> None:
+    for number in (0, 2, 10):
+        (tmp_path / f"task_{number}").mkdir()
+        (tmp_path / f"task_{number}" / "model.pt").touch()
+        (tmp_path / f"task_{number}" / "network.json").touch()
+    (tmp_path / "network.json").touch()
+    assert model_folder(str(tmp_path)) == str(tmp_path)
+    assert model_folder(str(tmp_path / "task_2")) == str(tmp_path / "task_2")
+    assert model_folder(str(tmp_path), 2) == str(tmp_path / "task_2")
+    with pytest.raises(UserError, match=r"no model of task 3: choose among 0, 2, 10 \(key 'task'\)"):
+        model_folder(str(tmp_path), 3)
+
+
+def test_a_folder_with_one_model_in_it_is_taken_with_several_it_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no trained model in .*: give a run or a model's folder"):
+        model_folder(str(tmp_path))
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "network.json").touch()
+    assert model_folder(str(tmp_path)) == str(tmp_path / "first")
+    (tmp_path / "second").mkdir()
+    (tmp_path / "second" / "network.json").touch()
+    with pytest.raises(UserError, match="holds several models: give one of first, second with its folder"):
+        model_folder(str(tmp_path))

@@ -80,8 +80,8 @@ def test_what_the_model_brings_along_is_taken_unless_another_is_given(
 
 
 def test_a_missing_model_says_train_first(tmp_path: Path, trained_model: Path) -> None:
-    with pytest.raises(UserError, match="no network description at .*: train first"):
+    with pytest.raises(UserError, match="no trained model in .*: give a run"):
         identify(tmp_path)
     (tmp_path / "network.json").write_bytes((trained_model / "network.json").read_bytes())
-    with pytest.raises(UserError, match="no trained model at .*model.pt: train first"):
+    with pytest.raises(UserError, match="no trained model in .*: give a run"):
         identify(tmp_path)

@@ -22,7 +22,7 @@ DETAILS = {
     "tasks": [],
     "tested": {"images": {}, "recalls": {}, "mean_class_recall": 0.0, "calibration_error": 0.0, "refused": 0},
     "accuracy_matrix": [],
-    "settings": {},
+    "config": {},
 }
 
 
@@ -94,5 +94,5 @@ def test_outside_a_store_the_version_is_the_last_task(make_model: Callable[..., 
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no network description"):
+    with pytest.raises(UserError, match="no trained model"):
         Served(tmp_path, load_image_classifier)

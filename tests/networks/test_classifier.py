@@ -128,7 +128,7 @@ def test_a_description_without_a_key_is_refused_by_name(key: str, tmp_path: Path
 
 
 def test_a_missing_or_broken_description_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"no network description at {tmp_path}/network.json"):
+    with pytest.raises(UserError, match=f"no trained model in {tmp_path}"):
         read_description(str(tmp_path / "network.json"))
     (tmp_path / "network.json").write_text('{"backbone": ')
     with pytest.raises(UserError, match="network.json is not valid JSON"):

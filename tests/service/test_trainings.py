@@ -25,7 +25,7 @@ DETAILS: dict[str, Any] = {
     "tasks": [{"name": "first", "classes": ["a"]}],
     "tested": TESTED,
     "accuracy_matrix": [[1.0]],
-    "settings": {"method": "dynammo"},
+    "config": {"method": "dynammo"},
 }
 WEIGHTS = b"weights"
 
@@ -202,13 +202,9 @@ def test_a_training_that_fails_says_why(
 ) -> None:
     label(images, "b", 2)
     trainings = make()
-    path = versions.version(1).folder / "network.json"
-    path.parent.chmod(0o755)
-    path.chmod(0o644)
-    path.write_text("no JSON")
     trainings.start({})
     wait_for(lambda: not trainings.running())
     found = trainings.status()
     assert found["status"] == ERROR
-    assert "network.json" in found["result"]["reason"]
+    assert "has no config.json" in found["result"]["reason"]
     assert found["start_ts"] <= found["end_ts"]

@@ -18,7 +18,7 @@ DETAILS: dict[str, Any] = {
     "tasks": [{"name": "first", "classes": ["a"]}],
     "tested": TESTED,
     "accuracy_matrix": [[1.0]],
-    "settings": {"seed": 1},
+    "config": {"seed": 1},
 }
 
 

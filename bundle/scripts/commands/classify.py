@@ -1,4 +1,4 @@
-"""Classify a folder of images: ``python -m scripts.commands.classify --input DIR --output DIR [--models_dir DIR]``."""
+"""Classify a folder of images: ``python -m scripts.commands.classify --input DIR --output DIR [--model DIR]``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ REFUSED_STATUS = 3
 TASK = "task.json"
 MATPLOTLIB = "MPLCONFIGDIR"  # where matplotlib writes, which MONAI imports
 SETTINGS = (
-    *("models_dir", "presentation", "threshold", "temperature", "saliency"),
+    *("model", "presentation", "threshold", "temperature", "saliency"),
     *("batch_size", "workers", "device", "allow_refused", "drift_images", "drift_level"),
 )
 STOPPED = "Each result that was written is whole: run the same command again."
@@ -54,9 +54,9 @@ def classify(given: argparse.Namespace) -> tuple[str, int]:
     with libraries_writing_into(Path(output)):
         from scripts.commands.folder import classify_folder
 
-        classified, refused = classify_folder(given)
+        classified, refused, model = classify_folder(given)
     status = REFUSED_STATUS if refused and not given.allow_refused else 0
-    return f"Classified {classified} images, refused {refused}: {output}", status
+    return f"Classified {classified} images, refused {refused}: {output}\n{model}", status
 
 
 @contextmanager
@@ -102,7 +102,7 @@ def options(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     models = named("HOLOSCAN_MODEL_PATH") or f"{bundle_root()}/models"
     parser.add_argument("--input", metavar="DIR", default=source, help="folder of images; only read")
     parser.add_argument("--output", metavar="DIR", default=output, help="folder of results; all that is written to")
-    parser.add_argument("--models_dir", metavar="DIR", default=models, help="trained model: network.json and model.pt")
+    parser.add_argument("--model", metavar="DIR", default=models, help="trained model: network.json and model.pt")
     shown = "over how training showed DICOM and NIfTI: accept=derived,burned_in pictures=all window=40,400 ..."
     parser.add_argument("--presentation", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help=shown)
     parser.add_argument("--threshold", type=float, help="a predicted class less probable than this is indeterminate")

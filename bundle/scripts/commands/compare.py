@@ -14,25 +14,34 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from scripts import bundle_root
-from scripts.commands.configs import TRAIN, data_files, find_config, known_configs, read_config, run_arguments
+from scripts.commands.configs import (
+    TRAIN,
+    data_files,
+    find_config,
+    known_configs,
+    parse_config,
+    read_config,
+    run_arguments,
+)
 from scripts.commands.keys import top_level_keys, unknown_keys
 from scripts.commands.terminal import end_or_stop, held_back, positive
 from scripts.errors import UserError
-from scripts.files import cannot_write, last_line, write_atomically, write_csv
+from scripts.files import CHECKPOINT, cannot_write, last_line, write_atomically, write_csv
 from scripts.metrics.comparison import csv_rows, markdown
 from scripts.metrics.comparison_plots import accuracies_figure, cost_figure, forgetting_figure
 from scripts.metrics.plots import save_figure
+from scripts.run_config import config_of, differences, read_run_config
+from scripts.run_config import is_finished as run_is_finished
 
 REFERENCE = "dynammo"
 ALL = "all"
-RECORD = "comparison.json"
-CHECKPOINT = "checkpoint.pt"
 # keys that the comparison sets itself, or that would make its runs unlike each other
-SET_HERE = ("config_file", "seed", "output_dir", "models_dir", "previous", "restart")
+SET_HERE = ("config_file", "seed", "output_dir", "previous", "restart")
 # glibc otherwise gives the memory of each step back to the system, and takes it in small pages: a third and a fifth of
 # the time of a step, on the same results
 ALLOCATOR = {
@@ -79,21 +88,17 @@ class Run:
     @property
     def keys(self) -> list[str]:
         """All that is set over the configs."""
-        own = ["--seed", str(self.seed), "--output_dir", str(self.folder), "--models_dir", "$None"]
+        own = ["--seed", str(self.seed), "--output_dir", str(self.folder)]
         return [*self.overrides, *own]
 
     def arguments(self) -> list[str]:
         """Return the arguments of ``python -m monai.bundle``."""
         return run_arguments(self.configs, self.keys)
 
-    def settings(self) -> dict[str, Any]:
-        """Return all that was given beside ``train.json``: each key of each config, and the overrides."""
-        listed = {
-            f"{file.name} ({number}): {key}": value
-            for number, file in enumerate(self.files, start=1)
-            for key, value in read_config(file).items()
-        }
-        return {**listed, "command line": list(self.overrides)}
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The config that the run will write down."""
+        return config_of(parse_config(self.configs, self.keys))
 
 
 def plan_runs(
@@ -144,36 +149,20 @@ def data_name(data: str) -> str:
 
 
 def is_finished(run: Run) -> bool:
-    """Whether a run has ended well, with the settings that it has now.
+    """Whether a run has ended well, with the config that it has now.
 
     Raises:
         UserError: the run has learnt with other settings; names them.
     """
-    record = read_record(run)
-    before, now = record["settings"], run.settings()
-    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    if before and changed and (run.folder / CHECKPOINT).is_file():
+    if not (run.folder / CHECKPOINT).is_file():
+        return False
+    changed = differences(read_run_config(run.folder), run.config)
+    if changed:
         raise UserError(
             f"{run.folder} has learnt with other settings ({'; '.join(changed)}): give another --output, or move that "
             "folder away"
         )
-    return record["finished"] and not changed and (run.folder / "metrics.json").is_file()
-
-
-def read_record(run: Run) -> dict[str, Any]:
-    """Return what the comparison has noted of a run: its settings, {} before its start, and whether it finished.
-
-    Raises:
-        UserError: the note cannot be read.
-    """
-    path = run.folder / RECORD
-    return _read(path) if path.is_file() else {"settings": {}, "finished": False}
-
-
-def write_record(run: Run, finished: bool) -> None:
-    """Note the settings of a run, and whether it finished."""
-    content = {"finished": finished, "settings": run.settings()}
-    write_atomically(run.folder / RECORD, json.dumps(content, indent=4) + "\n")
+    return run_is_finished(run.folder) and (run.folder / "metrics.json").is_file()
 
 
 def train(runs: Sequence[Run], jobs: int, threads: int, ended: Callable[[Run, int], None]) -> None:
@@ -200,7 +189,7 @@ def train(runs: Sequence[Run], jobs: int, threads: int, ended: Callable[[Run, in
 
 
 def _start(run: Run, threads: int) -> subprocess.Popen[bytes]:
-    write_record(run, finished=False)
+    run.folder.parent.mkdir(parents=True, exist_ok=True)
     path = os.pathsep.join([bundle_root(), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**ALLOCATOR, **os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path}
     command = [sys.executable, "-m", "monai.bundle", *run.arguments()]
@@ -296,7 +285,6 @@ def train_unfinished(
 
     def ended(run: Run, status: int) -> None:
         if status == 0:
-            write_record(run, finished=True)
             tell(run, "finished")
             finished()
         else:

@@ -12,11 +12,12 @@ from scripts.commands.model import load_image_classifier
 from scripts.decoding.reasons import ImageRefused
 from scripts.errors import UserError
 from scripts.files import DESCRIPTION, WEIGHTS
-from scripts.handlers.checkpoint import CHECKPOINT, read_checkpoint
-from scripts.inference.evaluation import FOLDER, evaluation_items
+from scripts.inference.evaluation import evaluation_items
+from scripts.inference.model import TASK
 from scripts.metrics.accuracy_matrix import mean_class_recall
 from scripts.metrics.calibration import calibration_error
 from scripts.networks.classifier import class_names, read_description
+from scripts.run_config import DATA, read_run_config, what_matters
 from scripts.tasks.record import read_tasks, testable
 from scripts.versions.gate import ANSWERS, Answers
 from scripts.versions.store import Version, VersionStore
@@ -38,19 +39,19 @@ def add(store: VersionStore, run: Path) -> str:
     Raises:
         UserError: when the folder holds no run, or its test images are gone.
     """
-    folders = sorted(run.glob(f"{FOLDER}[0-9]*"), key=lambda path: int(path.name.removeprefix(FOLDER)))
+    folders = sorted(run.glob(f"{TASK}[0-9]*"), key=lambda path: int(path.name.removeprefix(TASK)))
     if not folders:
         raise UserError(f"no trained model in {run}: give a run's folder")
-    settings = read_checkpoint(run / CHECKPOINT)["settings"]
+    config = read_run_config(run)
     lines = []
     for folder in folders:
         weights = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
         known = [version for version in store.versions() if version.record["files"][WEIGHTS] == weights]
-        lines.append(f"{folder} is version {(known or [_add_task(store, run, folder, settings)])[0].number}.")
+        lines.append(f"{folder} is version {(known or [_add_task(store, run, folder, config)])[0].number}.")
     return "\n".join(lines)
 
 
-def _add_task(store: VersionStore, run: Path, folder: Path, settings: Mapping[str, Any]) -> Version:
+def _add_task(store: VersionStore, run: Path, folder: Path, config: Mapping[str, Any]) -> Version:
     description = read_description(str(folder / DESCRIPTION))
     tested, answers = examine(run, folder)
     metrics = json.loads((run / METRICS).read_text())
@@ -62,7 +63,7 @@ def _add_task(store: VersionStore, run: Path, folder: Path, settings: Mapping[st
         "tested": tested,
         "accuracy_matrix": [row[: len(description["tasks"])] for row in matrix],
         "calibration": calibrated.get(description["tasks"][-1]["name"], {}),
-        "settings": settings,
+        "config": what_matters(config, DATA),
     }
     files = {name: (folder / name).read_bytes() for name in (WEIGHTS, DESCRIPTION)}
     files[ANSWERS] = f"{json.dumps(answers, indent=1)}\n".encode()

@@ -4,33 +4,33 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
 from scripts.commands.model import load_image_classifier
 from scripts.errors import UserError
-from scripts.files import DESCRIPTION
 from scripts.inference.drift import DriftMonitor
 from scripts.inference.folder import ResultFolder
 from scripts.inference.images import find_images
+from scripts.inference.model import model_folder, said_of
 from scripts.inference.saliency import make_saliency
 
 
-def classify_folder(given: argparse.Namespace) -> tuple[int, int]:
+def classify_folder(given: argparse.Namespace) -> tuple[int, int, str]:
     """Classify the images of a folder.
 
     Args:
         given: the options; see :func:`scripts.commands.classify.options`.
 
     Returns:
-        How many images are classified, and how many refused.
+        How many images are classified, how many refused, and by which model.
 
     Raises:
         UserError: when the model is missing or of no use, there is no image, or the results cannot be written.
     """
+    model = model_folder(given.model)
     classifier = load_image_classifier(
-        models_dir=model_folder(Path(given.models_dir)),
+        folder=model,
         presentation=settings_of(given.presentation),
         temperature=given.temperature,
         threshold=given.threshold,
@@ -49,7 +49,7 @@ def classify_folder(given: argparse.Namespace) -> tuple[int, int]:
     for item, result in zip(items, said, strict=True):
         results.put(item["name"], item["image"], result)
     results.finish()
-    return len(results.results), len(results.refusals)
+    return len(results.results), len(results.refusals), said_of(model)
 
 
 def settings_of(pairs: Sequence[str]) -> dict[str, str]:
@@ -62,14 +62,3 @@ def settings_of(pairs: Sequence[str]) -> dict[str, str]:
         if "=" not in pair:
             raise UserError(f"'{pair}' is no setting: give KEY=VALUE, such as window=40,400 (--presentation)")
     return dict(pair.split("=", 1) for pair in pairs)
-
-
-def model_folder(folder: Path) -> Path:
-    """Return the folder with the model: this one, or the only one in it that has one, as MONAI Deploy lays it."""
-    if (folder / DESCRIPTION).is_file():
-        return folder
-    within = [path.parent for path in sorted(folder.glob(f"*/{DESCRIPTION}"))]
-    if len(within) > 1:
-        names = ", ".join(path.name for path in within)
-        raise UserError(f"{folder} holds several models: give one of {names} with its folder (--models_dir)")
-    return within[0] if within else folder

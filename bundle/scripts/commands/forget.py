@@ -5,24 +5,23 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
+from monai.bundle import ConfigParser
 
-from scripts.commands.model import training_config
 from scripts.commands.terminal import end
 from scripts.decoding.scans import is_scan, make_selection
 from scripts.errors import UserError
-from scripts.files import WEIGHTS, write_atomically
-from scripts.handlers.checkpoint import CHECKPOINT, EPOCH, read_checkpoint
+from scripts.files import CHECKPOINT, WEIGHTS, write_atomically
+from scripts.handlers.checkpoint import EPOCH, read_checkpoint
 from scripts.handlers.closed_form import feature_vectors
-from scripts.memory import RESERVOIR, ExemplarMemory, FeatureExtractor, FeatureSums, ReservoirMemory
-from scripts.memory.exemplars import EXEMPLARS, image_file
+from scripts.memory import ExemplarMemory, FeatureExtractor, FeatureSums
+from scripts.memory.exemplars import image_file
 from scripts.networks import ClassMeansHead, ContinualNet, NetworkState, UnifiedHead
-from scripts.tasks import ImageDataset
+from scripts.run_config import read_run_config
 
 EPILOG = (
     "An exemplar is an image of an old task that later training sees again. Each is compared by content, so a renamed "
@@ -70,11 +69,12 @@ def forget(run: Path, images: Sequence[str], label: str | None = None) -> str:
     sums = FeatureSums() if "sums" in states else None
     if sums is not None:
         sums.load_state_dict(states["sums"])
-    memory = _empty_memory(content["settings"], run / EXEMPLARS)
+    parser = _parser(run)
+    memory: ExemplarMemory = parser.get_parsed_content("memory")
     memory.load_state_dict(states["memory"])
-    shown = content["settings"].get("presentation")
+    shown = parser.get_parsed_content("presentation")
     listed = [name for image in images for name in _as_trained(image, shown)]
-    said = TRAINED if label is None else _subtract(content, sums, listed, label, run / WEIGHTS)
+    said = TRAINED if label is None else _subtract(content, parser, sums, listed, label, run / WEIGHTS)
     count = memory.forget(listed)
     if not count and label is None:
         ask = "" if sums is None else " Name their class (--class) to take them out of the sums over features."
@@ -92,13 +92,21 @@ def forget(run: Path, images: Sequence[str], label: str | None = None) -> str:
     )
 
 
-def _empty_memory(settings: Mapping[str, Any], copies: Path) -> ExemplarMemory:
-    if settings["selection"] == RESERVOIR:
-        return ReservoirMemory(0, exemplars=settings["exemplars"], folder=str(copies))
-    return ExemplarMemory(0, exemplars=settings["exemplars"], folder=str(copies))
+def _parser(run: Path) -> ConfigParser:
+    """Return what builds the objects of the run, wherever it was moved to."""
+    parser = ConfigParser({**read_run_config(run), "output_dir": str(run), "weights": None, "device": "cpu"})
+    parser.parse()
+    return parser
 
 
-def _subtract(content: dict[str, Any], sums: FeatureSums | None, images: Sequence[str], label: str, model: Path) -> str:
+def _subtract(
+    content: dict[str, Any],
+    parser: ConfigParser,
+    sums: FeatureSums | None,
+    images: Sequence[str],
+    label: str,
+    model: Path,
+) -> str:
     """Take images out of the sums, solve the head anew in ``content`` and in the ``model`` file, and say so."""
     classes = [name for task in content["tasks"] for name in task[1:]]
     if sums is None:
@@ -107,7 +115,9 @@ def _subtract(content: dict[str, Any], sums: FeatureSums | None, images: Sequenc
         raise UserError("the run is not finished: finish it first, then let it forget")
     if label not in classes:
         raise UserError(f"unknown class '{label}': give one of {', '.join(classes)}")
-    network, features = _as_learnt(content)
+    network: ContinualNet = parser.get_parsed_content("network_def")
+    NetworkState(network).load_state_dict(content["states"]["network"])
+    features: FeatureExtractor = parser.get_parsed_content("features")
     assert isinstance(network.head, UnifiedHead | ClassMeansHead)
     number = classes.index(label)
     items = [{"image": image, "label": number} for image in images]
@@ -118,19 +128,6 @@ def _subtract(content: dict[str, Any], sums: FeatureSums | None, images: Sequenc
     plain = network.merge_and_unload([{"name": task[0], "classes": task[1:]} for task in content["tasks"]])
     write_atomically(model, lambda file: torch.save(plain.state_dict(), file))
     return SUBTRACTED.format(number=len(images), file=model, exactness=MOVED if moved else "")
-
-
-def _as_learnt(content: Mapping[str, Any]) -> tuple[ContinualNet, FeatureExtractor]:
-    """Return the run's network, and what computes features with it as the run did."""
-    settings = content["settings"]
-    low_rank = {key: settings[key] for key in ("adapter_rank", "adapter_scale") if settings.get(key) is not None}
-    adapter, sites = settings["adapter"], settings["sites"]
-    network = ContinualNet(settings["backbone"], settings["head"], adapter, sites=sites, **low_rank)
-    NetworkState(network).load_state_dict(content["states"]["network"])
-    own = {key: settings[key] for key in ("backbone", "image_size", "mean", "std")}
-    parser = training_config({**own, "colour_transform": settings["colour"]})
-    dataset = partial(ImageDataset, transform=parser.get_parsed_content("validate#preprocessing"))
-    return network, FeatureExtractor(network, dataset, settings["batch_size"], "cpu")
 
 
 def _moved(network: ContinualNet, number: int) -> bool:

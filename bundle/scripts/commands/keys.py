@@ -8,29 +8,17 @@ from __future__ import annotations
 import difflib
 import json
 import logging
+import logging.config
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from fire.parser import DefaultParseValue
-
+from scripts import bundle_root
+from scripts.commands.configs import known_configs
+from scripts.commands.given import OWN, given
 from scripts.errors import UserError
-
-# what `monai.bundle run` itself takes
-OWN = (
-    "args_file",
-    "config_file",
-    "final_id",
-    "init_id",
-    "logging_file",
-    "meta_file",
-    "properties_path",
-    "run_id",
-    "tracking",
-    "workflow_name",
-    "workflow_type",
-)
 
 
 def top_level_keys(arguments: Sequence[str]) -> list[str]:
@@ -60,26 +48,54 @@ def valueless_keys(arguments: Sequence[str], config: Mapping[str, Any]) -> list[
     return [key for key in alone if key in config and not isinstance(config[key], bool)]
 
 
+def set_up_logging() -> None:
+    """Log as the bundle does, where MONAI found no ``logging.conf``: a run's own config has none beside it."""
+    if not logging.getLogger().handlers:
+        logging.config.fileConfig(Path(bundle_root(), "configs", "logging.conf"), disable_existing_loggers=False)
+
+
 def check_keys() -> None:
     """Warn of each key of this process's command line that changes nothing.
 
     Raises:
-        UserError: for a key without a value.
+        UserError: for a key without a value, and for a method's name without its config.
     """
     from monai.bundle import ConfigParser  # takes seconds, which a command that only starts others can spare
 
-    files = [argument for name, argument in zip(sys.argv, sys.argv[1:], strict=False) if name == "--config_file"]
-    if not files:
+    set_up_logging()
+    said = given()
+    if said is None or not said.files:
         return
-    listed = ConfigParser.load_config_files(_as_list(files[-1]))
-    if alone := valueless_keys(sys.argv[1:], listed):
+    listed = ConfigParser.load_config_files(list(said.files))
+    arguments = sys.argv[2:]
+    if alone := valueless_keys(arguments, listed):
         raise UserError(f"--{alone[0]} has no value: write --{alone[0]} VALUE, or leave it out")
-    for key, alike in unknown_keys(given_keys(sys.argv[1:]), listed).items():
+    for key, alike in unknown_keys(given_keys(arguments), listed).items():
         hint = f"; did you mean --{alike[0]}?" if alike else ""
         logging.getLogger(__name__).warning("--%s is no key of the config and changes nothing%s", key, hint)
+    if "method" in listed:
+        check_method(dict(said.values()).get("method", listed["method"]), listed["method"])
 
 
-def _as_list(value: str) -> list[str]:
-    """Read ``file`` or ``['file', 'file']`` as MONAI's command line does."""
-    parsed = DefaultParseValue(value)
-    return [parsed] if isinstance(parsed, str) else list(parsed)
+def check_method(method: str, described: str) -> None:
+    """Refuse a method's name without the method's config: the run would train another one under that name.
+
+    Args:
+        method: the name given.
+        described: the method that the config files describe.
+
+    Raises:
+        UserError: says which methods there are and how to choose one.
+    """
+    if method == described:
+        return
+    known = known_configs("methods")
+    if method in known:
+        raise UserError(
+            f"method '{method}' is a config file: add 'configs/methods/{method}.json' to --config_file (it describes "
+            f"'{described}' now)"
+        )
+    raise UserError(
+        f"unknown method '{method}': add one of {', '.join(known)} from configs/methods to --config_file, or a file of "
+        "your own that sets 'method'"
+    )

@@ -17,46 +17,25 @@ from pathlib import Path
 from typing import Any
 
 from scripts import bundle_root
-from scripts.commands.configs import TRAIN, VOLUMES, known_configs, read_config, run_arguments
+from scripts.commands.configs import read_config, run_arguments
 from scripts.commands.versions import Refused, promote
 from scripts.errors import UserError, describe
-from scripts.files import DESCRIPTION, WEIGHTS, last_line, write_atomically
+from scripts.files import WEIGHTS, last_line, write_atomically
+from scripts.run_config import CONFIG, read_run_config
 from scripts.service.background import DONE, ERROR, now
 from scripts.service.trainings import LOG, ORDER, OUTCOME, PROGRESS, RUN
 from scripts.versions.store import VersionStore
 
-CONFIG = "config.json"
-# settings that do not bear the name of the key that sets them
-RENAMED = {"adapter_epochs": "adapter_epochs", "colour": "colour_transform", "mean": "mean", "std": "std"}
 NICENESS = 10
 
 
-def configs_of(settings: Mapping[str, Any], description: Mapping[str, Any]) -> list[Path]:
-    """Return the configs that a version was trained with, as far as they are the bundle's.
-
-    Args:
-        settings: of the version.
-        description: its ``network.json``.
-    """
-    data, methods = known_configs("datasets"), known_configs("methods")
-    volumes = [VOLUMES] if str(settings.get("backbone")).endswith("_3d") else []
-    named = [data.get(str(description.get("data"))), methods.get(settings["method"])]
-    return [TRAIN, *volumes, *filter(None, named)]
-
-
-def config_of(
-    order: Mapping[str, Any], settings: Mapping[str, Any], description: Mapping[str, Any], folder: Path
-) -> dict[str, Any]:
-    """Return the keys that make a training learn what is ordered, and go on from what was learnt, as it was learnt.
+def config_of(order: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the keys that make a training learn what is ordered; all else is of the run that is gone on from.
 
     Args:
         order: see :class:`scripts.service.trainings.Trainings`.
-        settings: of the version that is gone on from.
-        description: its ``network.json``.
         folder: of the order.
     """
-    listed = read_config(TRAIN)["settings"]
-    kept = {key: key for key, value in listed.items() if value == f"@{key}"} | RENAMED
     source = {
         "_target_": "scripts.tasks.Datalist",
         "root": order["images"],
@@ -65,17 +44,12 @@ def config_of(
         "group": "group",
     }
     return {
-        **{key: settings[name] for name, key in kept.items() if name in settings},
-        "weights": None,  # the backbone's are those that were learnt
-        "weights_sha256": None,
-        **({"data": description["data"]} if description.get("data") else {}),
         "limit": None,
         "source": source,
         "split": [order["classes"]],
         "class_order": None,
         "previous": order["previous"],
         "output_dir": str(folder / RUN),
-        "models_dir": None,
         "+train#handlers": [{"_target_": "scripts.handlers.ProgressFileHandler", "path": str(folder / PROGRESS)}],
         **order["settings"],
     }
@@ -95,12 +69,10 @@ def learn(folder: Path) -> dict[str, Any]:
     """
     order = read_config(folder / ORDER)
     store = VersionStore(order["store"])
-    served = store.version(order["version"])
-    settings = served.record["settings"]
-    description = read_config(served.folder / DESCRIPTION)
-    config = config_of(order, settings, description, folder)
-    write_atomically(folder / CONFIG, json.dumps(config, indent=4) + "\n")
-    _train(folder, [*configs_of(settings, description), folder / CONFIG])
+    store.version(order["version"])
+    read_run_config(order["previous"])  # now, not once MONAI has been loaded
+    write_atomically(folder / CONFIG, json.dumps(config_of(order, folder), indent=4) + "\n")
+    _train(folder, [Path(order["previous"]) / CONFIG, folder / CONFIG])
     write_atomically(folder / PROGRESS, json.dumps({"stage": "testing the version"}))
     from scripts.commands.examine import add  # takes seconds to import, and much memory
 

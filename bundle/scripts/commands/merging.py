@@ -19,7 +19,6 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from scripts.commands.compare import (
-    CHECKPOINT,
     Run,
     add_run_options,
     data_name,
@@ -34,7 +33,7 @@ from scripts.commands.fitted_heads import HEADS, Learnt
 from scripts.commands.keys import top_level_keys
 from scripts.commands.terminal import end_or_stop
 from scripts.errors import UserError, find_user_error
-from scripts.files import write_atomically, write_csv
+from scripts.files import CHECKPOINT, write_atomically, write_csv
 from scripts.handlers.batchnorm_recalibration import mixed_batches
 from scripts.handlers.checkpoint import read_checkpoint
 from scripts.memory.exemplars import ExemplarMemory

@@ -35,7 +35,7 @@ def training_config(settings: Mapping[str, Any]) -> ConfigParser:
 
 
 def load_image_classifier(
-    models_dir: str | Path,
+    folder: str | Path,
     presentation: Mapping[str, Any] | None = None,
     temperature: float | None = None,
     threshold: float | None = None,
@@ -45,7 +45,7 @@ def load_image_classifier(
     """Load a trained model with the preprocessing that it was trained with.
 
     Args:
-        models_dir: a run's folder, one of its ``task_<t>``, or ``models``.
+        folder: a run's folder, one of its ``task_<t>``, or ``models``.
         presentation: over that of training, a setting at a time; see :func:`scripts.transforms.make_selection`.
         temperature: see :class:`scripts.inference.ModelIdentity`.
         threshold: as the temperature.
@@ -55,12 +55,12 @@ def load_image_classifier(
     Raises:
         UserError: when the folder holds no model that can be used, or a setting means nothing.
     """
-    description = read_description(str(Path(models_dir) / DESCRIPTION))
+    description = read_description(str(Path(folder) / DESCRIPTION))
     config = training_config(description)
     return ImageClassifier(
-        network=load_classifier(models_dir),
+        network=load_classifier(folder),
         prepare=config.get_parsed_content("validate#preprocessing"),
-        model=identify(models_dir, temperature, threshold),
+        model=identify(folder, temperature, threshold),
         presentation={**(description.get("presentation") or {}), **(presentation or {})},
         suffixes=config.get_parsed_content("reader").suffixes,
         device=device,
@@ -69,17 +69,17 @@ def load_image_classifier(
 
 
 def load_reporting(
-    models_dir: str | Path, saliency: str | None = None, **settings: Any
+    folder: str | Path, saliency: str | None = None, **settings: Any
 ) -> tuple[ImageClassifier, Saliency | None]:
     """Load a trained model, and what draws where it looks.
 
     Args:
-        models_dir: as of :func:`load_image_classifier`.
+        folder: as of :func:`load_image_classifier`.
         saliency: see :func:`scripts.inference.make_saliency`.
         settings: of :func:`load_image_classifier`.
 
     Raises:
         UserError: as both.
     """
-    classifier = load_image_classifier(models_dir, **settings)
+    classifier = load_image_classifier(folder, **settings)
     return classifier, make_saliency(saliency, classifier.network, classifier.prepare)

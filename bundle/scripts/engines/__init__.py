@@ -2,7 +2,6 @@
 
 from scripts.engines.autocast import AutocastInferer
 from scripts.engines.events import ContinualEvents
-from scripts.engines.method import check_method
 from scripts.engines.schedules import cosine, fractional_milestones
 from scripts.engines.stage import ClosedFormStage, Stage
 from scripts.engines.trainer import ContinualTrainer
@@ -13,7 +12,6 @@ __all__ = [
     "ContinualEvents",
     "ContinualTrainer",
     "Stage",
-    "check_method",
     "cosine",
     "fractional_milestones",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,28 +14,14 @@ from ignite.engine import Events
 from scripts.engines.events import ContinualEvents
 from scripts.engines.trainer import ContinualTrainer
 from scripts.errors import UserError
-from scripts.files import write_atomically
+from scripts.files import CHECKPOINT, write_atomically
 from scripts.networks.continual import NetworkState
+from scripts.run_config import DATA, LATER, RECORDED, differences, read_run_config, refuse, write_run_config
 from scripts.tasks.holdout import SPLIT
-from scripts.tasks.record import write_tasks
+from scripts.tasks.record import images_digest, write_tasks
 from scripts.tasks.task import Task
 
-CHECKPOINT = "checkpoint.pt"
 EPOCH = "epoch.pt"
-# settings a later run may choose anew: they are not part of what was learnt
-FREE_LATER = (
-    "weights",
-    "weights_sha256",
-    "adapter_epochs",
-    "finetune_epochs",
-    "finetune_views",
-    "batch_size",
-    "amp",
-    "limit",
-    "validation_fraction",
-    "stain_jitter",
-    "exemplars",
-)
 
 
 @runtime_checkable
@@ -64,7 +50,7 @@ class CheckpointHandler:
     Args:
         output_dir: the run's folder.
         save: what is learnt, by name.
-        settings: what must be the same when a run goes on.
+        config: see :func:`scripts.run_config.running_config`; what matters in it must be the same when a run goes on.
         previous: folder of a finished run, whose tasks come first; ``None``: start from nothing.
         restart: move the run's folder aside and begin anew.
     """
@@ -73,15 +59,16 @@ class CheckpointHandler:
         self,
         output_dir: str,
         save: Mapping[str, Learns],
-        settings: Mapping[str, Any],
+        config: Mapping[str, Any],
         previous: str | None = None,
         restart: bool = False,
     ) -> None:
         self.folder = Path(output_dir)
         self.save = dict(save)
-        self.settings = dict(settings)
+        self.config = dict(config)
         self.previous = None if previous is None else Path(previous)
         self.restart = restart
+        self.images: list[str] = []
         self.logger = logging.getLogger(__name__)
 
     def attach(self, engine: ContinualTrainer) -> None:
@@ -107,11 +94,15 @@ class CheckpointHandler:
         found = (self.folder / CHECKPOINT).is_file()
         _wait_for_all()  # all have looked before the first one writes
         if found:
-            self._load(engine, read_checkpoint(self.folder / CHECKPOINT), self.settings, self.folder)
+            self._load(engine, read_checkpoint(self.folder / CHECKPOINT), self.folder)
+            if engine.state.rank == 0 and read_run_config(self.folder)[RECORDED].get("tasks") != len(engine.tasks):
+                self._write_config(engine)  # tasks were added
             self._say_where(engine)
             return
         if self.previous is not None:
             self._load_previous(engine, self.previous)
+        if engine.state.rank == 0:
+            self._write_config(engine)
         self.write(engine)
 
     def learnt(self, engine: ContinualTrainer) -> dict[str, Learns]:
@@ -129,6 +120,10 @@ class CheckpointHandler:
                 found[name] = handler
         return found
 
+    def _write_config(self, engine: ContinualTrainer) -> None:
+        recorded = {**self.config.get(RECORDED, {}), "tasks": len(engine.tasks)}
+        write_run_config(self.folder, {**self.config, RECORDED: recorded})
+
     def write(self, engine: ContinualTrainer) -> None:
         """Write ``checkpoint.pt``."""
         _wait_for_all()  # no other process copies an exemplar while those not kept are swept away
@@ -137,10 +132,11 @@ class CheckpointHandler:
         _wait_for_all()
 
     def _write(self, engine: ContinualTrainer) -> None:
-        learnt = engine.tasks[: engine.tasks_completed + 1]
+        begun = engine.tasks[: engine.tasks_completed + 1]
+        self.images += [images_digest(task) for task in begun[len(self.images) :]]
         content = {
-            "settings": self.settings,
-            "tasks": [[task.name, *task.classes] for task in learnt],
+            "tasks": [[task.name, *task.classes] for task in begun],
+            "images": self.images,
             "tasks_planned": len(engine.tasks),
             "tasks_completed": engine.tasks_completed,
             "stages_completed": engine.stages_completed,
@@ -187,22 +183,24 @@ class CheckpointHandler:
         engine.state.iteration = content["iteration"]
         self.logger.info("Going on after epoch %d of %s.", engine.state.epoch, engine.current_stage.name)
 
-    def _load(
-        self, engine: ContinualTrainer, content: Mapping[str, Any], settings: Mapping[str, Any], folder: Path
-    ) -> None:
-        check_settings(content["settings"], settings, folder)
-        begun = content["stages_completed"] > 0 or (folder / EPOCH).is_file()
-        check_tasks(content["tasks"][: content["tasks_completed"] + begun], engine.tasks, folder)
+    def _load(self, engine: ContinualTrainer, content: Mapping[str, Any], folder: Path, later: bool = False) -> None:
+        begun = content["tasks_completed"] + (content["stages_completed"] > 0 or (folder / EPOCH).is_file())
+        before, tasks = (
+            read_run_config(folder),
+            task_differences(content["tasks"][:begun], content["images"], engine.tasks),
+        )
+        apart = (*DATA, *LATER) if later else () if tasks else DATA
+        refuse([*differences(before, self.config, apart), *tasks], folder)
         load_states(self.learnt(engine), content, folder)
         engine.tasks_completed = content["tasks_completed"]
         engine.stages_completed = content["stages_completed"]
+        self.images = content["images"][:begun]
 
     def _load_previous(self, engine: ContinualTrainer, folder: Path) -> None:
-        fixed = {key: value for key, value in self.settings.items() if key not in FREE_LATER}
         content = read_checkpoint(folder / CHECKPOINT)
         if content["tasks_completed"] < content["tasks_planned"]:
             raise UserError(f"the run in {folder} is not finished: finish it first, then learn a later task")
-        self._load(engine, content, fixed, folder)
+        self._load(engine, content, folder, later=True)
         self.logger.info("Learnt before, in %s: %d tasks.", folder, engine.tasks_completed)
 
     def _say_where(self, engine: ContinualTrainer) -> None:
@@ -257,30 +255,21 @@ def _wait_for_all() -> None:
         dist.barrier()
 
 
-def check_settings(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
-    """Refuse to go on under other settings.
+def task_differences(before: Sequence[Sequence[str]], images: Sequence[str], now: Sequence[Task]) -> list[str]:
+    """Return what has changed of the tasks already learnt; added tasks are no change.
 
-    Raises:
-        UserError: names each setting that changed.
+    Args:
+        before: name and classes of each task that was learnt.
+        images: hashes of their images, see :func:`scripts.tasks.images_digest`.
+        now: the tasks as they are; of those of a previous run the images are not at hand, and not compared.
     """
-    changed = [f"{key} was {before.get(key)}, is {value}" for key, value in now.items() if before.get(key) != value]
-    if changed:
-        raise UserError(
-            f"the run in {folder} has learnt with other settings ({'; '.join(changed)}): "
-            "give the old ones, another --output_dir, or --restart true"
-        )
-
-
-def check_tasks(before: list[list[str]], now: list[Task], folder: Path) -> None:
-    """Refuse to go on when a task already learnt has changed; added tasks are no change.
-
-    Raises:
-        UserError: names the first task that changed.
-    """
-    for number, learnt in enumerate(before):
-        present = [now[number].name, *now[number].classes] if number < len(now) else ["(gone)"]
-        if learnt != present:
-            raise UserError(
-                f"task {number + 1} of the run in {folder} was {learnt[0]} ({', '.join(learnt[1:])}), "
-                f"is {present[0]} ({', '.join(present[1:])}): give the old data and split, or --restart true"
-            )
+    changed = []
+    for number, (learnt, digest) in enumerate(zip(before, images, strict=False)):
+        task = now[number] if number < len(now) else None
+        present = ["(gone)"] if task is None else [task.name, *task.classes]
+        if list(learnt) != present:
+            old, new = (f"{name} ({', '.join(classes)})" for name, *classes in (learnt, present))
+            changed.append(f"task {number + 1} was {old}, is {new}")
+        elif task is not None and task.train and images_digest(task) != digest:
+            changed.append(f"the images of task {number + 1}, {task.name}, have changed")
+    return changed

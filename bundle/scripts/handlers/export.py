@@ -1,4 +1,4 @@
-"""Write the plain network of each task, and copy the last to where inference looks for it."""
+"""Write the plain network of each task."""
 
 from __future__ import annotations
 
@@ -19,12 +19,11 @@ from scripts.networks.continual import ContinualNet
 
 
 class ExportHandler:
-    """Keep ``model.pt`` and ``network.json`` of every task, the last one's also in the run's folder and ``models_dir``.
+    """Keep ``model.pt`` and ``network.json`` of every task, the last one's also in the run's folder.
 
     Args:
         network: the growing network.
         output_dir: the run's folder; task t (from 0) goes to ``task_<t>``.
-        models_dir: where inference reads the model; ``None``: the run's model is not copied.
         description: what ``network.json`` holds beside the network: image size, mean, std, colour
             transform, method, data.
         rules: by which the network decides.
@@ -34,13 +33,11 @@ class ExportHandler:
         self,
         network: ContinualNet,
         output_dir: str,
-        models_dir: str | None,
         description: Mapping[str, Any],
         rules: DecisionRules,
     ) -> None:
         self.network = network
         self.output_dir = Path(output_dir)
-        self.models_dir = None if models_dir is None else Path(models_dir)
         self.description = dict(description)
         self.rules = rules
         self.logger = logging.getLogger(__name__)
@@ -48,7 +45,7 @@ class ExportHandler:
     def attach(self, engine: ContinualTrainer) -> None:
         """Act after each evaluation and at the end."""
         engine.add_event_handler(ContinualEvents.TASK_EVALUATED, self.write)
-        engine.add_event_handler(ContinualEvents.RUN_COMPLETED, self.copy)
+        engine.add_event_handler(ContinualEvents.RUN_COMPLETED, self.say)
 
     def write(self, engine: ContinualTrainer) -> None:
         """Write the network as it is now."""
@@ -61,13 +58,10 @@ class ExportHandler:
         for folder in (self.output_dir / f"task_{len(learnt) - 1}", self.output_dir):
             write_model(folder, weights, description)
 
-    def copy(self, engine: ContinualTrainer) -> None:
-        """Copy the run's model to ``models_dir``."""
-        if self.models_dir is None or engine.state.rank > 0:
-            return
-        for name in (WEIGHTS, DESCRIPTION):
-            write_atomically(self.models_dir / name, (self.output_dir / name).read_bytes())
-        self.logger.info("The model is in %s and %s.", self.output_dir, self.models_dir)
+    def say(self, engine: ContinualTrainer) -> None:
+        """Say where the model is."""
+        if engine.state.rank == 0:
+            self.logger.info("The model is in %s.", self.output_dir)
 
 
 def write_model(folder: Path, weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:

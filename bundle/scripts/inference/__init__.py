@@ -3,10 +3,10 @@
 from scripts.edge.results import ModelIdentity, Result
 from scripts.inference.classification import ImageClassifier
 from scripts.inference.drift import DriftMonitor
-from scripts.inference.evaluation import ClinicalReport, evaluation_items, task_folder
+from scripts.inference.evaluation import ClinicalReport, evaluation_items
 from scripts.inference.folder import ResultFolder
 from scripts.inference.images import IMAGE_SUFFIXES, ScreeningHandler, find_images, require_images
-from scripts.inference.model import WeightsLoader, load_classifier, load_weights
+from scripts.inference.model import WeightsLoader, load_classifier, load_weights, model_folder, name_model
 from scripts.inference.predictions import PredictionWriter
 from scripts.inference.results import identify
 from scripts.inference.saliency import Saliency, make_saliency
@@ -26,13 +26,14 @@ __all__ = [
     "ScreeningHandler",
     "Served",
     "WeightsLoader",
+    "evaluation_items",
     "find_images",
     "identify",
     "load_classifier",
     "load_weights",
     "make_saliency",
+    "model_folder",
+    "name_model",
     "require_images",
     "structured_report",
-    "task_folder",
-    "evaluation_items",
 ]

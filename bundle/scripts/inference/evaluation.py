@@ -12,12 +12,10 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 
 from scripts.errors import UserError
-from scripts.files import WEIGHTS, write_csv
+from scripts.files import write_csv
 from scripts.metrics.accuracy_matrix import accuracy, mean_class_recall
 from scripts.metrics.clinical import class_rows, confusion_matrix, confusion_table, table_of
 from scripts.metrics.plots import confusion_figure, save_figure
-
-FOLDER = "task_"
 
 
 class LearntTask(Protocol):
@@ -32,29 +30,6 @@ class LearntTask(Protocol):
     def test(self) -> Sequence[dict[str, Any]]:
         """Its test images, with ``image`` and ``label``."""
         ...
-
-
-def task_folder(output_dir: str, task: int | None = None) -> str:
-    """Return the folder with the model as it was after a task.
-
-    Args:
-        output_dir: a run's folder.
-        task: number of the task, from 0; ``None``: the last one learnt.
-
-    Returns:
-        ``<output_dir>/task_<task>``.
-
-    Raises:
-        UserError: when the run has no such model; it lists those there are.
-    """
-    models = Path(output_dir).glob(f"{FOLDER}[0-9]*/{WEIGHTS}")
-    numbers = sorted(int(file.parent.name.removeprefix(FOLDER)) for file in models)
-    if not numbers:
-        raise UserError(f"no trained model in {output_dir}: train first, or give a run's folder (key 'output_dir')")
-    if task is not None and task not in numbers:
-        present = ", ".join(map(str, numbers))
-        raise UserError(f"the run in {output_dir} has no model of task {task}: choose among {present} (key 'task')")
-    return str(Path(output_dir) / f"{FOLDER}{numbers[-1] if task is None else task}")
 
 
 def evaluation_items(

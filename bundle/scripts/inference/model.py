@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 from pathlib import Path
 
 import torch
@@ -11,6 +13,58 @@ from torch import nn
 from scripts.errors import UserError
 from scripts.files import DESCRIPTION, WEIGHTS
 from scripts.networks.classifier import Classifier, classifier_from, read_description
+from scripts.run_config import no_model
+
+TASK = "task_"
+"""How the folders of a run start that hold the model after each task."""
+
+
+def model_folder(model: str, task: int | None = None) -> str:
+    """Return the folder with ``network.json`` and ``model.pt`` that is meant.
+
+    Args:
+        model: a run, one of its ``task_<t>``, a model's folder, or a folder with one such folder in it, as MONAI Deploy
+            lays it.
+        task: of a run: the model as it was after this task, from 0; ``None``: the last one.
+
+    Raises:
+        UserError: when there is no model, none of that task, or more than one; it says which there are.
+    """
+    folder = Path(model)
+    if task is not None:
+        numbers = task_numbers(folder)
+        if task not in numbers:
+            present = f"choose among {', '.join(map(str, numbers))}" if numbers else "give a run (--model RUN)"
+            raise UserError(f"{folder} has no model of task {task}: {present} (key 'task')")
+        return str(folder / f"{TASK}{task}")
+    if (folder / DESCRIPTION).is_file():
+        return str(folder)
+    within = [path.parent for path in sorted(folder.glob(f"*/{DESCRIPTION}"))]
+    if len(within) > 1:
+        names = ", ".join(path.name for path in within)
+        raise UserError(f"{folder} holds several models: give one of {names} with its folder (--model)")
+    if not within:
+        raise no_model(folder)
+    return str(within[0])
+
+
+def task_numbers(run: Path) -> list[int]:
+    """Return of which tasks, from 0, a run has the model."""
+    return sorted(int(file.parent.name.removeprefix(TASK)) for file in run.glob(f"{TASK}[0-9]*/{WEIGHTS}"))
+
+
+def name_model(folder: str) -> None:
+    """Say, last of all, which model was used."""
+    logging.getLogger(__name__).info("%s", said_of(folder))
+
+
+def said_of(folder: str) -> str:
+    """Return in one line which model a folder has."""
+    description = read_description(str(Path(folder) / DESCRIPTION))
+    with (Path(folder) / WEIGHTS).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    tasks = description["tasks"]
+    return f"Model: {Path(folder).absolute()}, {len(tasks)} tasks, the last {tasks[-1]['name']}, sha256 {digest[:12]}."
 
 
 def load_weights(network: nn.Module, path: str | Path) -> None:
@@ -25,7 +79,7 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     """
     file = Path(path)
     if not file.is_file():
-        raise UserError(f"no trained model at {file}: train first, or point 'models_dir' at a trained model")
+        raise no_model(file.parent)
     try:
         state = torch.load(file, weights_only=True, map_location="cpu")
     except Exception as error:  # torch raises a dozen kinds for a file that is not its own

@@ -7,32 +7,32 @@ from pathlib import Path
 
 from scripts.edge.outliers import OutlierRule
 from scripts.edge.results import ModelIdentity
-from scripts.errors import UserError
 from scripts.files import DESCRIPTION, WEIGHTS
 from scripts.json_files import read_json
 from scripts.networks.classifier import class_names, read_description
+from scripts.run_config import no_model
 from scripts.versions.store import ADVICE, RECORD, SCHEMA
 
 
-def identify(models_dir: str | Path, temperature: float | None = None, threshold: float | None = None) -> ModelIdentity:
+def identify(folder: str | Path, temperature: float | None = None, threshold: float | None = None) -> ModelIdentity:
     """Say which model a folder holds.
 
     Args:
-        models_dir: a folder with ``network.json`` and ``model.pt``.
+        folder: a folder with ``network.json`` and ``model.pt``.
         temperature: see :class:`ModelIdentity`; ``None``: what ``network.json`` says.
         threshold: as the temperature.
 
     Raises:
         UserError: when a file is missing, or ``network.json`` cannot be used.
     """
-    description = read_description(str(Path(models_dir) / DESCRIPTION))
-    weights = Path(models_dir) / WEIGHTS
+    description = read_description(str(Path(folder) / DESCRIPTION))
+    weights = Path(folder) / WEIGHTS
     if not weights.is_file():
-        raise UserError(f"no trained model at {weights}: train first, or point 'models_dir' at a trained model")
+        raise no_model(folder)
     parts = (description.get("data"), description.get("method"), description["backbone"])
     return ModelIdentity(
         name="-".join(str(part) for part in parts if part),
-        version=_version(Path(models_dir), len(description["tasks"])),
+        version=_version(Path(folder), len(description["tasks"])),
         weights_sha256=hashlib.sha256(weights.read_bytes()).hexdigest(),
         classes=tuple(class_names(description)),
         temperature=description.get("temperature") if temperature is None else temperature,

@@ -18,18 +18,18 @@ class Served(Generic[Loaded]):
     while another version is loaded and after.
 
     Args:
-        models_dir: a trained model's folder, or a link to one.
+        folder: a trained model's folder, or a link to one.
         load: loads what answers, of a folder.
 
     Raises:
         UserError: as ``load`` does.
     """
 
-    def __init__(self, models_dir: str | Path, load: Callable[[str], Loaded]) -> None:
-        self.models_dir = Path(models_dir)
+    def __init__(self, folder: str | Path, load: Callable[[str], Loaded]) -> None:
+        self.folder = Path(folder)
         self.load = load
         self._lock = Lock()
-        self._folder = os.path.realpath(models_dir)
+        self._folder = os.path.realpath(folder)
         self._loaded = load(self._folder)
 
     def current(self) -> Loaded:
@@ -39,7 +39,7 @@ class Served(Generic[Loaded]):
             UserError: as ``load`` does.
         """
         with self._lock:
-            folder = os.path.realpath(self.models_dir)
+            folder = os.path.realpath(self.folder)
             if folder != self._folder:
                 self._loaded, self._folder = self.load(folder), folder
             return self._loaded

@@ -19,6 +19,7 @@ from scripts.networks.adapters import LOW_RANK, AdaptedBlock, check_adapter, mak
 from scripts.networks.backbones import MINIMUM_MAP, black_image, load_into, load_weights, segments, spatial_dims
 from scripts.networks.heads import LEVELS, RECTIFIED, SIGNED, find_head
 from scripts.networks.low_rank import LowRankBlock
+from scripts.run_config import no_model
 
 PLAIN = "backbone"  # the branch without adapters
 WHOLE = "backbone"  # the adapter of a network that adds a whole backbone a task
@@ -384,7 +385,7 @@ def read_description(path: str) -> dict[str, Any]:
         UserError: when the file is missing, is not JSON, or lacks or misstates a key.
     """
     if not Path(path).is_file():
-        raise UserError(f"no network description at {path}: train first, or point 'models_dir' at a trained model")
+        raise no_model(Path(path).parent)
     description: dict[str, Any] = read_json(path, SCHEMA, "restore it or train again")
     names, channels = class_names(description), 3 if spatial_dims(description["backbone"]) == 2 else 1
     if len(set(names)) < len(names):

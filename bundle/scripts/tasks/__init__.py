@@ -15,7 +15,7 @@ from scripts.tasks.medmnist import MedMnist
 from scripts.tasks.mednist import ensure_mednist
 from scripts.tasks.plan import Plan, make_plan
 from scripts.tasks.plan_report import write_plan
-from scripts.tasks.record import read_tasks, run_folder, write_tasks
+from scripts.tasks.record import images_digest, read_tasks, write_tasks
 from scripts.tasks.scans import ScanFolders, Scans
 from scripts.tasks.split import make_tasks
 from scripts.tasks.task import Group, Item, Source, Task
@@ -49,9 +49,9 @@ __all__ = [
     "ensure_mednist",
     "make_plan",
     "make_tasks",
+    "images_digest",
     "read_tasks",
     "readable_tasks",
-    "run_folder",
     "write_contact_sheets",
     "write_plan",
     "write_tasks",

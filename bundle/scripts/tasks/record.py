@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from scripts.errors import UserError
-from scripts.files import write_atomically
+from scripts.files import TASKS, write_atomically
 from scripts.tasks.task import Item, Task
 from scripts.transforms.scans import file_of
 
-FILE = "tasks.json"
-
-
-def run_folder(root: str, name: str, previous: str | None = None) -> str:
-    """Return the default output folder of a run, ``<root>/<name>``; a later run's also names the one before it."""
-    return str(Path(root) / (name if previous is None else f"{name}-after-{Path(previous).resolve().name}"))
+MEBIBYTE = 2**20
 
 
 def write_tasks(folder: str | Path, tasks: Sequence[Task]) -> None:
@@ -31,7 +29,7 @@ def write_tasks(folder: str | Path, tasks: Sequence[Task]) -> None:
         }
         for task in tasks
     ]
-    write_atomically(Path(folder) / FILE, json.dumps(content, indent=1) + "\n")
+    write_atomically(Path(folder) / TASKS, json.dumps(content, indent=1) + "\n")
 
 
 def _located(item: Item) -> Item:
@@ -50,7 +48,7 @@ def read_tasks(folder: str | Path | None) -> list[Task]:
     """
     if folder is None:
         return []
-    path = Path(folder) / FILE
+    path = Path(folder) / TASKS
     try:
         content: list[dict[str, Any]] = json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -61,6 +59,32 @@ def read_tasks(folder: str | Path | None) -> list[Task]:
         parts = (tuple(entry.get(part, ())) for part in ("test", "validation"))
         tasks.append(Task(entry["name"], tuple(entry["classes"]), first, (), *parts))
     return tasks
+
+
+def images_digest(task: Task) -> str:
+    """Return a hash of the images of a task, in their order, with their labels and parts, wherever they lie.
+
+    Of a file of more than a megabyte its size, its start and its end are read.
+    """
+    digest = hashlib.sha256()
+    for part in (task.train, task.test, task.validation):
+        digest.update(b"part")
+        for item in part:
+            image = str(item["image"])
+            fragment = image.removeprefix(file_of(image))
+            digest.update(f"{item['label']} {fragment} {_file_digest(file_of(image))}".encode())
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=2**16)
+def _file_digest(path: str) -> str:
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(MEBIBYTE)
+        if size > 2 * MEBIBYTE:
+            file.seek(-MEBIBYTE, os.SEEK_END)
+        content += file.read(MEBIBYTE)
+    return hashlib.sha256(f"{size} ".encode() + content).hexdigest()
 
 
 def testable(task: Task) -> bool:

@@ -32,11 +32,17 @@ def model_card(record: Mapping[str, Any]) -> str:
         "## Accuracy after each task (%)\n\n" + _matrix(record),
         "## On its test images\n\n" + _table(["figure", "value"], _figures(tested)),
         "## Calibration\n\n" + _table(["figure", "value"], _calibration(record.get("calibration", {}))),
-        "## Settings\n\n" + _table(["key", "value"], sorted(record["settings"].items())),
+        "## Settings\n\n" + _table(["key", "value"], _settings(record["config"])),
         "## Limits\n\n" + "\n".join(f"- {limit}" for limit in LIMITS),
         "## Files (SHA-256)\n\n" + _table(["file", "hash"], sorted(record["files"].items())),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _settings(config: Mapping[str, Any]) -> list[list[object]]:
+    """Return the keys of a run's config that hold a plain value, by name."""
+    plain = {key: value for key, value in config.items() if not isinstance(value, Mapping | list)}
+    return [[key, value] for key, value in sorted(plain.items()) if not str(value).startswith(("$", "@"))]
 
 
 def _classes(record: Mapping[str, Any]) -> list[list[object]]:

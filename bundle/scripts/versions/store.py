@@ -39,7 +39,7 @@ _TESTED = {
 }
 SCHEMA = {
     "type": "object",
-    "required": ["number", "parent", "name", "tasks", "tested", "accuracy_matrix", "settings", "files"],
+    "required": ["number", "parent", "name", "tasks", "tested", "accuracy_matrix", "config", "files"],
     "properties": {
         "number": {"type": "integer", "minimum": 1},
         "parent": {"type": ["integer", "null"]},
@@ -47,7 +47,7 @@ SCHEMA = {
         "tasks": {"type": "array", "items": _TASK},
         "tested": _TESTED,
         "accuracy_matrix": {"type": "array", "items": {"type": "array"}},
-        "settings": {"type": "object"},
+        "config": {"type": "object"},
         "files": {
             "type": "object",
             "propertyNames": {"pattern": r"^\w[\w.]*$"},

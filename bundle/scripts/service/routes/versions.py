@@ -47,7 +47,7 @@ def model_info(service: Asked, model: str) -> dict[str, Any]:
     """Return the checksum of the weights that are served."""
     service.require_model(model)
     identity = service.answering.classifier.model
-    modified = service.answering.served.models_dir.joinpath(WEIGHTS).stat().st_mtime
+    modified = service.answering.served.folder.joinpath(WEIGHTS).stat().st_mtime
     return {"checksum": f"SHA256:{identity.weights_sha256}", "modified_time": int(modified), **identity.record()}
 
 
@@ -55,5 +55,5 @@ def model_info(service: Asked, model: str) -> dict[str, Any]:
 def download_model(service: Asked, model: str) -> FileResponse:
     """Return the weights that are served."""
     service.require_model(model)
-    path = service.answering.served.models_dir.resolve() / WEIGHTS
+    path = service.answering.served.folder.resolve() / WEIGHTS
     return FileResponse(path, filename=f"{model}{path.suffix}")

@@ -1,0 +1,112 @@
+"""Take the config of a run that was, in the place of what nobody gave, before anything is built from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from scripts.commands.configs import TRAIN, read_config
+from scripts.commands.given import Given, given, is_train
+from scripts.errors import UserError
+from scripts.files import WEIGHTS
+from scripts.run_config import (
+    CONFIG,
+    DATA,
+    LATER,
+    RECORDED,
+    differences,
+    no_model,
+    read_run_config,
+    resolved,
+    running_parser,
+)
+
+OF_THE_RUN = ("output_dir", "previous", "restart", "weights_sha256")
+"""Keys of the new run alone."""
+
+
+def go_on(previous: str | None) -> None:
+    """Learn a later task as the run before it learnt: what is not given is that run's, what is given is checked.
+
+    Only a command line tells what was given; a program that builds a workflow gives the whole config.
+
+    Args:
+        previous: the run's folder; ``None``: there is none.
+
+    Raises:
+        UserError: when the folder holds no run, or something is given that does not go with it; it names it all.
+    """
+    said = given()
+    if previous is None or said is None:
+        return
+    before = read_run_config(previous)
+    defaults = read_config(TRAIN)
+    own = {key: defaults[key] for key in OF_THE_RUN}
+    now = _with({**deepcopy(before), **own, "weights": None}, said)  # its weights are in its checkpoint
+    if changed := differences(resolved(before), resolved(now), (*DATA, *LATER)):
+        raise UserError(
+            f"the run in {previous} has learnt with other settings ({'; '.join(changed)}): leave them out, or give "
+            "that run's"
+        )
+    _replace(now)
+
+
+def read_run(run: str) -> None:
+    """Read images as a run did that is over: all but what is given beside ``train.json`` is its config.
+
+    Args:
+        run: the run's folder, or one of its ``task_<t>``.
+
+    Raises:
+        UserError: when the folder holds no run.
+    """
+    said = given()
+    if said is not None:
+        _replace(_with(read_run_config(run), said))
+
+
+def _with(config: dict[str, Any], said: Given) -> dict[str, Any]:
+    """Return a config with all that was given over it."""
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser(config)
+    for key, value in _listed(said):
+        place = key.removeprefix("+")
+        if key != place and isinstance(value, list):
+            parser[place] = [*parser[place], *(one for one in value if one not in parser[place])]
+        elif key != place and isinstance(value, dict):
+            parser[place] = {**parser[place], **value}
+        else:
+            parser[place] = value
+    return parser.get()
+
+
+def _listed(said: Given) -> Iterator[tuple[str, Any]]:
+    from monai.bundle import ConfigParser
+
+    for file in said.files:
+        if not is_train(file):
+            yield from ConfigParser.load_config_file(file).items()
+    yield from said.values()
+
+
+def _replace(config: dict[str, Any]) -> None:
+    """Let the running workflow go on with another config."""
+    parser = running_parser()
+    kept = {"_meta_": parser.get("_meta_", {})}
+    parser.set({**{key: own for key, own in config.items() if key != RECORDED}, **kept})
+    parser.parse(reset=True)
+
+
+def folder_of(model: str) -> str:
+    """Return the run that a model's folder is of: itself, or the one above.
+
+    Raises:
+        UserError: when there is no model in it.
+    """
+    folder = Path(model)
+    if not (folder / WEIGHTS).is_file():
+        raise no_model(folder)
+    return str(folder if (folder / CONFIG).is_file() else folder.parent)

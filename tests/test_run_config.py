@@ -1,0 +1,169 @@
+"""A run's config says all that the run was: what is evaluated in it, what is compared, and what may differ."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from monai.bundle import ConfigParser
+
+from scripts import run_config
+from scripts.commands.configs import CONFIGS, TRAIN, VOLUMES, parse_config
+from scripts.errors import UserError
+from scripts.run_config import (
+    AS_WRITTEN,
+    DATA,
+    LATER,
+    MAY_DIFFER,
+    RECORDED,
+    config_digest,
+    config_of,
+    differences,
+    may_differ,
+    read_run_config,
+    recent_runs,
+    resolved,
+    running_config,
+    running_parser,
+    what_matters,
+    write_run_config,
+)
+
+PAGES = sorted([*(CONFIGS / "methods").glob("*.json"), *(CONFIGS / "datasets").glob("*.json")])
+PAGES += sorted((CONFIGS / "networks").glob("*.json"))
+
+
+def merged(*pages: Path, **keys: Any) -> dict[str, Any]:
+    parser = parse_config([TRAIN, *pages], [])
+    parser.update(keys)
+    return resolved(parser.get())
+
+
+def leaves(value: Any, place: str = "") -> dict[str, Any]:
+    """Return the plain values of a config by their ids."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if inner is None:
+        return {place: value}
+    found: dict[str, Any] = {}
+    for key, own in inner:
+        found.update(leaves(own, f"{place}#{key}" if place else str(key)))
+    return found
+
+
+@pytest.mark.parametrize("page", [None, *PAGES], ids=lambda page: "train" if page is None else page.stem)
+def test_every_key_of_every_page_is_compared_or_may_differ(page: Path | None) -> None:
+    config = merged(*([] if page is None else [page]))
+    for place in leaves(config):
+        key = place.split("#")[0]
+        parser = ConfigParser(json.loads(json.dumps(config)))
+        parser[place] = "something else"
+        found = differences(config, parser.get())
+        assert bool(found) != (key in AS_WRITTEN or may_differ(key)), place
+
+
+def test_what_may_differ_is_in_a_page() -> None:
+    keys = {key for page in (None, *PAGES) for key in merged(*([] if page is None else [page]))}
+    assert {*MAY_DIFFER, *DATA, *LATER} <= keys
+
+
+def test_expressions_over_literals_are_evaluated_and_objects_stay_as_written() -> None:
+    config = merged(CONFIGS / "methods" / "derpp.json", image_size=48, data="skin8")
+    assert (config["spatial_size"], config["beta"], config["optimizer"]["lr"]) == ([48, 48], 0.7, 0.03)
+    assert config["network_def"]["image_size"] == "@image_size"
+    assert config["mean"] == "$@network_def.normalisation()[0]"
+    assert config["dataset_dir"] == "$@bundle_root + '/data/generated'"
+    assert config["device"].startswith("$"), "another machine has another one"
+    assert config["run"][-1] == "$@train::trainer.run()"
+
+
+@pytest.mark.parametrize("page", [None, *PAGES], ids=lambda page: "train" if page is None else page.stem)
+def test_it_is_the_same_config_again(page: Path | None) -> None:
+    volumes = [VOLUMES] if page is not None and "volumes" in page.stem else []
+    config = merged(*volumes, *([] if page is None else [page]))
+    again = resolved(json.loads(json.dumps(config)))
+    assert differences(config, again) == []
+    assert config_digest(config) == config_digest(again)
+
+
+def test_all_differences_are_named_with_both_values() -> None:
+    before, now = merged(), merged(memory_size=40, **{"optimizer#lr": 0.5, "device": "cuda:1", "sites": ["layer2"]})
+    assert differences(before, now) == [
+        'sites was null, is ["layer2"]',
+        "memory_size was 80, is 40",
+        "optimizer#lr was 0.05, is 0.5",
+    ]
+
+
+def test_handlers_are_compared_by_their_class() -> None:
+    before = merged()
+    now = json.loads(json.dumps(before))
+    calibration = next(one for one in now["train"]["handlers"] if one["_target_"].endswith("CalibrationHandler"))
+    calibration["acceptance"] = 0.5
+    now["train"]["handlers"].insert(0, {"_target_": "scripts.handlers.ProgressFileHandler", "path": "x"})
+    assert differences(before, now) == ["train#handlers#CalibrationHandler#acceptance was @acceptance, is 0.5"]
+    now = json.loads(json.dumps(before))
+    now["train"]["handlers"].reverse()
+    (order,) = differences(before, now)
+    assert order.startswith("train#handlers (their order) was FiniteLossHandler, ")
+
+
+def test_weights_are_compared_by_their_content(tmp_path: Path) -> None:
+    def of(name: str, content: bytes) -> dict[str, Any]:
+        (tmp_path / name).write_bytes(content)
+        return config_of(parse_config([TRAIN], ["--weights", str(tmp_path / name)]))
+
+    first, moved, other = of("a.pth", b"1"), of("b.pth", b"1"), of("c.pth", b"2")
+    assert differences(first, moved) == [] and config_digest(first) == config_digest(moved)
+    (changed,) = differences(first, other)
+    assert changed.startswith("weights was 6b86b273ff34")
+    assert config_digest(first) != config_digest(other)
+    assert differences(first, other, (*DATA, *LATER)) == [], "a later task does not read them"
+
+
+def test_places_become_absolute_and_are_no_part_of_what_matters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = merged(dataset_dir="images", output_dir="run")
+    assert (config["dataset_dir"], config["output_dir"]) == (f"{tmp_path}/images", f"{tmp_path}/run")
+    assert str(tmp_path) not in json.dumps(what_matters(config))
+
+
+def test_a_config_knows_the_parser_that_resolves_it() -> None:
+    parser = ConfigParser({"config": {"_target_": "scripts.run_config.running_config"}, "weights": None, "a": "$1 + 1"})
+    found = parser.get_parsed_content("config")
+    assert found["a"] == 2
+    assert {"code", "versions", "weights"} == found[RECORDED].keys()
+    with pytest.raises(UserError, match="a run's config is known while MONAI resolves it"):
+        running_parser()
+    with pytest.raises(UserError):
+        running_config()
+
+
+def test_what_is_no_runs_config_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no config.json"):
+        read_run_config(tmp_path)
+    write_run_config(tmp_path, {"a": 1, RECORDED: {}})
+    (tmp_path / "task_0").mkdir()
+    assert read_run_config(tmp_path / "task_0") == {"a": 1, RECORDED: {}}
+    for broken in ("", "[]", "{}", '{"recorded": 3}'):
+        (tmp_path / "config.json").write_text(broken)
+        with pytest.raises(UserError, match="is no run's config") as caught:
+            read_run_config(tmp_path)
+        assert "\n" not in str(caught.value)
+
+
+def test_the_newest_runs_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_config, "bundle_root", lambda: str(tmp_path))
+    assert recent_runs() == []
+    import os
+
+    for number, name in enumerate(("a", "b/c", "d", "unfinished")):
+        folder = tmp_path / "runs" / name
+        write_run_config(folder, {RECORDED: {}})
+        if name != "unfinished":
+            (folder / "network.json").touch()
+        os.utime(folder, (number, number))
+    assert recent_runs(2) == [str(tmp_path / "runs" / name) for name in ("d", "b/c")]
