@@ -16,6 +16,7 @@ from scripts.run_config import (
     DATA,
     LATER,
     RECORDED,
+    config_of,
     differences,
     no_model,
     read_run_config,
@@ -30,7 +31,9 @@ OF_THE_RUN = ("output_dir", "previous", "restart", "weights_sha256")
 def go_on(previous: str | None) -> None:
     """Learn a later task as the run before it learnt: what is not given is that run's, what is given is checked.
 
-    Only a command line tells what was given; a program that builds a workflow gives the whole config.
+    Without a run before, a run's own config must be that run's: its expressions are evaluated, so that another value
+    of a key would not reach all that was made of it. Only a command line tells what was given; a program that builds a
+    workflow gives the whole config.
 
     Args:
         previous: the run's folder; ``None``: there is none.
@@ -39,7 +42,11 @@ def go_on(previous: str | None) -> None:
         UserError: when the folder holds no run, or something is given that does not go with it; it names it all.
     """
     said = given()
-    if previous is None or said is None:
+    if said is None:
+        return
+    if previous is None:
+        for file in said.files:
+            _check_unchanged(Path(file))
         return
     before = read_run_config(previous)
     defaults = read_config(TRAIN)
@@ -51,6 +58,17 @@ def go_on(previous: str | None) -> None:
             "that run's"
         )
     _replace(now)
+
+
+def _check_unchanged(file: Path) -> None:
+    if file.name != CONFIG or is_train(str(file)):
+        return
+    changed = differences(read_run_config(file.parent), config_of(running_parser()))
+    if changed:
+        raise UserError(
+            f"{file} says what that run was, and gives that run alone ({'; '.join(changed)}): for another one start "
+            f"from configs/{TRAIN.name}"
+        )
 
 
 def read_run(run: str) -> None:
