@@ -108,6 +108,7 @@ def test_a_later_task_stopped_on_the_way_ends_with_the_weights_of_one_run(
 
 # what only passes from one event to the next, or is computed again when it is not there
 PASSING = {
+    "CheckpointHandler.images": "stands in the checkpoint itself",
     "ClosedFormHandler.before": "features before a merge, of the images at hand",
     "DarkExperienceHandler.drawn": "the draws of a step",
     "GradientProjectionHandler.exemplars": "loaded when the stage starts",

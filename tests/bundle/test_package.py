@@ -24,10 +24,11 @@ SCHEMA = Path(__file__).with_name("metadata_schema.json")
 
 # Run in the folder that holds the unpacked one, by its name: all of it with the code and the configs that were packed.
 USE = """
+import json
 import sys
 import monai.bundle as bundle
 import torch
-folder, images = sys.argv[1:]
+folder, images, run, overrides = sys.argv[1:]
 sys.path.insert(0, folder)
 inference, metadata = f"{folder}/configs/inference.json", f"{folder}/configs/metadata.json"
 bundle.run(config_file=inference, dataset_dir=images, device="cpu")
@@ -35,6 +36,10 @@ import scripts
 assert scripts.__file__ == f"{folder}/scripts/__init__.py", scripts.__file__
 workflow = bundle.create_workflow(config_file=inference, workflow_type="inference", dataset_dir=images, device="cpu")
 assert workflow.check_properties() == []
+for files in ([f"{folder}/configs/train.json"], [f"{folder}/configs/{name}.json" for name in ("train", "evaluate")]):
+    given = {**json.loads(overrides), "output_dir": run, "model": run}
+    workflow = bundle.create_workflow(config_file=files, workflow_type="train", **given)
+    assert workflow.check_properties() == [], files
 bundle.verify_net_in_out("network_def", meta_file=metadata, config_file=inference, device="cpu")
 bundle.ckpt_export("network_def", filepath=f"{folder}/models/model.ts", config_file=inference, bundle_root=folder)
 parent, _, name = folder.rpartition("/")
@@ -79,8 +84,9 @@ def unpacked(
     with zipfile.ZipFile(folder / f"{kind}.zip") as archive:
         archive.extractall(elsewhere)
     images = small_run.dataset / "Pathology16" / "clusters" / "test"
+    given = {key: str(value) if isinstance(value, Path) else value for key, value in overrides.items()}
     used = subprocess.run(
-        [sys.executable, "-c", USE, str(elsewhere / kind), str(images)],
+        [sys.executable, "-c", USE, str(elsewhere / kind), str(images), str(folder / "run"), json.dumps(given)],
         cwd=elsewhere,
         env=bundle_environment,
         capture_output=True,

@@ -114,19 +114,25 @@ def test_killed_at_random_moments_of_the_second_task_it_ends_as_uninterrupted(
 ) -> None:
     configs = ("configs/train.json", f"configs/methods/{method}.json")
     overrides = {**uninterrupted.overrides, "source#sets": ["clusters", "fibres"]}
+    first = "task_0/model.pt"
     finish_run({**overrides, "output_dir": tmp_path / "whole"}, configs)
+    whole = tmp_path / "whole"
+    second_task = (whole / "model.pt").stat().st_mtime - (whole / first).stat().st_mtime
     moments, killed = random.Random(0), 0
-    while killed < 3:
+    for _ in range(20):  # each goes on from where the one before was killed; one that got to its end starts anew
         process = start_run({**overrides, "output_dir": tmp_path / "killed"}, configs)
-        while process.is_alive() and not (tmp_path / "killed/task_0/model.pt").is_file():
+        while process.is_alive() and not (tmp_path / "killed" / first).is_file():
             time.sleep(0.01)
-        process.join(moments.uniform(0, 3))
-        if not process.is_alive():
+        process.join(moments.uniform(0, second_task))
+        if process.is_alive():
+            process.kill()
+            process.join()
+            killed += 1
+        else:
+            shutil.rmtree(tmp_path / "killed")
+        if killed == 3:
             break
-        process.kill()
-        process.join()
-        killed += 1
-    assert killed
+    assert killed == 3
     finish_run({**overrides, "output_dir": tmp_path / "killed"}, configs)
     for name in ("model.pt", "checkpoint.pt"):
         assert weights_digest(tmp_path / "killed" / name) == weights_digest(tmp_path / "whole" / name), name

@@ -15,6 +15,7 @@ from monai.bundle import ConfigParser
 
 from scripts.commands.package import fitted_inference, fitted_metadata, main
 from scripts.networks import Classifier
+from scripts.run_config import RECORDED, write_run_config
 from scripts.transforms import Clahed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,6 +50,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "network.json").write_text(json.dumps(DESCRIPTION))
     (folder / "metrics.json").write_text(json.dumps(METRICS))
     (folder / "checkpoint.pt").write_bytes(b"what a hospital keeps to itself")
+    source = {"_target_": "scripts.tasks.ImageFolder", "root": str(folder / "images of Jane Doe")}
+    places = {
+        "dataset_dir": str(folder),
+        "output_dir": str(folder),
+        "weights": f"{folder}/weights.pth",
+        "source": source,
+    }
+    write_run_config(folder, {"memory_size": 24, **places, RECORDED: {"tasks": 2}})
     return folder
 
 
@@ -128,8 +137,18 @@ def test_the_zip_holds_one_folder_with_code_configs_and_the_model_alone(run: Pat
         assert archive.read("skin/configs/train.json") == train.read_bytes()
     assert {name.split("/")[0] for name in names} == {"skin"}
     assert {name.split("/")[1] for name in names} == {"LICENSE", "configs", "docs", "models", "scripts"}
-    assert [name for name in names if "/models/" in name] == ["skin/models/model.pt", "skin/models/network.json"]
+    models = [name.removeprefix("skin/models/") for name in names if "/models/" in name]
+    assert models == ["config.json", "model.pt", "network.json"]
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
+
+
+def test_the_config_it_was_trained_with_goes_along_without_a_path(run: Path, tmp_path: Path) -> None:
+    assert main([str(run), str(tmp_path / "skin.zip")]) == 0
+    with zipfile.ZipFile(tmp_path / "skin.zip") as archive:
+        config = archive.read("skin/models/config.json").decode()
+    assert json.loads(config)["memory_size"] == 24
+    assert str(run) not in config
+    assert "Jane Doe" not in config
 
 
 def test_the_same_run_gives_the_same_bytes(run: Path, tmp_path: Path) -> None:

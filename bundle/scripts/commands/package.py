@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,9 +17,11 @@ from scripts.files import DESCRIPTION, WEIGHTS, write_atomically
 from scripts.inference.model import load_classifier
 from scripts.networks.backbones import spatial_dims
 from scripts.networks.classifier import class_names, read_description
+from scripts.run_config import CONFIG, may_differ, read_run_config
 
 FOLDERS = ("configs", "docs", "scripts")
 METADATA = "configs/metadata.json"
+TRAIN = "configs/train.json"
 INFERENCE = "configs/inference.json"
 VOLUMES = "configs/inference_volumes.json"  # what differs for volumes
 COLOUR = "scripts.transforms.make_colour"
@@ -109,6 +111,27 @@ def fitted_inference(config: Mapping[str, Any], description: Mapping[str, Any]) 
     return fitted
 
 
+def portable(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's config without what it says of the machine it ran on: no path of it leaves the house.
+
+    Args:
+        config: the run's.
+        defaults: the bundle's ``train.json``, whose values stand in.
+    """
+    kept = {key: defaults.get(key) if may_differ(key) else value for key, value in config.items()}
+    if any(Path(value).is_absolute() for value in _texts(kept["source"])):
+        kept["source"] = defaults["source"]
+    return kept
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for own in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(own)
+
+
 def _colour(description: Mapping[str, Any]) -> str:
     """Say in words what was done to the colours; nothing where nothing was."""
     settings = dict(description.get("colour_transform") or {})
@@ -147,6 +170,7 @@ def _model(run: Path, root: Path) -> dict[str, bytes]:
     inference = fitted_inference(inference, description)
     metadata = fitted_metadata(_read(root / METADATA), description, metrics)
     return {
+        f"models/{CONFIG}": _json(portable(read_run_config(run), _read(root / TRAIN))),
         f"models/{WEIGHTS}": (run / WEIGHTS).read_bytes(),
         f"models/{DESCRIPTION}": (run / DESCRIPTION).read_bytes(),
         INFERENCE: _json(inference),
