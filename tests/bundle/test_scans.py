@@ -122,12 +122,12 @@ def test_evaluation_and_classification_agree_and_only_reports_name_anybody(
     trained: dict[str, Any], bundle_run: Callable[..., Any], scans: Any, is_valid_dicom: Any, tmp_path: Path
 ) -> None:
     folder = trained["folder"]
-    evaluated = bundle_run((*DICOM, "configs/evaluate.json"), trained["overrides"])
+    evaluated = bundle_run((*DICOM, "configs/evaluate.json"), {**trained["overrides"], "model": folder / "run"})
     images = folder / "images" / "test"
     scans.dicom(images / "scout", picture(0, 0), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], PatientName=NAME)
     classified = bundle_run(
         ("configs/inference.json", "configs/scans.json"),
-        {"dataset_dir": images, "output_dir": tmp_path / "out", "device": "cpu"},
+        {"model": folder / "run", "dataset_dir": images, "output_dir": tmp_path / "out", "device": "cpu"},
     )
     rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").open()))
     right = sum(row["image"].split("/")[0] == row["predicted class"] for row in rows)

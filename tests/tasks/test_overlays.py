@@ -20,7 +20,17 @@ from scripts.tasks import IsicChallenge, Task, make_tasks
 FOLDER = Path(__file__).resolve().parents[2] / "bundle" / "configs" / "datasets"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 KEYS = {
-    *("data", "dataset_dir", "source", "csv_source", "list_source", "challenge_source", "split", "class_order"),
+    *(
+        "data",
+        "output_dir#data",
+        "dataset_dir",
+        "source",
+        "csv_source",
+        "list_source",
+        "challenge_source",
+        "split",
+        "class_order",
+    ),
     *("backbone", "memory_size", "image_size", "batch_size", "adapter_epochs", "finetune_epochs"),
     "validation_fraction",
     *("finetune_scheduler#fractions", "random_transforms", "mean", "std", "check_images"),

@@ -49,9 +49,7 @@ def go_on(previous: str | None) -> None:
             _check_unchanged(Path(file))
         return
     before = read_run_config(previous)
-    defaults = read_config(TRAIN)
-    own = {key: defaults[key] for key in OF_THE_RUN}
-    now = _with({**deepcopy(before), **own, "weights": None}, said)  # its weights are in its checkpoint
+    now = _with({**deepcopy(before), "weights": None}, said)  # its weights are in its checkpoint
     if changed := differences(resolved(before), resolved(now), (*DATA, *LATER)):
         raise UserError(
             f"the run in {previous} has learnt with other settings ({'; '.join(changed)}): leave them out, or give "
@@ -86,10 +84,11 @@ def read_run(run: str) -> None:
 
 
 def _with(config: dict[str, Any], said: Given) -> dict[str, Any]:
-    """Return a config with all that was given over it."""
+    """Return a run's config for another command: with all that was given over it, and places of its own."""
     from monai.bundle import ConfigParser
 
-    parser = ConfigParser(config)
+    defaults = read_config(TRAIN)
+    parser = ConfigParser({**config, **{key: defaults[key] for key in OF_THE_RUN}})
     for key, value in _listed(said):
         place = key.removeprefix("+")
         if key != place and isinstance(value, list):
