@@ -73,15 +73,16 @@ def test_a_finished_run_called_again_takes_no_step(tasks: list[Task], tiny: Simp
 
 
 def stage_events(name: str, *extra: str) -> list[str]:
-    return [f"{name}_started", "stage_prepared", *extra, f"{name}_completed", "stage_completed", "progressed"]
+    before = [f"{name}_started", f"{name}_prepared", "stage_prepared"]
+    return [*before, *extra, f"{name}_completed", f"{name}_settled", "stage_completed", "progressed"]
 
 
 def test_events_come_in_order(finished: SimpleNamespace) -> None:
     tuning = stage_events("adapter_tuning")
-    # fired by the handler of the stage's completion, which came before the listener
-    tuning.insert(tuning.index("adapter_tuning_completed"), "adapters_averaged")
+    # fired by a handler of this event, which came before the listener
+    tuning.insert(tuning.index("adapter_tuning_settled"), "adapters_averaged")
     first, later = ["backbone_training"], ["balanced_finetuning"]
-    end = ["memory_updated", "task_evaluated", "task_completed", "progressed"]
+    end = ["memory_updated", "task_completed", "task_settled", "task_evaluated", "progressed"]
     assert finished.events == [
         "run_started",
         *["task_started", *stage_events(*first), *tuning, "progressed", *end],

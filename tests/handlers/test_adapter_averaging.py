@@ -25,7 +25,7 @@ def test_tuned_adapters_are_averaged_and_the_event_is_fired(tiny: SimpleNamespac
     for event in (ContinualEvents.TASK_STARTED, ContinualEvents.ADAPTER_TUNING_STARTED):
         engine.fire_event(event)
     assert averaged == []
-    engine.fire_event(ContinualEvents.ADAPTER_TUNING_COMPLETED)
+    engine.fire_event(ContinualEvents.ADAPTER_TUNING_SETTLED)
     assert averaged == [["merged"]]
     for block in network.backbone.blocks.values():
         expected = merge("average", [block.adapters[f"task{number}"].state_dict() for number in range(2)])

@@ -37,6 +37,6 @@ def test_the_auxiliary_head_is_handed_over_and_dropped(tiny: SimpleNamespace) ->
     old = network.head.linear.weight[:2].clone()
     engine.fire_event(ContinualEvents.ADAPTER_TUNING_STARTED)
     auxiliary = network.auxiliary.weight.clone()
-    engine.fire_event(ContinualEvents.ADAPTER_TUNING_COMPLETED)
+    engine.fire_event(ContinualEvents.ADAPTER_TUNING_SETTLED)
     assert network.auxiliary is None
     assert torch.equal(network.head.linear.weight, torch.cat([old, auxiliary[:3]]))

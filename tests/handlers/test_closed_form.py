@@ -65,8 +65,9 @@ def test_tasks_one_after_the_other_end_with_the_head_of_all_images(
     linear = network.linear_layer()
     assert torch.allclose(linear.weight, expected[:, :-1], atol=1e-6)
     assert torch.allclose(linear.bias, expected[:, -1], atol=1e-6)
-    own = ["task_started", "closed_form_started", "stage_prepared", "closed_form_completed", "stage_completed"]
-    assert [event for event in events if event != "progressed"][1:7] == [*own, "task_completed"]
+    stage = ["closed_form_started", "closed_form_prepared", "stage_prepared"]
+    stage += ["closed_form_completed", "closed_form_settled", "stage_completed"]
+    assert [event for event in events if event != "progressed"][1:9] == ["task_started", *stage, "task_completed"]
 
 
 def test_sums_follow_the_features_where_a_merge_takes_them(
@@ -85,7 +86,7 @@ def test_sums_follow_the_features_where_a_merge_takes_them(
     handlers = [AdapterTuningHandler(network), AdapterAveragingHandler(network), handler]
     trainer = tiny.trainer(network, tasks, [tuning, SOLVE], handlers)
     trainer.add_event_handler(ContinualEvents.TASK_COMPLETED, keep)
-    trainer.add_event_handler(ContinualEvents.ADAPTERS_AVERAGED, lambda e: keep() if e.state.task == 2 else None)
+    trainer.add_event_handler(ContinualEvents.CLOSED_FORM_STARTED, lambda e: keep() if e.state.task == 2 else None)
     with caplog.at_level("INFO"):
         trainer.run()
     first, merged, _ = seen

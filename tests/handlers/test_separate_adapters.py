@@ -18,7 +18,7 @@ def test_the_adapters_of_all_tasks_stay_apart(tiny: SimpleNamespace) -> None:
     engine.register_events(*ContinualEvents)
     SeparateAdaptersHandler(network).attach(engine)
     assert network.backbone.branches == ["task1"]
-    engine.fire_event(ContinualEvents.ADAPTER_TUNING_COMPLETED)
+    engine.fire_event(ContinualEvents.ADAPTER_TUNING_SETTLED)
     assert network.backbone.branches == ["task0", "task1"]
 
 

@@ -74,7 +74,7 @@ class BaseStage:
     """What all stages have.
 
     Args:
-        name: what the stage is called; ``<NAME>_STARTED`` and ``<NAME>_COMPLETED`` are its events.
+        name: what the stage is called; see :class:`ContinualEvents` for its events.
         tasks: which tasks have this stage, a key of :data:`TASKS`.
 
     Raises:
@@ -97,9 +97,19 @@ class BaseStage:
         return ContinualEvents[f"{self.name.upper()}_STARTED"]
 
     @property
+    def prepared(self) -> ContinualEvents:
+        """The event when nothing is learnt yet, but all is there."""
+        return ContinualEvents[f"{self.name.upper()}_PREPARED"]
+
+    @property
     def completed(self) -> ContinualEvents:
-        """The event after the stage."""
+        """The event when all is learnt."""
         return ContinualEvents[f"{self.name.upper()}_COMPLETED"]
+
+    @property
+    def settled(self) -> ContinualEvents:
+        """The event after the stage."""
+        return ContinualEvents[f"{self.name.upper()}_SETTLED"]
 
     @property
     def least_exemplars(self) -> int:
@@ -121,7 +131,7 @@ class Stage(BaseStage):
     """A stage that trains.
 
     Args:
-        name: what the stage is called; ``<NAME>_STARTED`` and ``<NAME>_COMPLETED`` are its events.
+        name: what the stage is called; see :class:`ContinualEvents` for its events.
         epochs: passes over its data.
         data: which images it sees, a key of :data:`DATA`.
         trains: parts of the network that learn; see :meth:`scripts.networks.ContinualNet.parts`.

@@ -145,6 +145,9 @@ class ContinualTrainer(SupervisedTrainer):
             self._advance(self.tasks_completed, self.stages_completed + 1)
         self.reseed(0)  # a run resumed here has drawn nothing yet
         self.fire_event(ContinualEvents.TASK_COMPLETED)
+        self.fire_event(ContinualEvents.TASK_SETTLED)
+        if self.learns_current_task:
+            self.fire_event(ContinualEvents.TASK_EVALUATED)
         self._advance(self.tasks_completed + 1, 0)
 
     def _advance(self, tasks: int, stages: int) -> None:
@@ -160,13 +163,17 @@ class ContinualTrainer(SupervisedTrainer):
         if isinstance(stage, Stage):
             self._train(stage)
         else:
-            self.fire_event(ContinualEvents.STAGE_PREPARED)
-        self.fire_event(stage.completed)
-        self.fire_event(ContinualEvents.STAGE_COMPLETED)
+            self._say_prepared(stage)
+        for event in (stage.completed, stage.settled, ContinualEvents.STAGE_COMPLETED):
+            self.fire_event(event)
+
+    def _say_prepared(self, stage: BaseStage) -> None:
+        self.fire_event(stage.prepared)
+        self.fire_event(ContinualEvents.STAGE_PREPARED)
 
     def _train(self, stage: Stage) -> None:
         self._prepare(stage)
-        self.fire_event(ContinualEvents.STAGE_PREPARED)
+        self._say_prepared(stage)
         if self.state.epoch < stage.epochs:  # a stage can have been resumed after its last epoch
             super().run()
         self.network = self.continual_network

@@ -39,10 +39,10 @@ class AdapterAveragingHandler:
         self.statistics = statistics or AdapterStatistics()
 
     def attach(self, engine: Engine) -> None:
-        """Act once a task's adapters are tuned; before, keep their start where it is the base."""
+        """Act once a task's adapters are tuned; before they learn, keep their start where it is the base."""
         if self.options.base == "start":
-            engine.add_event_handler(ContinualEvents.ADAPTER_TUNING_STARTED, self.network.keep_start)
-        engine.add_event_handler(ContinualEvents.ADAPTER_TUNING_COMPLETED, self)
+            engine.add_event_handler(ContinualEvents.ADAPTER_TUNING_PREPARED, self.network.keep_start)
+        engine.add_event_handler(ContinualEvents.ADAPTER_TUNING_SETTLED, self)
 
     def __call__(self, engine: Engine) -> None:
         """Merge."""

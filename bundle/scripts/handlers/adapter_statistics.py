@@ -54,7 +54,7 @@ class AdapterStatisticsHandler:
         self.kinds = kinds
 
     def attach(self, engine: ContinualTrainer) -> None:
-        """Act once a task's adapters are tuned; to be attached before what drops the auxiliary head."""
+        """Act once a task's adapters are tuned, while the auxiliary head is still there."""
         engine.add_event_handler(ContinualEvents.ADAPTER_TUNING_COMPLETED, self)
 
     def __call__(self, engine: ContinualTrainer) -> None:

@@ -23,7 +23,7 @@ class AdapterTuningHandler:
     def attach(self, engine: Engine) -> None:
         """Act before and after the stage."""
         engine.add_event_handler(ContinualEvents.ADAPTER_TUNING_STARTED, self.start)
-        engine.add_event_handler(ContinualEvents.ADAPTER_TUNING_COMPLETED, self.complete)
+        engine.add_event_handler(ContinualEvents.ADAPTER_TUNING_SETTLED, self.complete)
 
     def start(self) -> None:
         """Add adapters, started from the task before's, and a fresh auxiliary head."""

@@ -60,7 +60,7 @@ class CalibrationHandler:
 
     def attach(self, engine: ContinualTrainer) -> None:
         """Act at the end of a task, once the network is as it will be exported."""
-        engine.add_event_handler(ContinualEvents.TASK_COMPLETED, self)
+        engine.add_event_handler(ContinualEvents.TASK_SETTLED, self)
 
     def __call__(self, engine: ContinualTrainer) -> None:
         """Calibrate."""

@@ -66,7 +66,7 @@ class ClosedFormHandler:
         self.logger = logging.getLogger(__name__)
 
     def attach(self, engine: ContinualTrainer) -> None:
-        """Act around a merge, and in the stage in closed form.
+        """Act around adapter tuning, and in the stage in closed form.
 
         Raises:
             UserError: when a class has too few images.
@@ -79,7 +79,7 @@ class ClosedFormHandler:
                         f"sums over so few tell much of each; add images, or allow it with --least_images {images}"
                     )
         engine.add_event_handler(ContinualEvents.ADAPTER_TUNING_STARTED, self.remember)
-        engine.add_event_handler(ContinualEvents.ADAPTERS_AVERAGED, self.follow)
+        engine.add_event_handler(ContinualEvents.STAGE_COMPLETED, self.follow)
         engine.add_event_handler(ContinualEvents.CLOSED_FORM_COMPLETED, self)
 
     def remember(self, engine: ContinualTrainer) -> None:
@@ -89,7 +89,7 @@ class ClosedFormHandler:
                 self.before = self._vectors(self._at_hand(engine))
 
     def follow(self, engine: ContinualTrainer) -> None:
-        """Carry the sums to where the merge has moved the features."""
+        """Carry the sums to where the tuning and the merge have moved the features."""
         if self.before is None:
             return
         vectors, width = self.before.shape

@@ -90,8 +90,8 @@ class EvaluationHandler:
         self.kept = kept
 
     def attach(self, engine: ContinualTrainer) -> None:
-        """Act at the end of a task."""
-        engine.add_event_handler(ContinualEvents.TASK_COMPLETED, self)
+        """Act once all of a task is settled."""
+        engine.add_event_handler(ContinualEvents.TASK_SETTLED, self)
 
     def __call__(self, engine: ContinualTrainer) -> None:
         """Evaluate."""
@@ -112,7 +112,6 @@ class EvaluationHandler:
             self.record.figures["softmax_accuracy"] = accuracy(labels, classes)
             self.record.figures["softmax_mean_class_recall"] = mean_class_recall(labels, classes)
         self._record_cost(learnt)
-        engine.fire_event(ContinualEvents.TASK_EVALUATED)
 
     def predict(self, items: Sequence[Item]) -> Predictions:
         """Return what the network says of ``items``."""

@@ -33,7 +33,7 @@ class SeparateAdaptersHandler:
 
     def attach(self, engine: Engine) -> None:
         """Act once a task's adapters are tuned."""
-        engine.add_event_handler(ContinualEvents.ADAPTER_TUNING_COMPLETED, self)
+        engine.add_event_handler(ContinualEvents.ADAPTER_TUNING_SETTLED, self)
 
     def __call__(self) -> None:
         """Pass through all adapters from now on."""

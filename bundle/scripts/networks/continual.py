@@ -114,6 +114,7 @@ class ContinualNet(nn.Module):
         if len(self.classes) == 1:
             self.backbone.add_branch(START)
             self.branch(START).load_state_dict(self.branch_state("task0"))
+            self.branch(START).requires_grad_(False)
 
     def add_backbone(self) -> None:
         """Give the newest task a backbone, a copy of the newest one, and pass through all of them."""
