@@ -39,7 +39,7 @@ compare: env  ## compare methods over seeds (ARGS='--data generated --methods dy
 	cd bundle && $(VENV_PYTHON) -m scripts.commands.compare $(ARGS)
 
 test: env  ## run the tests, without the slow ones, in two processes (ARGS='tests/edge -n 0' for some, in one)
-	OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -m 'not slow' -n 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -m 'not slow' -n 2 --dist worksteal $(ARGS)
 
 test-slow: env  ## run the slow tests
 	OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -m slow $(ARGS)

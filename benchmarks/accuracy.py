@@ -46,7 +46,7 @@ HISTOPATH = {  # our names of the tasks, in order, and the classes of histopath_
     "colon": "LC25000/colon",
 }
 METHODS = (  # those DynaMMo is measured against
-    *("finetune_without_memory", "finetune", "icarl", "gem", "ucir", "bic", "podnet", "wa", "der", "derpp"),
+    *("finetune+without_memory", "finetune", "icarl", "gem", "ucir", "bic", "podnet", "wa", "der", "derpp"),
     *("der_expandable", "acl", "dynammo", "dynammo_others", "joint"),
 )
 

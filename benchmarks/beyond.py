@@ -28,12 +28,12 @@ from scripts.metrics.accuracy_matrix import mean_class_recall
 
 REFERENCE = "acl"
 FOLLOWING = (  # heads whose sums follow the merge
-    *("dynammo_ridge", "dynammo_ridge_without_memory"),
-    *("dynammo_levels_ridge", "dynammo_levels_ridge_without_memory"),
-    *("dynammo_lora_ridge", "dynammo_lora_ridge_without_memory"),
-    *("dynammo_lora_levels_ridge", "dynammo_lora_levels_ridge_without_memory"),
+    *("dynammo+ridge", "dynammo+ridge+without_memory"),
+    *("dynammo+levels+ridge", "dynammo+levels+ridge+without_memory"),
+    *("dynammo+lora+ridge", "dynammo+lora+ridge+without_memory"),
+    *("dynammo+lora+levels+ridge", "dynammo+lora+levels+ridge+without_memory"),
 )
-METHODS = (REFERENCE, "dynammo", "dynammo_others", "dynammo_lora", *FOLLOWING, "first_task_ridge", "ridge")
+METHODS = (REFERENCE, "dynammo", "dynammo_others", "dynammo+lora", *FOLLOWING, "first_task+ridge", "frozen+ridge")
 KEYS = ("final_mean_class_recall", "average_mean_class_recall")
 
 

@@ -40,7 +40,7 @@ def trained(backbone: str, adapter: str) -> Classifier:
     for task in TASKS:
         network.grow(len(task["classes"]))
         network.add_adapters()
-    network.merge("average")
+    network.merge()
     return network.merge_and_unload(TASKS)
 
 

@@ -5,7 +5,7 @@ follow.
 
 python benchmarks/growth.py
 python benchmarks/growth.py --tasks 10 --method acl
-python benchmarks/growth.py --merging running_mean --adapter_start running_mean
+python benchmarks/growth.py --method dynammo+running_mean --network_def#adapter_start running_mean
 """
 
 from __future__ import annotations
@@ -23,17 +23,21 @@ from typing import Any
 import numpy as np
 import torch
 from clock import clock, machine
-from monai.bundle import ConfigParser
 from monai.data import set_track_meta
 from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bundle"))
 
-from scripts import bundle_root
+from scripts.commands import configs
 from scripts.engines import ContinualEvents, ContinualTrainer
 
 TRAIN, TEST = 8, 2  # images a class
-TINY = {"backbone": "mobilenet_v2", "sites": ["features.3", "features.5"], "image_size": 33, "memory_size": 100}
+TINY = {
+    "backbone": "mobilenet_v2",
+    "network_def#sites": ["features.3", "features.5"],
+    "image_size": 33,
+    "memory_size": 100,
+}
 INFERENCE = 20  # images, five times
 
 
@@ -136,13 +140,12 @@ def learn(folder: Path, tasks: int, method: str, changes: Mapping[str, Any]) -> 
     torch.set_num_threads(1)
     set_track_meta(False)
     logging.disable(logging.INFO)
-    files = [f"{bundle_root()}/configs/{name}" for name in ("train", "datasets/medmnist", f"methods/{method}")]
-    parser = ConfigParser(ConfigParser.load_config_files([f"{file}.json" for file in files]))
+    files = [configs.TRAIN, *configs.data_files("medmnist"), *configs.method_files(method)]
+    parser = configs.parse_config(files, [])
     own = {"dataset_dir": str(folder), "source#sets": ["drawn.npz"], "split": 2, "output_dir": str(folder / method)}
-    rates = {"adapter_epochs": 2, "finetune_epochs": 5, "batch_size": 16, "learning_rates": {"default": 0.01}}
+    rates = {"adapter_epochs": 2, "finetune_epochs": 5, "batch_size": 16, "optimizer#lr": 0.01}
     parser.update({**own, **rates, "device": "cpu", **changes})
-    if isinstance(parser["stages#0"], dict):  # an untrained backbone stays so
-        parser["stages#0#_disabled_"] = True
+    parser["backbone_training"] = None  # an untrained backbone stays so
     write_images(folder, 2 * tasks, parser.get_parsed_content("image_size"))
     trainer = parser.get_parsed_content("train#trainer")
     meter = Meter(folder / method)

@@ -66,7 +66,13 @@ def write(folder: Path, images: np.ndarray) -> tuple[list[Item], list[Item]]:
 def our_dataset(items: list[Item], size: int, cache_bytes: int) -> ImageDataset:
     """Return the training data set of ``configs/train.json`` with these items."""
     parser = ConfigParser(ConfigParser.load_config_file(f"{bundle_root()}/configs/train.json"))
-    changes = {"image_size": size, "mean": MEAN, "std": STD, "cache_bytes": cache_bytes, "train#dataset#data": []}
+    changes = {
+        "image_size": size,
+        "image#mean": MEAN,
+        "image#std": STD,
+        "limits#cache_bytes": cache_bytes,
+        "train#dataset#data": [],
+    }
     parser.update(changes)
     dataset: ImageDataset = parser.get_parsed_content("train#dataset")
     dataset.set_data(items)

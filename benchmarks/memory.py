@@ -1,7 +1,7 @@
 """Print the peak resident memory of one pass over all images and so many steps of adapter tuning, in a new process.
 
 python benchmarks/memory.py                                     # 50,000 JPEGs of 224 px, in a temporary folder
-python benchmarks/memory.py --npz bloodmnist.npz --steps 20       # as configs/datasets/medmnist.json has it
+python benchmarks/memory.py --npz bloodmnist.npz --steps 20       # as configs/datasets/medmnist.yaml has it
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ from typing import Any
 import torch
 from ignite.engine import Events
 from loading import draw
-from monai.bundle import ConfigParser
 from monai.data import set_track_meta
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bundle"))
 
-from scripts import bundle_root
+from scripts.commands.configs import TRAIN, data_files, parse_config
 
 DISTINCT = 500  # pictures; each is written many times, which a decoder does not see
 
@@ -52,9 +51,8 @@ def steps(config: str, changes: dict[str, Any], count: int) -> None:
     """Train as the command does: all images are opened, then so many steps taken; print the peak."""
     torch.set_num_threads(1)
     set_track_meta(False)
-    files = [f"{bundle_root()}/configs/{name}" for name in ("train.json", f"datasets/{config}.json")]
-    parser = ConfigParser(ConfigParser.load_config_files(files))
-    parser.update({"device": "cpu", "stages#0#_disabled_": True, **changes})
+    parser = parse_config([TRAIN, *data_files(config)], [])
+    parser.update({"device": "cpu", "backbone_training": None, **changes})
     trainer = parser.get_parsed_content("train#trainer")
     taken = 0
 

@@ -63,7 +63,7 @@ def make_model(folder: Path, backbone: str, image_size: int) -> torch.nn.Module:
     for _ in CLASSES:
         network.grow(2)
         network.add_adapters()
-    network.merge("average")
+    network.merge()
     plain = network.merge_and_unload(CLASSES)
     pictures = {"image_size": image_size, "mean": [0.5] * 3, "std": [0.25] * 3, "presentation": {"window": [40, 400]}}
     write_model(folder, plain.state_dict(), {**network.description(), "tasks": CLASSES, **pictures})

@@ -30,7 +30,7 @@ def grown(backbone: str, tasks: int, merged: bool) -> Classifier:
         network.grow(2)
         network.add_adapters()
     if merged:
-        network.merge("average")
+        network.merge()
     else:
         network.unmerge()
     return network.merge_and_unload([{"name": str(task), "classes": ["a", "b"]} for task in range(tasks)])

@@ -42,8 +42,8 @@ from scripts import bundle_root
 from scripts.commands.model import load_image_classifier
 
 RUN = {
-    "source#root#train_per_class": 24,
-    "source#root#test_per_class": 8,
+    "source#train_per_class": 24,
+    "source#test_per_class": 8,
     "source#sets": "['clusters','fibres']",
     "backbone_epochs": 2,
     "adapter_epochs": 2,

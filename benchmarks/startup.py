@@ -16,9 +16,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bundle"))
 
 SMALL = {
-    "source#root#train_per_class": 8,
-    "source#root#test_per_class": 2,
-    "source#root#val_per_class": 0,
+    "source#train_per_class": 8,
+    "source#test_per_class": 2,
+    "source#val_per_class": 0,
     "source#sets": ["clusters"],
 }
 TIMES = [("Python", time.process_time())]
@@ -56,7 +56,7 @@ def main() -> None:
         workflow = monai.bundle.ConfigWorkflow(
             config_file=f"{scripts.bundle_root()}/configs/train.json", workflow_type="train", device="cpu", **own
         )
-        scripts.tasks.ensure_generated(own["dataset_dir"], 0, 8, 2)  # the images are not ours to count
+        scripts.tasks.generated.ensure_generated(own["dataset_dir"], 0, 8, 2)  # the images are not ours to count
         before = time.process_time()
         workflow.initialize()
         network: Any = workflow.trainer.continual_network

@@ -69,8 +69,8 @@ class Job:
         parser = ConfigParser(ConfigParser.load_config_file(f"{bundle_root()}/configs/train.json"))
         places = {"dataset_dir": str(self.folder / "data"), "output_dir": str(self.folder / "run")}
         own = {"backbone": self.backbone, "image_size": self.size, "device": self.device}
-        images = {"source#sets": ["clusters"], "source#root#train_per_class": self.images // 2}
-        untested = {"source#root#test_per_class": 2, "source#root#val_per_class": 0}  # which is not measured
+        images = {"source#sets": ["clusters"], "source#train_per_class": self.images // 2}
+        untested = {"source#test_per_class": 2, "source#val_per_class": 0}  # which is not measured
         parser.update({**places, **own, **images, **untested, **changes})
         return parser.get_parsed_content("train#trainer")
 
@@ -145,7 +145,7 @@ class Laps:
 
 def tune(job: Job, **changes: Any) -> dict[str, float]:
     """Tune adapters for an epoch as the main job does, its handlers included; return the seconds of each part."""
-    trained = {"stages#0#_disabled_": True, "train#handlers#2#_disabled_": True}  # the backbone
+    trained = {"backbone_training": None}
     engine = job.trainer(adapter_epochs=1, memory_size=2, restart=True, **trained, **changes)
     fill(engine)
     laps = Laps(engine, job.device)
@@ -197,7 +197,7 @@ def step(jobs: list[Job], rounds: int, amp: bool) -> str:
             "bundle": lambda job=job: tune(job),
         }
         if amp:
-            sides["bundle, bfloat16 (amp)"] = lambda job=job: tune(job, amp=True)
+            sides["bundle, bfloat16 (amp)"] = lambda job=job: tune(job, **{"train#inferer#enabled": True})
         found: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
         for turn in range(rounds + 1):
             for name, measure in sides.items():

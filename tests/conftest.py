@@ -251,32 +251,31 @@ def make_run(
     seed: int = 0,
     memory_size: int = 8,
     exemplars: str = "paths",
-    strategy: str = "average",
-    options: MergingOptions | None = None,
+    merging: Mapping[str, Any] | None = None,
     adapter_start: str = "previous",
     previous: str | None = None,
 ) -> SimpleNamespace:
     """Build a whole run: DynaMMo, or ACL where adapters are kept ``separate``; handlers in ``first`` come first."""
     record = RunRecord()
-    options = options or MergingOptions()
     network = make_network(head, seed=seed, adapter_start=adapter_start)
-    rules, statistics = DecisionRules(), AdapterStatistics()
+    rules, statistics = DecisionRules(acceptance=0.75), AdapterStatistics()
     memory = ExemplarMemory(memory_size, exemplars=exemplars, folder=str(folder / "exemplars"), previous=previous)
     kept = {"memory": memory, "statistics": statistics, "record": record, "rules": rules}
     save = {"network": NetworkState(network), **kept}
-    features = FeatureExtractor(network, partial(ImageDataset, transform=make_transform(), cache=CACHE), 5, "cpu")
-    averaging = AdapterAveragingHandler(network, strategy, options, statistics)
+    features = FeatureExtractor(network, make_transform(), 5, CACHE)
+    options = MergingOptions(statistics=statistics, **(merging or {}))
+    averaging = AdapterAveragingHandler(network, options)
     handlers = [
         *[make(save) for make in first],
         BackboneTrainingHandler(network),
-        AdapterStatisticsHandler(network, statistics, features, needed_statistics(strategy, options.batchnorm)),
+        AdapterStatisticsHandler(network, statistics, features, needed_statistics(options.strategy, options.batchnorm)),
         AdapterTuningHandler(network),
         SeparateAdaptersHandler(network) if separate else averaging,
         *([BatchNormRecalibrationHandler(network, features)] if options.batchnorm == "recalibrated" else []),
         MemoryHandler(memory, network, features),
-        CalibrationHandler(network, features, record, rules, acceptance=0.75),
-        EvaluationHandler(make_evaluator(network), network, record, SIDE, save),
-        ExportHandler(network, str(folder), {"image_size": SIDE, "mean": [0.0], "std": [1.0]}, rules),
+        CalibrationHandler(network, features, record, rules),
+        EvaluationHandler(make_evaluator(network), network, record, save),
+        ExportHandler(network, str(folder), rules, {"size": SIDE, "mean": [0.0], "std": [1.0]}, "dynammo", "drawn"),
         ProgressHandler(record),
     ]
     stages = dynammo_stages(loss=seen_cross_entropy if head == "unified" else others_cross_entropy)

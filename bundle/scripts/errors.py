@@ -20,6 +20,12 @@ class UserError(Exception):
     exit_status = 1
 
 
+class UsageError(UserError):
+    """A command line that cannot be meant: nothing was begun."""
+
+    exit_status = 2
+
+
 def find_user_error(error: BaseException | None) -> UserError | None:
     """Return the first :class:`UserError` in the chain of causes of ``error``, if there is one."""
     seen: set[int] = set()

@@ -8,7 +8,7 @@ import json
 import math
 import platform
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from copy import deepcopy
 from pathlib import Path
 from types import FrameType
@@ -31,19 +31,16 @@ AS_WRITTEN = ("_meta_", "finalize", "imports", "initialize", "run")
 PLACES = "_dir"
 """How the keys end that say where something lies: never compared."""
 MAY_DIFFER = (
-    *("bundle_root", "previous", "restart", "download", "check_images"),
-    *("device", "num_workers", "cache_bytes", "feature_bytes", "stem_share", "stem_bytes"),
-    *("weights", "weights_sha256"),  # their hash is compared
+    *("bundle_root", "previous", "restart", "device", "limits", "tasks#check", "source#download"),
+    *("source#root#download", "adapter_tuning#stem_maps"),
+    *("weights", "network_def#weights_sha256"),  # their hash is compared
 )
-"""Keys that change nothing of what is learnt."""
-DATA = (
-    *("source", "split", "class_order", "limit", "test_fraction", "split_seed", "validation_fraction"),
-    "skip_unreadable",
-)
+"""Places of a config that change nothing of what is learnt."""
+DATA = ("source", "split", "planned_tasks", "tasks")
 """Keys that say which images are learnt when: a run that goes on compares the images of the tasks already learnt."""
 LATER = (
-    *("data", "backbone_epochs", "adapter_epochs", "finetune_epochs", "finetune_views", "batch_size", "amp"),
-    *("stain_jitter", "exemplars"),
+    *("data", "backbone_epochs", "adapter_epochs", "finetune_epochs", "batch_size"),
+    *("balanced_finetuning#features#views", "train#inferer", "random_transforms", "memory#exemplars"),
 )
 """Keys that say how long, and how, the images of one task are trained on: a later task may have others."""
 PROGRESS = ("scripts.handlers.ProgressFileHandler", "MLFlowHandler", "StatsHandler", "TensorBoardStatsHandler")
@@ -65,7 +62,7 @@ def running_parser() -> ConfigParser:
         if isinstance(parser, ConfigParser):
             return parser
         frame = frame.f_back
-    raise UserError("a run's config is known while MONAI resolves it: name this in a config (key 'config')")
+    raise UserError("a run's config is known while MONAI resolves it: build this from a config")
 
 
 def running_config() -> dict[str, Any]:
@@ -147,8 +144,17 @@ def may_differ(key: str) -> bool:
 
 def what_matters(config: Mapping[str, Any], apart: Sequence[str] = ()) -> dict[str, Any]:
     """Return the keys of a resolved config that matter for what is learnt, but for those named ``apart``."""
-    left_out = (*AS_WRITTEN, RECORDED, *apart)
-    return {key: own for key, own in config.items() if key not in left_out and not may_differ(key)}
+    left_out = {*AS_WRITTEN, RECORDED, *MAY_DIFFER, *apart}
+    kept = [key for key in config if key not in left_out and not key.endswith(PLACES)]
+    return {key: _without(config[key], key, left_out) for key in kept}
+
+
+def _without(value: Any, place: str, left_out: Set[str]) -> Any:
+    """Return a value without the places in it that are left out."""
+    if not isinstance(value, Mapping):
+        return value
+    inner = {key: f"{place}#{key}" for key in value}
+    return {key: _without(value[key], inner[key], left_out) for key in value if inner[key] not in left_out}
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], apart: Sequence[str] = ()) -> list[str]:

@@ -31,9 +31,9 @@ BundleRun = Callable[..., CompletedProcess]
 
 # 8 classes in 4 tasks as in the main job, but few images and one epoch a stage: about 10 seconds
 TINY: dict[str, Any] = {
-    "source#root#train_per_class": 12,
-    "source#root#test_per_class": 4,
-    "source#root#val_per_class": 2,
+    "source#train_per_class": 12,
+    "source#test_per_class": 4,
+    "source#val_per_class": 2,
     "backbone_epochs": 1,
     "adapter_epochs": 1,
     "finetune_epochs": 1,
@@ -121,10 +121,10 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
 TWO_EPOCHS: dict[str, Any] = {
     **TINY,
     "backbone": "mobilenet_v2",
-    "sites": ["features.3", "features.5"],
-    "source#root#train_per_class": 6,
-    "source#root#test_per_class": 3,
-    "source#root#val_per_class": 2,
+    "network_def#sites": ["features.3", "features.5"],
+    "source#train_per_class": 6,
+    "source#test_per_class": 3,
+    "source#val_per_class": 2,
     "backbone_epochs": 2,
     "adapter_epochs": 2,
     "finetune_epochs": 2,

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torchvision.models import resnet18
 
-IMAGES = ("configs/train.json", "configs/datasets/image_folder.json")
-NPZ = ("configs/train.json", "configs/datasets/medmnist.json")
+IMAGES = ("configs/train.json", "configs/datasets/image_folder.yaml")
+NPZ = ("configs/train.json", "configs/datasets/medmnist.yaml")
 
 
 @pytest.fixture
@@ -50,19 +50,27 @@ def labelled(labels: list[int], count: int | None = None) -> dict[str, np.ndarra
 @pytest.mark.parametrize(
     ("overrides", "parts"),
     [
-        ({"backbone": "resnet19", "sites": None}, ("unknown backbone 'resnet19'", "resnet18, resnet34", "'backbone'")),
-        ({"sites": ["features.99"]}, ("mobilenet_v2 has no site 'features.99'", "features.3", "'sites'")),
-        ({"adapter": "prefix"}, ("unknown adapter 'prefix'", "conv, conv_bottleneck", "'adapter'")),
-        ({"head": "cosinus"}, ("unknown head 'cosinus'", "unified, levels, others", "'head'")),
-        ({"merging": "median"}, ("unknown merging strategy 'median'", "average", "'merging'")),
-        ({"selection": "best"}, ("unknown selection 'best'", "herding, random", "'selection'")),
-        ({"herding_space": "old"}, ("unknown herding space 'old'", "inference, newest", "'herding_space'")),
-        ({"exemplars": "links"}, ("unknown way to keep exemplars 'links'", "paths or copies", "'exemplars'")),
         (
-            {"colour": "nonsense"},
-            ("unknown colour transform 'nonsense'", "stain_normalisation, shades_of_grey, clahe", "'colour'"),
+            {"backbone": "resnet19", "network_def#sites": None},
+            ("unknown backbone 'resnet19'", "resnet18, resnet34", "'backbone'"),
         ),
-        ({"stain_jitter": -1}, ("stain_jitter is -1", "0 (none) or more", "'stain_jitter'")),
+        (
+            {"network_def#sites": ["features.99"]},
+            ("mobilenet_v2 has no site 'features.99'", "features.3", "'network_def#sites'"),
+        ),
+        ({"adapter#kind": "prefix"}, ("unknown adapter 'prefix'", "conv, conv_bottleneck", "'adapter#kind'")),
+        ({"network_def#head": "cosinus"}, ("unknown head 'cosinus'", "unified, levels, others", "'network_def#head'")),
+        ({"merging#strategy": "no_such"}, ("unknown merging strategy 'no_such'", "average", "'merging#strategy'")),
+        ({"memory#selection": "best"}, ("unknown selection 'best'", "herding, random", "'selection'")),
+        ({"memory#space": "old"}, ("unknown herding space 'old'", "inference, newest", "'memory#space'")),
+        (
+            {"memory#exemplars": "links"},
+            ("unknown way to keep exemplars 'links'", "paths or copies", "'memory#exemplars'"),
+        ),
+        (
+            {"image#colour_transform": {"name": "nonsense"}},
+            ("'nonsense'", "stain_normalisation, shades_of_grey, clahe", "'image#colour_transform'"),
+        ),
         ({"memory_size": 7}, ("memory_size 7", "8 classes", "0 (no memory) or at least 8")),
         ({"memory_size": -1}, ("a memory of -1 images", "0 or more", "'memory_size'")),
         ({"image_size": 8}, ("image_size 8 is too small for mobilenet_v2", "at least 17", "'image_size'")),
@@ -116,7 +124,7 @@ def test_truncated_image_is_left_out_when_told_so(
     image = dataset / "Pathology16/spaces/train/holes/0001.png"
     cut(image)
     overrides = {**uninterrupted.overrides, "dataset_dir": dataset}
-    run_here({**overrides, "output_dir": tmp_path / "run", "source#sets": ["spaces"], "skip_unreadable": True})
+    run_here({**overrides, "output_dir": tmp_path / "run", "source#sets": ["spaces"], "tasks#skip_unreadable": True})
     printed = "".join(capfd.readouterr())
     assert f"Left out: image {image} cannot be read" in printed
     assert "adapter tuning: 2 epochs of 11 images" in printed
@@ -129,8 +137,8 @@ def test_truncated_image_unchecked_stops_the_run_which_goes_on_once_it_is_mended
     image = dataset / "Pathology16/spaces/train/holes/0001.png"
     cut(image)
     overrides = {**uninterrupted.overrides, "dataset_dir": dataset}
-    overrides |= {"output_dir": tmp_path / "run", "source#sets": ["cells", "spaces"], "check_images": False}
-    overrides |= {"num_workers": workers}
+    overrides |= {"output_dir": tmp_path / "run", "source#sets": ["cells", "spaces"], "tasks#check": False}
+    overrides |= {"limits#num_workers": workers}
     line = refusal(overrides)
     assert line.startswith(f"Error: image {image} cannot be read (")
     assert line.endswith("): replace it, or remove it")
@@ -192,12 +200,19 @@ def weights(tmp_path: Path) -> Path:
 
 def test_weights_with_another_digest(weights: Path, last_line: Any) -> None:
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    line = last_line({"backbone": "resnet18", "sites": None, "weights": weights, "weights_sha256": "0123abcd"})
+    line = last_line(
+        {
+            "backbone": "resnet18",
+            "network_def#sites": None,
+            "weights": weights,
+            "network_def#weights_sha256": "0123abcd",
+        }
+    )
     assert f"weights {weights} have sha256 {digest}, expected 0123abcd: " in line
 
 
 def test_weights_of_another_backbone(weights: Path, last_line: Any) -> None:
-    line = last_line({"backbone": "resnet50", "sites": None, "weights": weights})
+    line = last_line({"backbone": "resnet50", "network_def#sites": None, "weights": weights})
     assert "the weights do not fit backbone resnet50: 'layer1.0.bn3.bias' is missing" in line
 
 
@@ -205,7 +220,7 @@ def test_weights_of_another_shape(weights: Path, last_line: Any) -> None:
     state = torch.load(weights, weights_only=True)
     state["conv1.weight"] = state["conv1.weight"][:, :1]  # trained on grey images
     torch.save(state, weights)
-    line = last_line({"backbone": "resnet18", "sites": None, "weights": weights})
+    line = last_line({"backbone": "resnet18", "network_def#sites": None, "weights": weights})
     assert "the weights do not fit backbone resnet18: 'conv1.weight' has shape (64, 1, 7, 7), expected (64, 3" in line
 
 

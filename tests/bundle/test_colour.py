@@ -16,7 +16,10 @@ from scripts.inference import identify, load_classifier
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 EVALUATE = ("configs/train.json", "configs/evaluate.json")
-COLOUR = {"colour": "shades_of_grey", "colour_settings#shades_of_grey#power": 4, "stain_jitter": 0.05}
+PARTS = ("configs/parts/shades_of_grey.yaml", "configs/parts/stain_jitter.yaml")
+TRAIN = ("configs/train.json", *PARTS)
+POWER = {"image#colour_transform#power": 4}
+NO_COLOUR = {"image#colour_transform": None}
 
 
 @pytest.fixture(scope="module")
@@ -25,17 +28,15 @@ def coloured(
 ) -> dict[str, Any]:
     """A small finished run with a colour transform, not to be changed: what it was started with."""
     folder = tmp_path_factory.mktemp("coloured")
-    overlay = folder / "overlay.json"
-    overlay.write_text(json.dumps({"colour": "shades_of_grey"}))
     overrides = {
         **uninterrupted.overrides,
-        **{key: value for key, value in COLOUR.items() if key != "colour"},
+        **POWER,
         "source#sets": ["clusters", "fibres"],
         "adapter_epochs": 1,
         "output_dir": folder / "run",
     }
-    finish_run(overrides, ["configs/train.json", overlay])
-    return {**overrides, "colour": "shades_of_grey"}
+    finish_run(overrides, TRAIN)
+    return overrides
 
 
 def prepare(configs: tuple[str, ...], key: str, overrides: dict[str, Any], image: Path) -> torch.Tensor:
@@ -48,11 +49,12 @@ def prepare(configs: tuple[str, ...], key: str, overrides: dict[str, Any], image
 
 def test_evaluation_and_inference_see_what_the_network_was_trained_on(coloured: dict[str, Any]) -> None:
     image = coloured["dataset_dir"] / "Pathology16" / "clusters" / "test" / "nests" / "0000.png"
-    trained = prepare(("configs/train.json",), "validate#preprocessing", coloured, image)
+    trained = prepare(TRAIN, "validate#preprocessing", coloured, image)
     run = {"model": coloured["output_dir"]}
     assert torch.equal(prepare(EVALUATE, "validate#preprocessing", run, image), trained)
     assert torch.equal(prepare(("configs/inference.json",), "preprocessing", run, image), trained)
-    plain = prepare(("configs/train.json",), "validate#preprocessing", {**coloured, "colour": None}, image)
+    plain_run = {key: value for key, value in coloured.items() if key not in POWER}
+    plain = prepare(("configs/train.json",), "validate#preprocessing", plain_run, image)
     assert (trained - plain).abs().mean() > 0.05
     description = json.loads((coloured["output_dir"] / "network.json").read_text())
     assert description["colour_transform"] == {"name": "shades_of_grey", "power": 4}
@@ -66,7 +68,7 @@ def test_inference_classifies_the_recoloured_images(
     run_here({**paths, "device": "cpu"}, ["configs/inference.json"])
     with (tmp_path / "predictions.csv").open(newline="") as file:
         _, *rows = csv.reader(file)
-    images = [prepare(("configs/train.json",), "validate#preprocessing", coloured, folder / row[0]) for row in rows]
+    images = [prepare(TRAIN, "validate#preprocessing", coloured, folder / row[0]) for row in rows]
     with torch.no_grad():
         logits = load_classifier(coloured["output_dir"])(torch.stack(images))
     expected = (logits / identify(coloured["output_dir"]).temperature).softmax(1)
@@ -75,7 +77,8 @@ def test_inference_classifies_the_recoloured_images(
 
 
 def test_evaluation_finds_what_training_measured(coloured: dict[str, Any], run_here: Callable[..., None]) -> None:
-    run_here({**coloured, "model": coloured["output_dir"]}, EVALUATE)
+    plain = {key: value for key, value in coloured.items() if key not in POWER}
+    run_here({**plain, "model": coloured["output_dir"]}, EVALUATE)
     with (coloured["output_dir"] / "evaluation" / "task_1" / "confusion_matrix.csv").open(newline="") as file:
         counts = [[int(cell) for cell in row[1:]] for row in list(csv.reader(file))[1:]]
     measured = json.loads((coloured["output_dir"] / "metrics.json").read_text())["accuracy_matrix"][-1]
@@ -88,14 +91,15 @@ def test_evaluation_finds_what_training_measured(coloured: dict[str, Any], run_h
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        ({"colour": None}, "colour was shades_of_grey, is null"),
-        ({"colour_settings#shades_of_grey#power": 6}, "colour_settings#shades_of_grey#power was 4, is 6"),
-        ({"stain_jitter": 0}, "stain_jitter was 0.05, is 0"),
+        (NO_COLOUR, 'image#colour_transform was {"name": "shades_of_grey", "power": 4}, is null'),
+        ({"image#colour_transform#power": 6}, "image#colour_transform#power was 4, is 6"),
+        ({"random_transforms#1#sigma": 0}, "random_transforms#1#sigma was 0.05, is 0"),
     ],
 )
 def test_a_run_does_not_go_on_with_other_colours(
     coloured: dict[str, Any], refusal: Callable[..., str], change: dict[str, Any], part: str
 ) -> None:
-    last = refusal({**coloured, **change})
+    kept = {key: value for key, value in coloured.items() if key not in POWER or change != NO_COLOUR}
+    last = refusal({**kept, **change}, TRAIN)
     assert "has learnt with other settings" in last
     assert part in last

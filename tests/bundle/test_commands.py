@@ -67,7 +67,7 @@ def test_the_main_job_writes_the_description_that_the_repository_ships(small_run
 
 PRINTING = {
     "run": [
-        "$print('rates', @optimizer.keywords['lr'], @finetune_optimizer.keywords['lr'])",
+        "$print('rates', @optimizer.keywords['lr'], @balanced_finetuning#optimizer.keywords['lr'])",
         "$print('epochs', [stage.epochs for stage in @stages])",
         "$print('sizes', @batch_size, @memory_size, @seed, @image_size)",
         "$print('names', @data, @split)",
@@ -81,7 +81,7 @@ def test_every_way_to_override_a_key(tmp_path: Path, bundle_run: Any) -> None:
     (tmp_path / "site.json").write_text(json.dumps({"sizes": {"batch": 7}, "image_size": 48}))
     overrides = {
         "optimizer#lr": 0.5,
-        "finetune_optimizer::lr": 0.25,
+        "balanced_finetuning::optimizer::lr": 0.25,
         "backbone_epochs": 3,
         "train#trainer#max_epochs": 5,
         "finetune_epochs": "@backbone_epochs",
@@ -90,7 +90,7 @@ def test_every_way_to_override_a_key(tmp_path: Path, bundle_run: Any) -> None:
         "seed": 11,
         "split": "[['a', 'b'], ['c']]",
     }
-    configs = ["configs/train.json", "configs/datasets/image_folder.json", tmp_path / "site.json"]
+    configs = ["configs/train.json", "configs/datasets/image_folder.yaml", tmp_path / "site.json"]
     done = bundle_run([*configs, tmp_path / "printing.json"], overrides, cwd=tmp_path)
     lines = [line for line in done.stdout.splitlines() if line.startswith(("rates", "epochs", "sizes", "names"))]
     assert lines == [

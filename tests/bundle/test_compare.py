@@ -28,16 +28,15 @@ def command_of(uninterrupted: Any, methods: Sequence[str], output: Path) -> list
 def test_one_failing_method_stops_no_other_and_a_finished_run_is_left_alone(
     uninterrupted: Any, bundle_environment: dict[str, str], tmp_path: Path
 ) -> None:
-    broken = json.loads((BUNDLE / "configs" / "methods" / "finetune.json").read_text())
-    broken["training#data"] = "yesterdays"
-    (tmp_path / "broken.json").write_text(json.dumps(broken))
+    page = (BUNDLE / "configs" / "methods" / "finetune.yaml").read_text()
+    (tmp_path / "broken.yaml").write_text(f"{page}training#data: yesterdays\n")
     output = tmp_path / "out"
 
     def run(*methods: str) -> subprocess.CompletedProcess[str]:
         command = command_of(uninterrupted, methods, output)
         return subprocess.run(command, cwd=BUNDLE, env=bundle_environment, capture_output=True, text=True, timeout=300)
 
-    first = run(str(tmp_path / "broken.json"), "finetune")
+    first = run(str(tmp_path / "broken.yaml"), "finetune")
     assert first.returncode == 1, first.stdout + first.stderr
     assert "generated-broken-s1: failed with 1: Error: " in first.stderr
     assert "yesterdays" in first.stderr

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-FOLDER = ("configs/train.json", "configs/datasets/image_folder.json")
+FOLDER = ("configs/train.json", "configs/datasets/image_folder.yaml")
 
 
 def flat(tree: Path, target: Path, sets: list[str]) -> Path:
@@ -28,7 +28,13 @@ def split(output: Path) -> dict[str, str]:
 def test_a_folder_is_divided_once_whatever_is_added(uninterrupted: Any, run_here: Any, tmp_path: Path) -> None:
     images = flat(uninterrupted.dataset, tmp_path / "images", ["clusters"])
     settings = {key: value for key, value in uninterrupted.overrides.items() if not key.startswith("source")}
-    overrides = {**settings, "dataset_dir": images, "output_dir": tmp_path / "run", "split": 1, "test_fraction": 0.34}
+    overrides = {
+        **settings,
+        "dataset_dir": images,
+        "output_dir": tmp_path / "run",
+        "split": 1,
+        "planned_tasks#test_fraction": 0.34,
+    }
     run_here(overrides, FOLDER)
     before = split(tmp_path / "run")
     assert sorted(before.values()).count("test") == 4  # 2 of 6 a class
@@ -58,7 +64,7 @@ def test_a_folder_is_divided_once_whatever_is_added(uninterrupted: Any, run_here
         ("skin7", {}, "ISIC2018_Task3_Training_Input is missing: get the images"),
         ("skin40", {}, "main_classes_split is missing: it needs train_1.txt"),
         ("medmnist", {"source#size": 32}, "size is 32: MedMNIST has bloodmnist with 28, 64, 128, 224 px"),
-        ("image_folder", {"test_fraction": 2}, "test_fraction is 2"),
+        ("image_folder", {"planned_tasks#test_fraction": 2}, "planned_tasks#test_fraction is 2"),
     ],
 )
 def test_a_missing_data_set_ends_with_what_is_needed(
@@ -66,9 +72,9 @@ def test_a_missing_data_set_ends_with_what_is_needed(
 ) -> None:
     settings = {key: value for key, value in uninterrupted.overrides.items() if not key.startswith("source")}
     line = refusal(
-        {**settings, "backbone": "resnet18", "sites": None, "output_dir": tmp_path / "run"}
+        {**settings, "backbone": "resnet18", "network_def#sites": None, "output_dir": tmp_path / "run"}
         | {"dataset_dir": tmp_path / "nowhere", **overrides},
-        ("configs/train.json", f"configs/datasets/{overlay}.json"),
+        ("configs/train.json", f"configs/datasets/{overlay}.yaml"),
     )
     assert line.startswith("Error: ")
     assert message in line

@@ -34,7 +34,8 @@ def picture(mode: str) -> Image.Image:
 def preprocessing(config: str, key: str) -> Callable[[dict[str, str]], dict[str, Any]]:
     parser = ConfigParser()
     parser.read_config(BUNDLE / "configs" / config)
-    parser.update(PREPROCESSING)
+    seen = {f"image#{key}": PREPROCESSING[key] for key in ("mean", "std")} if config == "train.json" else PREPROCESSING
+    parser.update({"image_size": PREPROCESSING["image_size"], **seen})
     content: Callable[[dict[str, str]], dict[str, Any]] = parser.get_parsed_content(key)
     return content
 
@@ -86,7 +87,8 @@ def test_a_folder_is_classified_from_any_working_directory(tmp_path: Path, small
     # the plain way: the training's preprocessing, the network, a softmax
     parser = ConfigParser()
     parser.read_config(BUNDLE / "configs" / "train.json")
-    parser.update({key: description[key] for key in PREPROCESSING})
+    parser.update({"image_size": description["image_size"]})
+    parser.update({f"image#{key}": description[key] for key in ("mean", "std")})
     prepare = parser.get_parsed_content("validate#preprocessing")
     network = load_classifier(small_run.output)
     images = torch.stack([torch.as_tensor(prepare({"image": str(folder / row[0])})["image"]) for row in rows])

@@ -24,7 +24,7 @@ def three_tasks(tmp_path_factory: pytest.TempPathFactory, uninterrupted: Any, fi
     """Settings of a later task after a run of three with copies, whose images are deleted."""
     folder = tmp_path_factory.mktemp("three_tasks")
     dataset = Path(shutil.copytree(uninterrupted.dataset, folder / "images"))
-    overrides = {**uninterrupted.overrides, "dataset_dir": dataset, "exemplars": "copies"}
+    overrides = {**uninterrupted.overrides, "dataset_dir": dataset, "memory#exemplars": "copies"}
     finish_run({**overrides, "output_dir": folder / "run", "source#sets": EARLIER})
     for old in image_folders(dataset, EARLIER):
         shutil.rmtree(old)
@@ -106,7 +106,7 @@ def test_paths_whose_images_are_gone_are_refused_by_name(
     last = refusal({**one_task_with_paths, "output_dir": tmp_path / "run", "source#sets": ["fibres"]})
     aside.rename(gone)
     assert last.startswith(f"Error: the exemplar {gone}/")
-    assert last.endswith(" is gone: restore it, or train with --exemplars copies")
+    assert last.endswith(" is gone: restore it, or train with --memory#exemplars copies")
     assert not (tmp_path / "run").exists()
 
 

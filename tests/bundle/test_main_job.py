@@ -52,7 +52,7 @@ def train(folder: Path, finish_run: Any) -> Callable[..., Path]:
     """Run a method with the settings it is shipped with, but for ``overrides``, and return its output folder."""
 
     def run(method: str, **overrides: Any) -> Path:
-        configs = ["configs/train.json", *([] if method == "dynammo" else [f"configs/methods/{method}.json"])]
+        configs = ["configs/train.json", *([] if method == "dynammo" else [f"configs/methods/{method}.yaml"])]
         own = {
             "dataset_dir": folder / "images",
             "output_dir": folder / method,

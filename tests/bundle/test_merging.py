@@ -32,7 +32,7 @@ def test_adapters_are_tuned_once_and_merged_in_every_way(
     uninterrupted: Any, bundle_environment: dict[str, str], tmp_path: Path
 ) -> None:
     keys = dict(uninterrupted.overrides)
-    keys |= {"source#sets": "['cells','spaces']", "merging_base": "start"}
+    keys |= {"source#sets": "['cells','spaces']", "merging#base": "start"}
     pairs = [part for key, value in keys.items() for part in (f"--{key}", str(value))]
     output = tmp_path / "out"
 
@@ -44,14 +44,14 @@ def test_adapters_are_tuned_once_and_merged_in_every_way(
 
     first = run(*WAYS[:2])
     assert first.returncode == 0, first.stdout + first.stderr
-    folder = output / "first" / "generated-dynammo-s1"
+    folder = output / "first" / "generated-dynammo+statistics-s1"
     checkpoint = (folder / "checkpoint.pt").stat().st_mtime_ns
     second = run(*WAYS)
     assert second.returncode == 0, second.stderr
     assert (folder / "checkpoint.pt").stat().st_mtime_ns == checkpoint
     said = second.stderr.splitlines()
-    assert said == ["generated-dynammo-s1: finished before"] + [
-        f"generated-dynammo-s1: first, ties, {rule}" for rule in ("pooled", "recalibrated")
+    assert said == ["generated-dynammo+statistics-s1: finished before"] + [
+        f"generated-dynammo+statistics-s1: first, ties, {rule}" for rule in ("pooled", "recalibrated")
     ], "what was evaluated before is not evaluated again"
     with (output / "merging.csv").open() as file:
         rows = list(csv.DictReader(file))

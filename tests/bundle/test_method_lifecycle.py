@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,41 +14,35 @@ import torch
 from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
 
+from scripts.commands.configs import known_configs, known_methods, method_files
 from scripts.commands.forget import main
 from scripts.engines import ContinualEvents
 from scripts.inference.model import load_classifier
 
-BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
-METHODS = sorted(path.stem for path in (BUNDLE / "configs" / "methods").glob("*.json"))
-SOLVED = {"fecam", "first_task_ridge", "levels_ridge", "ncm", "ranpac", "ridge"}  # a later task has no epoch to stop in
-# made of what others of the list have, or stopped in another test too: `make test-slow`
-COMBINED = {
-    *("dynammo_levels_ridge", "dynammo_levels_ridge_without_memory", "dynammo_lora_ridge"),
-    *("dynammo_lora_levels_ridge", "dynammo_lora_levels_ridge_without_memory", "dynammo_lora_ridge_without_memory"),
-    *("dynammo_ridge_without_memory", "finetune_without_memory"),
-    *("fecam", "first_task_ridge", "levels_ridge", "ncm", "ranpac"),
-}
+METHODS = known_methods()
+# pages, and of their combinations with parts those that have something of their own; the others: `make test-slow`
+QUICK = [*known_configs("methods"), "dynammo+lora", "dynammo+ridge", "frozen+levels+ridge", "first_task+ridge+ranpac"]
+FROZEN = ("frozen", "first_task")  # a later task has no epoch to stop in
 # unequal tasks, one of them of a single class
 SPLIT = [["clusters/nests", "clusters/rings"], ["fibres/parallel"], ["cells/large", "cells/small"]]
 SMALL: dict[str, Any] = {
-    "source#root#train_per_class": 4,
-    "source#root#test_per_class": 2,
-    "source#root#val_per_class": 2,
+    "source#train_per_class": 4,
+    "source#test_per_class": 2,
+    "source#val_per_class": 2,
     "backbone": "mobilenet_v2",
-    "sites": ["features.3", "features.5"],
+    "network_def#sites": ["features.3", "features.5"],
     "backbone_epochs": 1,
     "adapter_epochs": 2,
     "finetune_epochs": 3,  # more than an image has views: features take its place
     "memory_size": 10,
-    "least_images": 1,
     "image_size": 33,
     "batch_size": 8,
     "device": "cpu",
 }
 
 
-def configs(method: str) -> list[str]:
-    return ["configs/train.json", f"configs/methods/{method}.json"]
+def configs(method: str) -> list[str | Path]:
+    return ["configs/train.json", *method_files(method)]
 
 
 def stop_after_a_first_epoch(workflow: ConfigWorkflow) -> None:
@@ -66,52 +60,6 @@ def turn_round(workflow: ConfigWorkflow) -> None:
     workflow.parser.parse(reset=True)
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("distillation") / "images"
-
-
-@pytest.fixture
-def train(images: Path, run_here: Callable[..., None]) -> Callable[..., None]:
-    """Train a method on small images into a folder."""
-
-    def run(method: str, output: Path, *arguments: Any, split: Any = SPLIT, **overrides: Any) -> None:
-        own = {"dataset_dir": images, "output_dir": output, "split": split}
-        run_here({**SMALL, **own, **overrides}, configs(method), *arguments)
-
-    return run
-
-
-def all_but(left_out: str) -> list[Any]:
-    marked = [pytest.param(method, marks=[pytest.mark.slow] * (method in COMBINED)) for method in METHODS]
-    return [method for method in marked if method.values != (left_out,)]
-
-
-@pytest.mark.parametrize("method", all_but("joint"))  # it learns all tasks at once: in parts it is another training
-def test_a_later_task_stopped_on_the_way_ends_with_the_weights_of_one_run_of_handlers_in_any_order(
-    method: str, train: Callable[..., None], weights_digest: Callable[[Path], str], tmp_path: Path
-) -> None:
-    later = {"split": SPLIT[2:], "previous": tmp_path / "earlier"}
-    train(method, tmp_path / "whole", turn_round)
-    train(method, tmp_path / "earlier", split=SPLIT[:2])
-    stopped = []
-    while not (tmp_path / "later/metrics.json").is_file():
-        try:
-            train(method, tmp_path / "later", stop_after_a_first_epoch, **later)
-        except KeyboardInterrupt:
-            kept = torch.load(tmp_path / "later/epoch.pt", weights_only=True)
-            stopped.append((kept["stages_completed"], kept["epoch"]))
-    assert bool(stopped) != (method in SOLVED)
-    assert stopped == [(stage, 1) for stage in sorted({stage for stage, _ in stopped})], "once in each stage"
-    for name in ("model.pt", "checkpoint.pt"):
-        assert weights_digest(tmp_path / "later" / name) == weights_digest(tmp_path / "whole" / name), name
-    found = json.loads((tmp_path / "whole/metrics.json").read_text())
-    assert [len(task["classes"]) for task in found["tasks"]] == [2, 1, 2]
-    assert found["task_incremental_final_accuracy"] >= found["final_accuracy"]
-    assert ("softmax_accuracy" in found) == (method == "icarl")
-    assert load_classifier(tmp_path / "whole")(torch.zeros(2, 3, 33, 33)).shape == (2, 5)
-
-
 # what only passes from one event to the next, or is computed again when it is not there
 PASSING = {
     "CheckpointHandler.images": "stands in the checkpoint itself",
@@ -123,32 +71,24 @@ PASSING = {
 }
 
 
-@pytest.mark.parametrize("method", all_but(""))
-def test_what_a_handler_learns_in_a_task_is_saved(method: str, train: Callable[..., None], tmp_path: Path) -> None:
-    seen: list[dict[str, str]] = []
+def watch_handlers(workflow: ConfigWorkflow, seen: list[dict[str, str]]) -> None:
+    """Note what every handler that is not saved itself holds, from event to event, apart from what is saved."""
+    trainer = workflow.trainer
+    saved = {id(thing) for thing in workflow.parser.get_parsed_content("save").values()}
+    handlers = [handler for handler in trainer.train_handlers if not hasattr(handler, "load_state_dict")]
 
-    def watch(workflow: ConfigWorkflow) -> None:
-        trainer = workflow.trainer
-        saved = {id(thing) for thing in workflow.parser.get_parsed_content("save").values()}
-        handlers = [handler for handler in trainer.train_handlers if not hasattr(handler, "load_state_dict")]
+    def look() -> None:
+        seen.append(
+            {
+                f"{type(handler).__name__}.{name}": fingerprint(value)
+                for handler in handlers
+                for name, value in vars(handler).items()
+                if id(value) not in saved
+            }
+        )
 
-        def look() -> None:
-            seen.append(
-                {
-                    f"{type(handler).__name__}.{name}": fingerprint(value)
-                    for handler in handlers
-                    for name, value in vars(handler).items()
-                    if id(value) not in saved
-                }
-            )
-
-        trainer.add_event_handler(ContinualEvents.TASK_STARTED, look)
-        trainer.add_event_handler(ContinualEvents.STAGE_PREPARED, look)
-        trainer.add_event_handler(ContinualEvents.TASK_COMPLETED, look)
-
-    train(method, tmp_path / "run", watch)
-    changed = {name for after in seen for name, value in after.items() if value != seen[0][name]}
-    assert changed <= PASSING.keys()
+    for event in (ContinualEvents.TASK_STARTED, ContinualEvents.STAGE_PREPARED, ContinualEvents.TASK_COMPLETED):
+        trainer.add_event_handler(event, look)
 
 
 def fingerprint(value: Any) -> str:
@@ -162,9 +102,64 @@ def fingerprint(value: Any) -> str:
     return repr(value) if isinstance(value, str | int | float | Path | None) else str(id(value))
 
 
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("distillation") / "images"
+
+
+@pytest.fixture
+def train(images: Path, run_here: Callable[..., None]) -> Callable[..., None]:
+    """Train a method on small images into a folder."""
+
+    def run(method: str, output: Path, *arguments: Any, split: Any = SPLIT, **overrides: Any) -> None:
+        own = {"dataset_dir": images, "output_dir": output, "split": split}
+        least = {"ridge#least_images": 1} if "ridge" in method else {}
+        run_here({**SMALL, **own, **least, **overrides}, configs(method), *arguments)
+
+    return run
+
+
+def all_but(left_out: str, quick: Sequence[str] = QUICK) -> list[Any]:
+    marked = [pytest.param(method, marks=[pytest.mark.slow] * (method not in quick)) for method in METHODS]
+    return [method for method in marked if method.values != (left_out,)]
+
+
+@pytest.mark.parametrize("method", all_but("joint"))  # it learns all tasks at once: in parts it is another training
+def test_a_later_task_stopped_on_the_way_ends_with_the_weights_of_one_run_of_handlers_in_any_order(
+    method: str, train: Callable[..., None], weights_digest: Callable[[Path], str], tmp_path: Path
+) -> None:
+    later = {"split": SPLIT[2:], "previous": tmp_path / "earlier"}
+    seen: list[dict[str, str]] = []
+
+    def prepare(workflow: ConfigWorkflow) -> None:
+        turn_round(workflow)
+        watch_handlers(workflow, seen)
+
+    train(method, tmp_path / "whole", prepare)
+    changed = {name for after in seen for name, value in after.items() if value != seen[0][name]}
+    assert changed <= PASSING.keys(), "what a handler learns is saved"
+    train(method, tmp_path / "earlier", split=SPLIT[:2])
+    stopped = []
+    while not (tmp_path / "later/metrics.json").is_file():
+        try:
+            train(method, tmp_path / "later", stop_after_a_first_epoch, **later)
+        except KeyboardInterrupt:
+            kept = torch.load(tmp_path / "later/epoch.pt", weights_only=True)
+            stopped.append((kept["stages_completed"], kept["epoch"]))
+    assert bool(stopped) != method.startswith(FROZEN)
+    assert stopped == [(stage, 1) for stage in sorted({stage for stage, _ in stopped})], "once in each stage"
+    for name in ("model.pt", "checkpoint.pt"):
+        assert weights_digest(tmp_path / "later" / name) == weights_digest(tmp_path / "whole" / name), name
+    found = json.loads((tmp_path / "whole/metrics.json").read_text())
+    assert [len(task["classes"]) for task in found["tasks"]] == [2, 1, 2]
+    assert found["task_incremental_final_accuracy"] >= found["final_accuracy"]
+    assert ("softmax_accuracy" in found) == (method == "icarl")
+    assert load_classifier(tmp_path / "whole")(torch.zeros(2, 3, 33, 33)).shape == (2, 5)
+
+
 @pytest.mark.parametrize(
     "method",
-    [*("dynammo", "acl", "icarl", "bic", "dynammo_ridge"), pytest.param("podnet", marks=pytest.mark.slow)],
+    [*("dynammo", "acl", "icarl", "bic", "dynammo+ridge"), pytest.param("podnet", marks=pytest.mark.slow)],
 )
 def test_no_image_passes_the_network_twice_with_the_same_weights_in_a_task(
     method: str, train: Callable[..., None], tmp_path: Path
@@ -215,16 +210,16 @@ def test_without_a_memory_they_are_refused_before_training(
     assert f"stage {stage} needs a memory, but memory_size is 0: use at least {least}" in last
 
 
-@pytest.mark.parametrize("method", all_but("bic"))
+@pytest.mark.parametrize("method", all_but("bic", ("dynammo", "gem", "ucir", "dynammo+ridge")))
 def test_one_image_a_class_is_enough_for_all_but_bic(method: str, train: Callable[..., None], tmp_path: Path) -> None:
     # of 32 pixels is left a map of one, which a batch of one image could not normalise
-    few = {"limit": 1, "memory_size": 5, "adapter_epochs": 1, "image_size": 32 if method == "gem" else 33}
+    few = {"planned_tasks#limit": 1, "memory_size": 5, "adapter_epochs": 1, "image_size": 32 if method == "gem" else 33}
     train(method, tmp_path / "run", split=[SPLIT[0], SPLIT[2]], **few)
     assert len(json.loads((tmp_path / "run/metrics.json").read_text())["accuracies"]) == 2
 
 
 def test_bic_says_that_it_needs_two_images_a_class(images: Path, refusal: Callable[..., str], tmp_path: Path) -> None:
-    own = {"dataset_dir": images, "output_dir": tmp_path / "run", "split": SPLIT, "limit": 1}
+    own = {"dataset_dir": images, "output_dir": tmp_path / "run", "split": SPLIT, "planned_tasks#limit": 1}
     last = refusal({**SMALL, **own}, configs("bic"))
     assert "class clusters/nests of task" in last
     assert "has a single training image: BiC learns from one and holds one out" in last
@@ -241,7 +236,7 @@ def sums_of(run: Path) -> dict[str, Any]:
     return torch.load(run / "checkpoint.pt", weights_only=True)["states"]["sums"]
 
 
-@pytest.mark.parametrize("method", ["dynammo_ridge_without_memory", "ranpac", "fecam"])
+@pytest.mark.parametrize("method", ["dynammo+ridge+without_memory", "first_task+ridge+ranpac", "frozen+ridge+fecam"])
 def test_without_a_memory_a_head_stopped_before_its_sums_are_saved_ends_as_in_one_run(
     method: str, train: Callable[..., None], weights_digest: Callable[[Path], str], tmp_path: Path
 ) -> None:
@@ -265,7 +260,7 @@ def test_a_forgotten_image_is_out_of_the_sums_and_the_model(
     train: Callable[..., None], images: Path, test_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights = test_data / "weights" / "mobilenet_v2_imagenet_from_tflite_int8.pth"  # untrained, all images look alike
-    train("ridge", tmp_path / "run", memory_size=0, weights=weights)
+    train("frozen+ridge", tmp_path / "run", memory_size=0, weights=weights)
     before, model = sums_of(tmp_path / "run"), torch.load(tmp_path / "run/model.pt", weights_only=True)
     folder = images / "Pathology16/fibres/train/parallel"
     image = sorted(folder.iterdir())[0]
@@ -289,7 +284,7 @@ def test_a_forgotten_image_is_out_of_the_sums_and_the_model(
 def test_an_image_is_forgotten_where_adapters_have_a_rank_of_their_own(
     train: Callable[..., None], images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train("dynammo_lora_ridge_without_memory", tmp_path / "run", memory_size=0, adapter_rank=3)
+    train("dynammo+lora+ridge+without_memory", tmp_path / "run", memory_size=0, **{"network_def#adapter_rank": 3})
     image = sorted((images / "Pathology16/cells/train/small").iterdir())[0]
     before = sums_of(tmp_path / "run")["first"][4, -1].item()
     assert main([str(tmp_path / "run"), str(image), "--class", "cells/small"]) == 0, capsys.readouterr().err

@@ -32,7 +32,7 @@ def run_on_two(command: list[str], folder: Path, environment: dict[str, str]) ->
 
 @pytest.mark.parametrize(
     ("methods", "batch_size"),
-    [([], 6), (["configs/methods/dynammo_others.json"], 2)],
+    [([], 6), (["configs/methods/dynammo_others.yaml"], 2)],
     ids=["dynammo", "heads without an image of their own in a batch"],
 )
 def test_two_processes_agree_and_one_writes(
@@ -52,7 +52,7 @@ def test_two_processes_agree_and_one_writes(
         "batch_size": batch_size,
         "finetune_epochs": 3,  # on features
         "optimizer#lr": 0.001,  # two images a step are few
-        "exemplars": "copies",
+        "memory#exemplars": "copies",
         "output_dir": output,
     }
     configs = ["configs/train.json", *methods, "configs/multi_gpu_train.json", tmp_path / "saving.json"]
@@ -88,7 +88,7 @@ def test_two_processes_keep_one_reservoir(
         "image_size": 40,
         "output_dir": tmp_path / "run",
     }
-    methods = ["configs/methods/derpp.json", "configs/multi_gpu_train.json"]
+    methods = ["configs/methods/derpp.yaml", "configs/multi_gpu_train.json"]
     configs = ["configs/train.json", *methods, tmp_path / "saving.json"]
     run_on_two(bundle_command(overrides, configs), tmp_path, bundle_environment)
 

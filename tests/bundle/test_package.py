@@ -69,7 +69,7 @@ def unpacked(
         "output_dir": folder / "run",
         **KINDS[kind],
     }
-    finish_run(overrides, ["configs/train.json", *(["configs/methods/acl.json"] if kind == "acl" else [])])
+    finish_run(overrides, ["configs/train.json", *(["configs/methods/acl.yaml"] if kind == "acl" else [])])
     start = [sys.executable, "-m", "scripts.commands.package"]
     packed = subprocess.run(
         [*start, str(folder / "run"), str(folder / f"{kind}.zip")],

@@ -95,7 +95,7 @@ def test_killed_run_ends_as_an_uninterrupted_one(
 ) -> None:
     output = tmp_path / "run"
     # copies: the memory's own files take part too
-    overrides = {**uninterrupted.overrides, "output_dir": output, "exemplars": "copies"}
+    overrides = {**uninterrupted.overrides, "output_dir": output, "memory#exemplars": "copies"}
     assert kill_and_restart(start_run, overrides, output, kills, seed=kills) >= least
     finish_run(overrides)
     for name in ("model.pt", "checkpoint.pt", "task_0/model.pt", "task_2/model.pt"):
@@ -316,7 +316,7 @@ def test_added_tasks_are_no_change(
 def test_random_exemplars_are_the_same_after_a_kill_before_they_are_saved(
     uninterrupted: Any, start_run: Any, finish_run: Any, wait_until: Any, tmp_path: Path
 ) -> None:
-    overrides = {**uninterrupted.overrides, "source#sets": ["clusters"], "selection": "random", "memory_size": 4}
+    overrides = {**uninterrupted.overrides, "source#sets": ["clusters"], "memory#selection": "random", "memory_size": 4}
     killed = start_run({**overrides, "output_dir": tmp_path / "killed"})
     wait_until(killed, (tmp_path / "killed/task_0").exists)  # evaluated, not yet saved as learnt
     killed.kill()

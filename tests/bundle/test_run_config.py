@@ -55,11 +55,18 @@ def test_a_finished_run_is_refused_with_every_difference_and_writes_nothing(
 ) -> None:
     before = contents(uninterrupted.output)
     overrides = {**uninterrupted.overrides, "output_dir": uninterrupted.output}
-    changed = {"optimizer#lr": 0.5, "scheduler#fractions": [0.5], "acceptance": 0.5, "weights_sha256": "00"}
+    changed = {
+        "optimizer#lr": 0.5,
+        "scheduler#fractions": [0.5],
+        "save#rules#acceptance": 0.5,
+        "network_def#weights_sha256": "00",
+    }
     said = line_of({**overrides, **changed})
     assert "acceptance was 0.95, is 0.5; optimizer#lr was 0.05, is 0.5; scheduler#fractions was [0.35" in said
     assert "weights_sha256" not in said
-    done = bundle_run("configs/train.json", {**overrides, "num_workers": 1, "cache_bytes": 0, "check_images": "false"})
+    done = bundle_run(
+        "configs/train.json", {**overrides, "limits#num_workers": 1, "limits#cache_bytes": 0, "tasks#check": "false"}
+    )
     assert "is finished" in done.stdout
     assert contents(uninterrupted.output) == before
 
@@ -73,11 +80,13 @@ def test_a_later_task_needs_only_the_new_images(
     finish_run(new)
     for name in ("model.pt", "checkpoint.pt"):
         assert weights_digest(tmp_path / "later" / name) == weights_digest(uninterrupted.output / name)
-    said = line_of({**new, "output_dir": tmp_path / "bad", "memory_size": 40, "head": "levels", "adapter_epochs": 9})
-    assert f"the run in {tmp_path}/earlier has learnt with other settings (head was unified, is levels; " in said
-    assert "memory_size was 16, is 40): leave them out, or give that run's" in said
+    said = line_of(
+        {**new, "output_dir": tmp_path / "bad", "memory_size": 40, "network_def#head": "levels", "adapter_epochs": 9}
+    )
+    assert f"the run in {tmp_path}/earlier has learnt with other settings (memory_size was 16, is 40; " in said
+    assert "network_def#head was unified, is levels): leave them out, or give that run's" in said
     assert not (tmp_path / "bad").exists()
-    acl = ["configs/train.json", "configs/methods/acl.json"]
+    acl = ["configs/train.json", "configs/methods/acl.yaml"]
     assert "method was dynammo, is acl" in line_of({**new, "output_dir": tmp_path / "bad"}, acl)
 
 
@@ -112,7 +121,7 @@ def test_killed_at_random_moments_of_the_second_task_it_ends_as_uninterrupted(
     weights_digest: Callable[[Path], str],
     tmp_path: Path,
 ) -> None:
-    configs = ("configs/train.json", f"configs/methods/{method}.json")
+    configs = ("configs/train.json", f"configs/methods/{method}.yaml")
     overrides = {**uninterrupted.overrides, "source#sets": ["clusters", "fibres"]}
     first = "task_0/model.pt"
     finish_run({**overrides, "output_dir": tmp_path / "whole"}, configs)

@@ -13,13 +13,13 @@ import pytest
 
 from scripts.commands.forget import forget
 
-DICOM = ("configs/train.json", "configs/datasets/dicom.json")
-NIFTI = ("configs/train.json", "configs/datasets/nifti.json")
+DICOM = ("configs/train.json", "configs/datasets/dicom.yaml")
+NIFTI = ("configs/train.json", "configs/datasets/nifti.yaml")
 SYNTAXES = ["1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.90"]
 NAME, IDENTIFIER, ACCESSION = "Secretname", "PATIENT-4711-", "ACCESSION-0815-"
 SETTINGS: dict[str, Any] = {
     "backbone": "mobilenet_v2",
-    "sites": ["features.3"],
+    "network_def#sites": ["features.3"],
     "image_size": 40,
     "backbone_epochs": 1,
     "adapter_epochs": 1,
@@ -74,10 +74,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory, bundle_run: Callable[..., 
         **SETTINGS,
         "dataset_dir": folder / "images",
         "output_dir": folder / "run",
-        "presentation#window": "40,400",
-        "exemplars": "copies",
+        "image#presentation#window": "40,400",
+        "memory#exemplars": "copies",
     }
-    done = bundle_run(DICOM, {**overrides, "skip_unreadable": True, "num_workers": 1})
+    done = bundle_run(DICOM, {**overrides, "tasks#skip_unreadable": True, "limits#num_workers": 1})
     return {"folder": folder, "broken": broken, "overrides": overrides, "printed": done.stdout + done.stderr}
 
 
@@ -157,7 +157,7 @@ def test_nifti_is_learnt_slice_by_slice(run_here: Callable[..., None], scans: An
             voxels = np.stack([picture(label, 3 * number + slice_) for slice_ in range(3)]).T
             split = "test" if number == 2 else "train"
             scans.nifti(tmp_path / "images" / split / f"class{label}" / f"{number}.nii.gz", voxels, "LPI")
-    overrides = {**SETTINGS, "dataset_dir": tmp_path / "images", "presentation#pictures": "all", "split": 4}
+    overrides = {**SETTINGS, "dataset_dir": tmp_path / "images", "image#presentation#pictures": "all", "split": 4}
     run_here({**overrides, "output_dir": tmp_path / "run"}, NIFTI)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert len(metrics["accuracy_matrix"]) == 1
@@ -171,9 +171,14 @@ def test_nifti_volumes_are_learnt_whole(run_here: Callable[..., None], scans: An
             voxels = np.stack([picture(label, 3 * number + slice_) for slice_ in range(30)]).T
             split = "test" if number == 2 else "train"
             scans.nifti(tmp_path / "images" / split / f"class{label}" / f"{number}.nii.gz", voxels, "LPI")
-    volumes = ("configs/train.json", "configs/networks/resnet18_3d.json", "configs/datasets/nifti.json")
-    overrides = {**SETTINGS, "dataset_dir": tmp_path / "images", "presentation#pictures": "only", "split": 2}
-    overrides |= {"backbone": "resnet10_3d", "sites": ["layer2"], "image_size": 12, "exemplars": "copies"}
+    volumes = ("configs/train.json", "configs/networks/resnet18_3d.yaml", "configs/datasets/nifti.yaml")
+    overrides = {**SETTINGS, "dataset_dir": tmp_path / "images", "image#presentation#pictures": "only", "split": 2}
+    overrides |= {
+        "backbone": "resnet10_3d",
+        "network_def#sites": ["layer2"],
+        "image_size": 12,
+        "memory#exemplars": "copies",
+    }
     run_here({**overrides, "output_dir": tmp_path / "run"}, volumes)
     assert len(json.loads((tmp_path / "run" / "metrics.json").read_text())["accuracy_matrix"]) == 1
     copies = list((tmp_path / "run" / "exemplars").iterdir())

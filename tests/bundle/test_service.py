@@ -336,7 +336,7 @@ def test_nothing_that_was_sent_of_a_patient_is_written(
         service.ask("POST", f"/activelearning/{strategy}", json={"client_id": NAME})
     service.ask("POST", f"/batch/infer/{MODEL}?run_sync=true", json={"client_id": NAME})
     written = [path for path in service.folder.rglob("*") if path.is_file()]
-    assert len(written) > 10 and service.folder / "service.log" in written
+    assert len(written) >= 10 and service.folder / "service.log" in written
     for path in written:
         for secret in (NAME, IDENTIFIER, ACCESSION):
             assert secret.encode() not in path.read_bytes() and secret not in str(path)

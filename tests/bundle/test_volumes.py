@@ -22,11 +22,11 @@ from scripts.inference import load_classifier
 from scripts.tasks.generated_volumes import SHAPES, draw_volume
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
-CONFIGS = ("configs/train.json", "configs/networks/resnet18_3d.json", "configs/datasets/generated_volumes.json")
+CONFIGS = ("configs/train.json", "configs/networks/resnet18_3d.yaml", "configs/datasets/generated_volumes.yaml")
 # the smaller backbone, adapters at two sites, volumes of less than half their side: about 20 seconds
 TINY: dict[str, Any] = {
     "backbone": "resnet10_3d",
-    "sites": ["layer2", "layer3"],
+    "network_def#sites": ["layer2", "layer3"],
     "image_size": 12,
     "source#train_per_class": 32,
     "source#test_per_class": 16,
@@ -34,7 +34,7 @@ TINY: dict[str, Any] = {
     "adapter_epochs": 2,
     "finetune_epochs": 8,
     "optimizer#lr": 0.02,
-    "finetune_optimizer#lr": 0.02,
+    "balanced_finetuning#optimizer#lr": 0.02,
     "memory_size": 60,
     "batch_size": 8,
     "device": "cpu",
@@ -116,7 +116,8 @@ def test_a_folder_of_volumes_is_classified_as_the_network_does(unpacked: Path, v
     description = json.loads((unpacked / "models" / "network.json").read_text())
     parser = ConfigParser()
     parser.read_config([str(BUNDLE / path) for path in CONFIGS])
-    parser.update({key: description[key] for key in ("image_size", "mean", "std")})
+    seen = {f"image#{key}": description[key] for key in ("mean", "std")}
+    parser.update({"image_size": description["image_size"], **seen})
     prepare = parser.get_parsed_content("validate#preprocessing")  # as in training
     batch = torch.stack([torch.as_tensor(prepare({"image": str(volumes / row[0])})["image"]) for row in rows])
     with torch.no_grad():

@@ -82,13 +82,18 @@ def plain_tensors() -> Iterator[None]:
 def test_once_an_epoch_is_asked_whether_the_losses_are_finite_and_nothing_else(loss: str, tmp_path: Path) -> None:
     parser = ConfigParser(ConfigParser.load_config_files([str(TRAIN)]))
     own = {"dataset_dir": str(tmp_path / "data"), "output_dir": str(tmp_path / "run")}
-    images = {"source#root#train_per_class": 8, "source#root#test_per_class": 2, "source#root#val_per_class": 0}
+    images = {"source#train_per_class": 8, "source#test_per_class": 2, "source#val_per_class": 0}
     epochs = {"backbone_epochs": 1, "adapter_epochs": 2, "finetune_epochs": 3}
     small = {"source#sets": ["clusters", "cells"], "image_size": 33, "memory_size": 12, "batch_size": 4}
-    network = {"backbone": "mobilenet_v2", "sites": ["features.3"], "learning_rates": {"default": 0.001}}
-    head = {"head": loss.split("_")[0].replace("seen", "unified"), "finetune_loss#_target_": f"scripts.losses.{loss}"}
+    network = {"backbone": "mobilenet_v2", "network_def#sites": ["features.3"], "optimizer#lr": 0.001}
+    head = {
+        "network_def#head": loss.split("_")[0].replace("seen", "unified"),
+        "balanced_finetuning#loss": {"_target_": f"scripts.losses.{loss}", "_mode_": "callable"},
+    }
     # Adam counts its steps in tensors on the host, which it reads: that waits for no device
-    parser.update({"device": "cpu", "finetune_optimizer#_target_": "torch.optim.SGD", **own, **images, **epochs})
+    parser.update(
+        {"device": "cpu", "balanced_finetuning#optimizer#_target_": "torch.optim.SGD", **own, **images, **epochs}
+    )
     parser.update({**small, **network, **head})
     asked = values_asked_for(parser.get_parsed_content("train#trainer"))
     assert [len(steps) for steps in asked.values()] == [1 * 4, 2 * (4 + 7), 3 * 6]

@@ -57,9 +57,9 @@ def test_the_first_seed_of_every_method_comes_first(tmp_path: Path) -> None:
 
 def test_a_run_is_the_training_with_data_then_method_then_what_is_the_runs_own(tmp_path: Path) -> None:
     own = tmp_path / "small.json"
-    own.write_text('{"limit": 20}')
+    own.write_text('{"planned_tasks#limit": 20}')
     (run,) = plan_runs(f"skin8,{own}", ["acl"], [2], ["--memory_size", "16"], tmp_path)
-    files = [TRAIN, CONFIGS / "datasets" / "skin8.json", own, CONFIGS / "methods" / "acl.json"]
+    files = [TRAIN, CONFIGS / "datasets" / "skin8.yaml", own, CONFIGS / "methods" / "acl.yaml"]
     assert run.arguments() == [
         "run",
         "--config_file",
@@ -127,12 +127,12 @@ def test_a_run_that_learnt_with_other_settings_is_refused_and_they_are_named(tmp
 
 def test_a_changed_config_is_named_with_its_key(tmp_path: Path) -> None:
     own = tmp_path / "own.json"
-    own.write_text('{"limit": 20, "split": 2}')
+    own.write_text('{"planned_tasks#limit": 20, "split": 2}')
     (run,) = plan_runs(str(own), ["acl"], [1], [], tmp_path)
     finish(run)
-    own.write_text('{"limit": 30, "split": 2}')
+    own.write_text('{"planned_tasks#limit": 30, "split": 2}')
     (changed,) = plan_runs(str(own), ["acl"], [1], [], tmp_path)
-    with pytest.raises(UserError, match=r"\(limit was 20, is 30\)"):
+    with pytest.raises(UserError, match=r"\(planned_tasks#limit was 20, is 30\)"):
         is_finished(changed)
 
 

@@ -11,7 +11,7 @@ import torch
 from scripts.commands.fitted_heads import Learnt, ridge_bound, ridge_head, unified_head
 from scripts.engines import fractional_milestones
 
-RIDGE = {"shrinkage": 0.3, "drift_ridge": 1e-12}
+RIDGE = {"ridge#shrinkage": 0.3, "ridge#drift_ridge": 1e-12}
 
 
 def learnt(classes: tuple[int, ...], per_class: int = 4, width: int = 5) -> Learnt:
@@ -34,9 +34,8 @@ def test_the_bound_is_ridge_regression_in_which_every_class_weighs_the_same() ->
         x = torch.cat([feature, torch.ones(1, dtype=torch.double)])
         gram += torch.outer(x, x) / counts[label]
         right[:, label] += x / counts[label]
-    weight = (
-        torch.inverse(gram + RIDGE["shrinkage"] * gram.diagonal().mean() * torch.eye(6, dtype=torch.double)) @ right
-    )
+    shrunk = gram + RIDGE["ridge#shrinkage"] * gram.diagonal().mean() * torch.eye(6, dtype=torch.double)
+    weight = torch.inverse(shrunk) @ right
     x = torch.cat([content.features.double(), torch.ones(15, 1, dtype=torch.double)], 1)
     torch.testing.assert_close(classify(content.features).double(), x @ weight, rtol=1e-5, atol=1e-5)
 
@@ -45,8 +44,8 @@ def test_the_first_tasks_head_is_as_tuned_and_later_ones_learn() -> None:
     values: dict[str, Any] = {
         "finetune_epochs": 30,
         "batch_size": 4,
-        "finetune_optimizer": partial(torch.optim.Adam, lr=0.1),
-        "finetune_scheduler": partial(fractional_milestones, fractions=[0.5]),
+        "balanced_finetuning#optimizer": partial(torch.optim.Adam, lr=0.1),
+        "balanced_finetuning#scheduler": partial(fractional_milestones, fractions=[0.5]),
     }
     head = unified_head(5, values.get)
     first, second = learnt((2,)), learnt((2, 2))

@@ -42,7 +42,7 @@ def write_config(folder: Path, kind: str, exemplars: str) -> None:
     """Write of a run's config what says how it keeps images."""
     copies = {"exemplars": exemplars, "folder": "$@output_dir + '/exemplars'"}
     memory = {"_target_": f"scripts.memory.{kind}", "size": 4, **copies}
-    config = {"presentation": None, "output_dir": "elsewhere", "memory": memory, "recorded": {}}
+    config = {"image": {"presentation": None}, "output_dir": "elsewhere", "memory": memory, "recorded": {}}
     (folder / "config.json").write_text(json.dumps(config))
 
 

@@ -27,7 +27,7 @@ ORDERED: dict[str, Any] = {
 def test_the_order_decides_what_is_learnt_and_the_operator_how(tmp_path: Path) -> None:
     config = config_of({**ORDERED, "images": str(tmp_path)}, tmp_path)
     assert (config["adapter_epochs"], config["device"]) == (3, "cpu")
-    assert (config["split"], config["previous"], config["class_order"]) == ([["b", "c"]], "run", None)
+    assert (config["split"], config["previous"], config["planned_tasks#order"]) == ([["b", "c"]], "run", None)
     assert config["source"]["file"] == str(tmp_path / ORDER)
     assert not {"data", "method", "backbone", "memory_size"} & config.keys(), "these are the run's"
 

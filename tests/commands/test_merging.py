@@ -14,9 +14,9 @@ from scripts.commands.merging import HEADS, RESULTS, main, plan_starts, write_ta
     ("arguments", "part"),
     [
         (["--starts", "last"], "unknown start 'last': choose some of previous, first, running_mean"),
-        (["--strategies", "median"], "unknown merging strategy 'median'"),
+        (["--strategies", "no_such"], "unknown merging strategy 'no_such'"),
         (["--batchnorms", "none"], "unknown 'none': choose one of average, pooled, recalibrated"),
-        (["--adapter_start", "first"], "--adapter_start cannot be set for the table of merging"),
+        (["--network_def#adapter_start", "first"], "#adapter_start cannot be set for the table of merging"),
         (["--seed", "3"], "--seed cannot be set"),
         (["--memory_sise", "3"], "did you mean --memory_size?"),
     ],
@@ -35,9 +35,9 @@ def test_each_start_and_seed_is_a_run_in_a_folder_of_its_own(tmp_path: Path) -> 
     runs = plan_starts("generated", ["previous", "first"], [1, 2], [], tmp_path)
     folders = {start: [str(run.folder.relative_to(tmp_path)) for run in own] for start, own in runs.items()}
     assert folders == {
-        start: [f"{start}/generated-dynammo-s{seed}" for seed in (1, 2)] for start in ("previous", "first")
+        start: [f"{start}/generated-dynammo+statistics-s{seed}" for seed in (1, 2)] for start in ("previous", "first")
     }
-    assert all(run.keys[:2] == ["--adapter_start", start] for start, own in runs.items() for run in own)
+    assert all(run.keys[:2] == ["--network_def#adapter_start", start] for start, own in runs.items() for run in own)
 
 
 def test_ways_are_compared_with_averaging_pair_by_pair(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from scripts.losses import others_cross_entropy
 
 def test_bfloat16_is_near_and_its_outputs_are_float32(images: Tensor, tiny: SimpleNamespace) -> None:
     network = tiny.network("others", sizes=[2, 2])
-    network.merge("average")
+    network.merge()
     network.train_only(["head"])
     network.train()
     plain, cast = (AutocastInferer(enabled)(images, network) for enabled in (False, True))

@@ -10,7 +10,7 @@ from ignite.engine import Engine
 from scripts.engines import ContinualEvents
 from scripts.errors import UserError
 from scripts.handlers import AdapterAveragingHandler
-from scripts.networks import merge
+from scripts.networks import MergingOptions, merge
 
 
 def test_tuned_adapters_are_averaged_and_the_event_is_fired(tiny: SimpleNamespace) -> None:
@@ -18,7 +18,7 @@ def test_tuned_adapters_are_averaged_and_the_event_is_fired(tiny: SimpleNamespac
     engine = Engine(lambda engine, batch: None)
     engine.register_events(*ContinualEvents)
     averaged: list[list[str]] = []
-    AdapterAveragingHandler(network).attach(engine)
+    AdapterAveragingHandler(network, MergingOptions()).attach(engine)
     engine.add_event_handler(
         ContinualEvents.ADAPTERS_AVERAGED, lambda: averaged.append(list(network.backbone.branches))
     )
@@ -28,13 +28,13 @@ def test_tuned_adapters_are_averaged_and_the_event_is_fired(tiny: SimpleNamespac
     engine.fire_event(ContinualEvents.ADAPTER_TUNING_SETTLED)
     assert averaged == [["merged"]]
     for block in network.backbone.blocks.values():
-        expected = merge("average", [block.adapters[f"task{number}"].state_dict() for number in range(2)])
+        expected = merge([block.adapters[f"task{number}"].state_dict() for number in range(2)])
         assert not tiny.changed_keys(expected, block.adapters["merged"].state_dict())
 
 
 def test_an_unknown_strategy_is_refused_before_training(tiny: SimpleNamespace) -> None:
-    with pytest.raises(UserError, match="unknown merging strategy 'median': choose one of average"):
-        AdapterAveragingHandler(tiny.network(), "median")
+    with pytest.raises(UserError, match="unknown merging strategy 'no_such': choose one of average"):
+        MergingOptions("no_such")
 
 
 def test_a_run_averages_once_a_task(finished: SimpleNamespace, finished_acl: SimpleNamespace) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,11 +15,10 @@ from scripts.handlers import AdapterStatisticsHandler
 from scripts.handlers.adapter_statistics import KINDS, input_gram
 from scripts.memory import FeatureExtractor
 from scripts.networks import AdapterStatistics, ContinualNet
-from scripts.tasks import ImageDataset
 
 
 def extractor(network: ContinualNet, tiny: SimpleNamespace) -> FeatureExtractor:
-    return FeatureExtractor(network, partial(ImageDataset, transform=tiny.transform()), 2, "cpu")
+    return FeatureExtractor(network, tiny.transform(), 2)
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ def make_engine() -> Engine:
 def test_a_task_gets_adapters_from_the_one_before_and_a_head_with_others(tiny: SimpleNamespace) -> None:
     network, engine = tiny.network(sizes=[2]), make_engine()
     AdapterTuningHandler(network).attach(engine)
-    network.merge("average")
+    network.merge()
     network.grow(3)
     engine.fire_event(ContinualEvents.ADAPTER_TUNING_STARTED)
     assert network.backbone.branches == ["task1"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,15 +10,14 @@ import torch
 from scripts.handlers import BatchNormRecalibrationHandler
 from scripts.handlers.batchnorm_recalibration import mixed_batches
 from scripts.memory import FeatureExtractor
-from scripts.tasks import ImageDataset
 
 
 def test_only_the_merged_statistics_change(tiny: SimpleNamespace, tmp_path: Path) -> None:
     tasks = tiny.tasks(tmp_path, [2, 2], train=3)
     network = tiny.network(sizes=[2, 2])
-    network.merge("average")
+    network.merge()
     before = tiny.copy_of(network.state_dict())
-    features = FeatureExtractor(network, partial(ImageDataset, transform=tiny.transform()), 4, "cpu")
+    features = FeatureExtractor(network, tiny.transform(), 4)
     memory = SimpleNamespace(items=lambda: list(tasks[0].train[:2]))
     engine = SimpleNamespace(tasks=tasks, state=SimpleNamespace(task=2), memory=memory)
     BatchNormRecalibrationHandler(network, features)(engine)  # type: ignore[arg-type]
@@ -33,7 +31,7 @@ def test_batches_mix_the_classes_the_same_at_every_call_and_none_is_a_single_ima
     tiny: SimpleNamespace, tmp_path: Path
 ) -> None:
     (task,) = tiny.tasks(tmp_path, [3], train=3)
-    features = FeatureExtractor(tiny.network(), partial(ImageDataset, transform=tiny.transform()), 4, "cpu")
+    features = FeatureExtractor(tiny.network(), tiny.transform(), 4)
     first, second = (list(mixed_batches(features, task.train)) for _ in range(2))
     assert [len(batch) for batch in first] == [4, 4]
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))

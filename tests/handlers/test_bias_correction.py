@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +14,6 @@ from scripts.errors import UserError
 from scripts.handlers import BiasCorrectionHandler
 from scripts.handlers.bias_correction import fit_bias
 from scripts.memory import ExemplarMemory, FeatureExtractor
-from scripts.tasks import ImageDataset
 
 
 @pytest.mark.parametrize(("alpha", "beta"), [(0.5, -1.0), (1.0, 0.0), (1.4, 0.7)])
@@ -55,7 +53,7 @@ def test_the_correction_is_folded_into_the_heads_new_rows(
     tasks, first = tiny.tasks(tmp_path, sizes), sizes[0]
     network, memory = tiny.network(sizes=sizes, adapter=None), ExemplarMemory(8)
     memory.add(tasks[0].train, torch.randn(len(tasks[0].train), 3), 4)
-    features = FeatureExtractor(network, partial(ImageDataset, transform=tiny.transform()), 8, "cpu")
+    features = FeatureExtractor(network, tiny.transform(), 8)
     engine = SimpleNamespace(tasks=tasks, current_task=tasks[1], memory=memory, state=SimpleNamespace(task=2))
     items = held_out_items(tasks, 2, memory)
     network.eval()

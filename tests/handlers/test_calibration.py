@@ -19,7 +19,6 @@ from scripts.handlers import CalibrationHandler
 from scripts.inference.results import identify
 from scripts.metrics.calibration import calibration_error, fit_temperature, probabilities_at
 from scripts.metrics.decision_rules import DecisionRules
-from scripts.metrics.record import RunRecord
 
 
 def test_every_task_has_its_temperature_and_its_errors(finished: SimpleNamespace) -> None:
@@ -80,5 +79,5 @@ def test_validation_images_that_are_gone_are_said_to_be(
 
 @pytest.mark.parametrize("acceptance", [0.0, 1.5])
 def test_an_acceptance_that_is_no_share_is_refused(acceptance: float) -> None:
-    with pytest.raises(UserError, match="acceptance is .*key 'acceptance'"):
-        CalibrationHandler(None, None, RunRecord(), DecisionRules(), acceptance)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="acceptance is .*key 'save#rules#acceptance'"):
+        DecisionRules(acceptance)

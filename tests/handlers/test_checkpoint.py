@@ -19,7 +19,6 @@ from torch import Tensor
 from scripts.engines import ContinualEvents, ContinualTrainer
 from scripts.errors import UserError
 from scripts.handlers import CheckpointHandler
-from scripts.networks import MergingOptions
 from scripts.tasks import Task, read_tasks
 
 SETTINGS = {"method": "dynammo", "memory_size": 8, "mean": [0.0, 0.0, 0.0], "adapter_epochs": 2, "seed": 0}
@@ -132,27 +131,27 @@ def test_stopped_at_any_other_moment_a_run_ends_as_uninterrupted(
 
 
 MERGINGS: list[dict[str, Any]] = [
-    {"strategy": "running_mean", "adapter_start": "running_mean", "options": MergingOptions(batchnorm="recalibrated")},
-    {"strategy": "fisher", "adapter_start": "first", "options": MergingOptions(batchnorm="pooled")},
-    {"strategy": "dare", "adapter_start": "first", "options": MergingOptions(base="start")},
+    {"adapter_start": "running_mean", "merging": {"strategy": "running_mean", "batchnorm": "recalibrated"}},
+    {"adapter_start": "first", "merging": {"strategy": "fisher", "batchnorm": "pooled"}},
+    {"adapter_start": "first", "merging": {"strategy": "dare", "base": "start"}},
 ]
 
 
-@pytest.mark.parametrize("merging", MERGINGS)
+@pytest.mark.parametrize("own", MERGINGS)
 def test_however_adapters_are_merged_a_stopped_run_and_a_later_task_end_as_one_run(
-    merging: dict[str, Any], finished: SimpleNamespace, build: Build, tiny: SimpleNamespace, tmp_path: Path
+    own: dict[str, Any], finished: SimpleNamespace, build: Build, tiny: SimpleNamespace, tmp_path: Path
 ) -> None:
-    whole = build(finished.tasks, tmp_path / "whole", **merging)
+    whole = build(finished.tasks, tmp_path / "whole", **own)
     whole.trainer.run()
     assert tiny.changed_keys(whole.network.state_dict(), finished.network.state_dict()), "it is not the average"
-    stop(build(finished.tasks, **merging), ContinualEvents.ADAPTERS_AVERAGED)
-    stop(build(finished.tasks, **merging), Events.EPOCH_COMPLETED, lambda e: e.state.task == 2)
-    stop(build(finished.tasks, **merging), ContinualEvents.ADAPTERS_AVERAGED, lambda e: e.state.task == 2)
-    run = build(finished.tasks, **merging)
+    stop(build(finished.tasks, **own), ContinualEvents.ADAPTERS_AVERAGED)
+    stop(build(finished.tasks, **own), Events.EPOCH_COMPLETED, lambda e: e.state.task == 2)
+    stop(build(finished.tasks, **own), ContinualEvents.ADAPTERS_AVERAGED, lambda e: e.state.task == 2)
+    run = build(finished.tasks, **own)
     run.trainer.run()
     assert_equal_runs(run, whole, tiny)
-    build(finished.tasks[:1], tmp_path / "earlier", **merging).trainer.run()
-    later = build(finished.tasks, tmp_path / "later", previous=str(tmp_path / "earlier"), **merging)
+    build(finished.tasks[:1], tmp_path / "earlier", **own).trainer.run()
+    later = build(finished.tasks, tmp_path / "later", previous=str(tmp_path / "earlier"), **own)
     later.trainer.run()
     assert_equal_runs(later, whole, tiny)
 
@@ -211,7 +210,7 @@ def test_a_run_that_is_not_finished_is_no_previous_one(finished: SimpleNamespace
 def stopped(finished: SimpleNamespace, tiny: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run stopped in its second task, not to be changed."""
     folder = tmp_path_factory.mktemp("stopped") / "run"
-    run = tiny.run(finished.tasks, folder, first=[lambda save: CheckpointHandler(str(folder), save, SETTINGS)])
+    run = tiny.run(finished.tasks, folder, first=[lambda save: CheckpointHandler(str(folder), save, config=SETTINGS)])
     stop(run, Events.EPOCH_COMPLETED, lambda e: e.state.task == 2)
     return folder
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,21 +12,21 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from scripts.engines import ClosedFormStage, ContinualEvents
+from scripts.engines import ClosedForm, ContinualEvents
 from scripts.errors import UserError
 from scripts.handlers import AdapterAveragingHandler, AdapterTuningHandler, ClosedFormHandler
 from scripts.losses import auxiliary_cross_entropy
 from scripts.memory import FeatureExtractor, FeatureSums
-from scripts.networks import ContinualNet, drift_map
+from scripts.networks import ContinualNet, MergingOptions, drift_map
 from scripts.networks.closed_form import ridge
 from scripts.tasks import ImageDataset, Task
 
 VIEWS = [(), (3,)]
-SOLVE = ClosedFormStage("closed_form")
+SOLVE = ClosedForm()
 
 
 def make_handler(network: ContinualNet, tiny: SimpleNamespace, **arguments: Any) -> ClosedFormHandler:
-    features = FeatureExtractor(network, partial(ImageDataset, transform=tiny.transform()), 8, "cpu")
+    features = FeatureExtractor(network, tiny.transform(), 8)
     own = {"shrinkage": 0.3, "candidates": [0.1, 1.0], "drift_ridge": 0.01, "least_images": 5, **arguments}
     return ClosedFormHandler(network, FeatureSums(VIEWS), features, **own)
 
@@ -83,7 +82,7 @@ def test_sums_follow_the_features_where_a_merge_takes_them(
         seen.append(SimpleNamespace(vectors=vectors_of(handler, tasks[1].train), **sums))
 
     tuning = tiny.stage("adapter_tuning", trains=["adapter", "auxiliary"], loss=auxiliary_cross_entropy)
-    handlers = [AdapterTuningHandler(network), AdapterAveragingHandler(network), handler]
+    handlers = [AdapterTuningHandler(network), AdapterAveragingHandler(network, MergingOptions()), handler]
     trainer = tiny.trainer(network, tasks, [tuning, SOLVE], handlers)
     trainer.add_event_handler(ContinualEvents.TASK_COMPLETED, keep)
     trainer.add_event_handler(ContinualEvents.CLOSED_FORM_STARTED, lambda e: keep() if e.state.task == 2 else None)
@@ -121,7 +120,7 @@ def test_a_class_with_fewer_images_than_allowed_is_refused_before_training(
     tmp_path: Path, tiny: SimpleNamespace
 ) -> None:
     tasks, network = tiny.tasks(tmp_path, train=4), tiny.network(adapter=None)
-    with pytest.raises(UserError, match="class class0 of task set0 has 4 training images.*--least_images 4"):
+    with pytest.raises(UserError, match="class class0 of task set0 has 4 training images.*--ridge#least_images 4"):
         tiny.trainer(network, tasks, [SOLVE], [make_handler(network, tiny)])
     tiny.trainer(network, tasks, [SOLVE], [make_handler(network, tiny, least_images=4)]).run()
 

@@ -29,7 +29,7 @@ def build(tasks: list[Task], folder: Path, tiny: SimpleNamespace, exemplars: str
     trainer: ContinualTrainer = tiny.trainer(network, tasks, stages, memory=memory)
     shown = ImageDataset([], trainer.dataset.transform)  # type: ignore[arg-type]
     save = {"network": NetworkState(network), "memory": memory}
-    CheckpointHandler(str(folder), save, {}).attach(trainer)
+    CheckpointHandler(str(folder), save, config={}).attach(trainer)
     DarkExperienceHandler(memory, shown, batch_size=3, draws=2).attach(trainer)
     return trainer
 

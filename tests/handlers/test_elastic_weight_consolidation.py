@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +13,7 @@ from scripts.engines import ContinualEvents, ContinualTrainer
 from scripts.errors import UserError
 from scripts.handlers import ElasticWeightConsolidationHandler
 from scripts.memory import FeatureExtractor
-from scripts.tasks import ImageDataset, Task
+from scripts.tasks import Task
 
 
 @pytest.fixture
@@ -24,7 +23,7 @@ def tasks(tmp_path: Path, tiny: SimpleNamespace) -> list[Task]:
 
 
 def make(network: Any, tiny: SimpleNamespace, strength: float = 2.0) -> ElasticWeightConsolidationHandler:
-    features = FeatureExtractor(network, partial(ImageDataset, transform=tiny.transform()), 4, "cpu")
+    features = FeatureExtractor(network, tiny.transform(), 4)
     return ElasticWeightConsolidationHandler(network, features, strength)
 
 

@@ -33,7 +33,7 @@ def evaluated(
 ) -> tuple[RunRecord, Any, list[str]]:
     """A trainer of the head alone with an evaluation, its record, and the events it will fire."""
     record, network = RunRecord(), tiny.network(head)
-    handler = EvaluationHandler(tiny.evaluator(network), network, record, tiny.side, {})
+    handler = EvaluationHandler(tiny.evaluator(network), network, record, {})
     trainer = tiny.trainer(network, learnt, [tiny.stage(**stage)], [handler])
     return record, trainer, tiny.record_events(trainer)
 
@@ -143,7 +143,7 @@ def test_a_task_in_which_nothing_is_learnt_is_not_evaluated(tmp_path: Path, tiny
 
 def test_evaluating_changes_nothing(finished: SimpleNamespace, tiny: SimpleNamespace) -> None:
     before = tiny.copy_of(finished.network.state_dict())
-    handler = EvaluationHandler(tiny.evaluator(finished.network), finished.network, RunRecord(), tiny.side, {})
+    handler = EvaluationHandler(tiny.evaluator(finished.network), finished.network, RunRecord(), {})
     first, second = (handler.predict(finished.tasks[0].test) for _ in range(2))
     assert torch.equal(torch.cat(first.classes), torch.cat(second.classes))
     assert torch.cat(first.labels).tolist() == [item["label"] for item in finished.tasks[0].test]

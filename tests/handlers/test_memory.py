@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,12 +11,10 @@ import pytest
 from scripts.errors import UserError
 from scripts.handlers import MemoryHandler
 from scripts.memory import ExemplarMemory, FeatureExtractor, select
-from scripts.tasks import ImageDataset
 
 
-def make_handler(tiny: SimpleNamespace, network: Any, memory: ExemplarMemory, space: str) -> MemoryHandler:
-    features = FeatureExtractor(network, partial(ImageDataset, transform=tiny.transform()), 8, "cpu")
-    return MemoryHandler(memory, network, features, space)
+def make_handler(tiny: SimpleNamespace, network: Any, memory: ExemplarMemory) -> MemoryHandler:
+    return MemoryHandler(memory, network, FeatureExtractor(network, tiny.transform(), 8))
 
 
 def test_fine_tuning_sees_equally_many_images_of_every_class(finished: SimpleNamespace) -> None:
@@ -33,7 +30,7 @@ def test_fine_tuning_sees_equally_many_images_of_every_class(finished: SimpleNam
 
 def test_without_fine_tuning_exemplars_are_chosen_at_the_tasks_end(tmp_path: Path, tiny: SimpleNamespace) -> None:
     tasks, network, memory = tiny.tasks(tmp_path), tiny.network(), ExemplarMemory(6)
-    handler = make_handler(tiny, network, memory, "inference")
+    handler = make_handler(tiny, network, memory)
     tiny.trainer(network, tasks, [tiny.stage(data="task_and_memory")], [handler], memory).run()
     assert {label: len(kept) for label, kept in memory.classes.items()} == {0: 1, 1: 1, 2: 1, 3: 1}
 
@@ -42,10 +39,10 @@ def test_without_fine_tuning_exemplars_are_chosen_at_the_tasks_end(tmp_path: Pat
 def test_the_selection_reads_the_space_it_is_told(
     space: str, branch: str, tmp_path: Path, tiny: SimpleNamespace
 ) -> None:
-    network, memory = tiny.network(sizes=[2, 2], seed=1), ExemplarMemory(8)
-    network.merge("average")
+    network, memory = tiny.network(sizes=[2, 2], seed=1), ExemplarMemory(8, space=space)
+    network.merge()
     task = tiny.tasks(tmp_path, train=12)[1]
-    handler = make_handler(tiny, network, memory, space)
+    handler = make_handler(tiny, network, memory)
     handler.select(SimpleNamespace(current_task=task))  # type: ignore[arg-type]
     assert network.backbone.branches == ["merged"]
     for label in (2, 3):
@@ -61,7 +58,7 @@ def test_the_selection_reads_the_space_it_is_told(
 def test_exemplars_of_a_task_are_chosen_once(tmp_path: Path, tiny: SimpleNamespace) -> None:
     network, memory = tiny.network(sizes=[2]), ExemplarMemory(8)
     engine: Any = SimpleNamespace(current_task=tiny.tasks(tmp_path)[0], fire_event=lambda event: None)
-    handler = make_handler(tiny, network, memory, "inference")
+    handler = make_handler(tiny, network, memory)
     handler.select(engine)
     first = dict(memory.classes)
     tiny.randomise(network, 4)
@@ -71,12 +68,12 @@ def test_exemplars_of_a_task_are_chosen_once(tmp_path: Path, tiny: SimpleNamespa
 
 def test_an_empty_memory_keeps_nothing(tmp_path: Path, tiny: SimpleNamespace) -> None:
     network, memory = tiny.network(sizes=[2]), ExemplarMemory(0)
-    handler = make_handler(tiny, network, memory, "inference")
+    handler = make_handler(tiny, network, memory)
     engine: Any = SimpleNamespace(current_task=tiny.tasks(tmp_path)[0], fire_event=lambda event: None)
     handler.complete(engine)
     assert memory.items() == []
 
 
-def test_an_unknown_space_is_refused_with_the_choice(tiny: SimpleNamespace) -> None:
+def test_an_unknown_space_is_refused_with_the_choice() -> None:
     with pytest.raises(UserError, match="unknown herding space 'old': choose one of inference, newest"):
-        make_handler(tiny, tiny.network(), ExemplarMemory(8), "old")
+        ExemplarMemory(8, space="old")

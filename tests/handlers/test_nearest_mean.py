@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,11 +13,10 @@ from scripts.errors import UserError
 from scripts.handlers import EvaluationHandler, MemoryHandler, NearestMeanHandler
 from scripts.memory import ExemplarMemory, FeatureExtractor
 from scripts.metrics import RunRecord
-from scripts.tasks import ImageDataset
 
 
 def extractor(network: object, tiny: SimpleNamespace) -> FeatureExtractor:
-    return FeatureExtractor(network, partial(ImageDataset, transform=tiny.transform()), 8, "cpu")  # type: ignore[arg-type]
+    return FeatureExtractor(network, tiny.transform(), 8)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("sizes", [(2, 2), (3, 1)])
@@ -28,7 +26,7 @@ def test_the_run_decides_by_plain_nearest_means(sizes: tuple[int, ...], tmp_path
     features = extractor(network, tiny)
     handlers = [
         MemoryHandler(memory, network, features),
-        EvaluationHandler(tiny.evaluator(network), network, record, tiny.side, {}),
+        EvaluationHandler(tiny.evaluator(network), network, record, {}),
         NearestMeanHandler(network, memory, features),  # attached last, as an overlay's handlers are
     ]
     stages = [tiny.stage(data="task_and_memory", trains=["backbone", "head"])]

@@ -29,7 +29,7 @@ def build(
     loss = partial(equal_distillation, temperature=2.0)
     stages = [tiny.stage(epochs=2, trains=["backbone", "head"], loss=loss), tiny.stage("balanced_finetuning")]
     save = {"network": NetworkState(network)}
-    handlers = [CheckpointHandler(str(folder), save, {}, previous), TeacherHandler(network)]
+    handlers = [CheckpointHandler(str(folder), save, previous, config={}), TeacherHandler(network)]
     trainer: ContinualTrainer = tiny.trainer(network, tasks, stages, handlers)
     return trainer
 

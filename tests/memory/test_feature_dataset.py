@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +15,7 @@ from scripts.engines import ContinualTrainer
 from scripts.handlers import AdapterAveragingHandler, AdapterTuningHandler, MemoryHandler, SeparateAdaptersHandler
 from scripts.losses import others_cross_entropy, seen_cross_entropy
 from scripts.memory import ExemplarMemory, FeatureDataset, FeatureExtractor, StageFeatures
+from scripts.networks.merging import MergingOptions
 from scripts.tasks import ImageCache, ImageDataset, Task
 
 EPOCHS = 5
@@ -33,7 +33,7 @@ def augmentation(tiny: SimpleNamespace, more: Sequence[Any] = ()) -> Compose:
 
 
 def extractor(tiny: SimpleNamespace, network: Any) -> FeatureExtractor:
-    return FeatureExtractor(network, partial(ImageDataset, transform=tiny.transform(), cache=CACHE), 4, "cpu")
+    return FeatureExtractor(network, tiny.transform(), 4, CACHE)
 
 
 def trained(tiny: SimpleNamespace, tasks: Sequence[Task], cached: bool, head: str) -> SimpleNamespace:
@@ -51,7 +51,7 @@ def trained(tiny: SimpleNamespace, tasks: Sequence[Task], cached: bool, head: st
     )
     handlers = [
         AdapterTuningHandler(network),
-        AdapterAveragingHandler(network) if head == "unified" else SeparateAdaptersHandler(network),
+        AdapterAveragingHandler(network, MergingOptions()) if head == "unified" else SeparateAdaptersHandler(network),
         MemoryHandler(memory, network, features),
     ]
     trainer = tiny.trainer(network, tasks, [tuning, last], handlers, memory)

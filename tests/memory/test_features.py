@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,18 +11,17 @@ import torch
 from PIL import Image
 
 from scripts.memory import FeatureExtractor
-from scripts.tasks import ImageDataset
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 32])
 def test_features_equal_a_direct_pass(batch_size: int, tmp_path: Path, tiny: SimpleNamespace) -> None:
     items = tiny.items(tmp_path, 0, 7)
     network = tiny.network(sizes=[2, 2])
-    network.merge("average")
+    network.merge()
     network.train_only(["backbone", "head"])
     network.train()
     before = tiny.copy_of(network.state_dict())
-    extract = FeatureExtractor(network, partial(ImageDataset, transform=tiny.transform()), batch_size, "cpu")
+    extract = FeatureExtractor(network, tiny.transform(), batch_size)
     found = extract(items)
     pixels = np.stack([np.asarray(Image.open(item["image"])) for item in items])
     with torch.no_grad():
@@ -36,7 +34,7 @@ def test_features_equal_a_direct_pass(batch_size: int, tmp_path: Path, tiny: Sim
 
 def test_one_head_over_several_branches_has_them_all_read(tmp_path: Path, tiny: SimpleNamespace) -> None:
     items, network = tiny.items(tmp_path, 0, 3), tiny.network("concatenated", sizes=[2, 2], adapter="backbone")
-    found = FeatureExtractor(network, partial(ImageDataset, transform=tiny.transform()), 3, "cpu")(items)
+    found = FeatureExtractor(network, tiny.transform(), 3)(items)
     pixels = tiny.transform()(items)
     with torch.no_grad():
         direct = network.backbone(torch.stack([entry["image"] for entry in pixels]))
@@ -46,7 +44,7 @@ def test_one_head_over_several_branches_has_them_all_read(tmp_path: Path, tiny: 
 def test_the_newest_of_several_branches_is_read(tmp_path: Path, tiny: SimpleNamespace) -> None:
     items, network = tiny.items(tmp_path, 0, 3), tiny.network("others", sizes=[2, 2])
     network.unmerge()
-    extract = FeatureExtractor(network, partial(ImageDataset, transform=tiny.transform()), 3, "cpu")
+    extract = FeatureExtractor(network, tiny.transform(), 3)
     found = extract(items)
     with network.through(["task1"]):
         newest = extract(items)
@@ -58,7 +56,7 @@ def test_the_newest_of_several_branches_is_read(tmp_path: Path, tiny: SimpleName
 
 def test_an_image_passes_once_for_each_view_while_the_weights_stay(tmp_path: Path, tiny: SimpleNamespace) -> None:
     items, network = tiny.items(tmp_path, 0, 6), tiny.network(sizes=[2, 2])
-    extract = FeatureExtractor(network, partial(ImageDataset, transform=tiny.transform()), 3, "cpu")
+    extract = FeatureExtractor(network, tiny.transform(), 3)
     passed: list[int] = []
     network.backbone.stem.register_forward_hook(lambda module, images, output: passed.append(len(images[0])))
     first = extract.features(items[:4], [(), (3,)])
@@ -82,10 +80,10 @@ def test_an_image_passes_once_for_each_view_while_the_weights_stay(tmp_path: Pat
 
 def test_features_are_the_same_to_the_bit_whichever_images_stand_beside(tmp_path: Path, tiny: SimpleNamespace) -> None:
     items, network = tiny.items(tmp_path, 0, 9), tiny.network(sizes=[2, 2])
-    made = partial(ImageDataset, transform=tiny.transform())
-    together = FeatureExtractor(network, made, 4, "cpu")(items)
+    made = tiny.transform()
+    together = FeatureExtractor(network, made, 4)(items)
     state = torch.get_rng_state()
-    apart = FeatureExtractor(network, made, 4, "cpu")
+    apart = FeatureExtractor(network, made, 4)
     found = torch.cat([apart(items[5:]), apart(items[::-1])[-5:].flip(0)])
     assert torch.equal(found, torch.cat([together[5:], together[:5]]))
     assert torch.equal(torch.get_rng_state(), state), "what is drawn next does not depend on what is known"

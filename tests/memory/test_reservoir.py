@@ -11,7 +11,6 @@ import torch
 from scipy.stats import chisquare
 from torch import Tensor
 
-from scripts.errors import UserError
 from scripts.memory import ReservoirMemory
 from scripts.tasks import Item
 
@@ -124,9 +123,3 @@ def test_bytes_count_an_image_once_and_its_logits_each_time(items: list[Item], l
     memory = ReservoirMemory(2)
     memory.offer([items[0], items[0]], logits[:2])
     assert memory.kept_bytes() == Path(items[0]["image"]).stat().st_size + 2 * 3 * 4
-
-
-@pytest.mark.parametrize("arguments", [{"selection": "herding"}, {"per_class": 2}])
-def test_what_a_reservoir_cannot_do_is_refused(arguments: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="this method keeps a reservoir: leave out selection '.*' and memory_per_class"):
-        ReservoirMemory(8, **arguments)

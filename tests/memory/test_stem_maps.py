@@ -5,7 +5,6 @@ from __future__ import annotations
 import resource
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +17,7 @@ from scripts.engines import ContinualTrainer
 from scripts.errors import UserError
 from scripts.handlers import AdapterAveragingHandler, AdapterTuningHandler, MemoryHandler
 from scripts.memory import ExemplarMemory, FeatureExtractor, StemMapDataset, StemMaps
-from scripts.networks import ContinualNet
+from scripts.networks import ContinualNet, MergingOptions
 from scripts.tasks import ImageCache, ImageDataset, Task
 
 EPOCHS = 5
@@ -37,7 +36,7 @@ def augmentation(tiny: SimpleNamespace, more: Sequence[Any] = ()) -> Compose:
 
 
 def extractor(tiny: SimpleNamespace, network: Any) -> FeatureExtractor:
-    return FeatureExtractor(network, partial(ImageDataset, transform=tiny.transform(), cache=CACHE), 4, "cpu")
+    return FeatureExtractor(network, tiny.transform(), 4, CACHE)
 
 
 def trained(tiny: SimpleNamespace, tasks: Sequence[Task], cached: bool, adapter: str) -> SimpleNamespace:
@@ -50,7 +49,7 @@ def trained(tiny: SimpleNamespace, tasks: Sequence[Task], cached: bool, adapter:
     stage = tiny.stage("adapter_tuning", epochs=EPOCHS, loss=tuning.loss, stem_maps=maps, **parts)
     handlers = [
         AdapterTuningHandler(network),
-        AdapterAveragingHandler(network),
+        AdapterAveragingHandler(network, MergingOptions()),
         MemoryHandler(memory, network, features),
     ]
     trainer = tiny.trainer(network, tasks, [stage], handlers, memory)

@@ -14,7 +14,7 @@ from scripts.errors import UserError
 from scripts.handlers import AdapterAveragingHandler, AdapterTuningHandler
 from scripts.losses import auxiliary_cross_entropy
 from scripts.memory import ExemplarMemory
-from scripts.networks import SITES, ContinualNet, LevelsHead, make_backbone
+from scripts.networks import SITES, ContinualNet, LevelsHead, MergingOptions, make_backbone
 from scripts.networks.backbones import black_image
 from scripts.networks.cost import flops_per_image
 
@@ -88,7 +88,7 @@ def test_adapters_are_tuned_as_under_a_head_that_reads_the_last_map(tmp_path: Pa
         stage = tiny.stage(
             "adapter_tuning", epochs=2, loss=auxiliary_cross_entropy, trains=["adapter", "auxiliary"], data="task"
         )
-        handlers = [AdapterTuningHandler(network), AdapterAveragingHandler(network)]
+        handlers = [AdapterTuningHandler(network), AdapterAveragingHandler(network, MergingOptions())]
         trainer: ContinualTrainer = tiny.trainer(network, tasks, [stage], handlers, ExemplarMemory(0))
         trainer.run()
         return network

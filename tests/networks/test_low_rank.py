@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.models import get_model
 
 from scripts.errors import UserError
-from scripts.networks import SITES, AdaptedBackbone, Classifier, ContinualNet
+from scripts.networks import SITES, AdaptedBackbone, Classifier, ContinualNet, MergingOptions
 from scripts.networks.backbones import black_image
 from scripts.networks.cost import flops_per_image
 from scripts.networks.low_rank import LowRankBlock, LowRankChange
@@ -67,7 +67,7 @@ def network_of(tiny: SimpleNamespace, backbone: str = "mobilenet_v2", **argument
         network.grow(len(task["classes"]))
         network.add_adapters()
     tiny.randomise(network)
-    network.merge("average")
+    network.merge()
     return network.eval()
 
 
@@ -104,7 +104,7 @@ def test_the_merged_network_is_the_backbone_with_the_mean_of_the_adapters_beside
     backbone: str, tiny: SimpleNamespace
 ) -> None:
     network = network_of(tiny, backbone).double()
-    network.merge("average")
+    network.merge()
     image = image_of(network).double()
     with torch.no_grad():
         merged = network(image).features
@@ -191,7 +191,7 @@ def test_training_and_folding_leave_the_backbone_bit_equal(tiny: SimpleNamespace
         optimizer.zero_grad()
         network(image_of(network)).features.square().mean().backward()
         optimizer.step()
-    network.merge("average")
+    network.merge()
     exported = network.merge_and_unload([*TASKS, {"name": "third", "classes": ["d", "e"]}])
     tiny.randomise(exported, 9)
     after = network.state_dict()
@@ -213,7 +213,7 @@ def test_unmerging_restores_each_tasks_own_adapters(tiny: SimpleNamespace) -> No
         for number in range(2):
             with network.through([f"task{number}"]):
                 assert torch.equal(network.backbone(image)[:, 0], both[:, number])
-        network.merge("average")
+        network.merge()
         assert torch.equal(network(image).features, merged)
 
 
@@ -241,7 +241,7 @@ def test_products_have_the_asked_rank_but_no_more_than_the_layer(rank: int, expe
 
 
 def test_a_rank_below_one_is_refused() -> None:
-    with pytest.raises(UserError, match="cannot have rank 0: use at least 1 .key 'adapter_rank'"):
+    with pytest.raises(UserError, match="cannot have rank 0: use at least 1 .key 'network_def#adapter_rank'"):
         ContinualNet("mobilenet_v2", adapter="lora", adapter_rank=0)
 
 
@@ -266,7 +266,7 @@ def test_merging_by_samples_weighs_the_products(tiny: SimpleNamespace) -> None:
     network = network_of(tiny)
     changes = [network.mergeable_state(name) for name in ("task0", "task1")]
     samples = [{"samples": dict.fromkeys(changes[0], torch.tensor(float(images)))} for images in (3, 1)]
-    network.merge("samples", statistics=samples)
+    network.merge(MergingOptions("samples", statistics=SimpleNamespace(tasks=samples)))
     merged = network.branch_state("merged")
     assert merged.keys() == changes[0].keys()
     for name, change in merged.items():

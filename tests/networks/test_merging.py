@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from scripts.errors import UserError
 from scripts.networks import STRATEGIES, MergingOptions, make_adapter, merge, needed_statistics
 from scripts.networks.merging import (
+    Statistics,
     dare,
     magmax,
     pooled,
@@ -24,6 +27,11 @@ from scripts.networks.merging import (
     trim,
     weighted_average,
 )
+
+
+def measured(strategy: str, statistics: Sequence[Statistics], **options: Any) -> MergingOptions:
+    """Return a way of merging that finds these statistics."""
+    return MergingOptions(strategy, statistics=SimpleNamespace(tasks=statistics), **options)
 
 
 def plain_mean(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -45,7 +53,7 @@ def test_the_average_is_the_plain_mean_of_every_floating_entry(count: int, tiny:
         tiny.randomise(adapter, number)
     states = [adapter.state_dict() for adapter in adapters]
     before = copy.deepcopy(states)
-    merged, expected = merge("average", states), plain_mean(states)
+    merged, expected = merge(states), plain_mean(states)
     counters = {key for key in merged if key.endswith("num_batches_tracked")}
     assert merged.keys() - counters == expected.keys()
     assert {"scale", "layers.0.bias", "layers.1.running_mean", "layers.4.running_var", "layers.4.weight"} <= set(
@@ -61,15 +69,15 @@ def test_the_average_is_the_plain_mean_of_every_floating_entry(count: int, tiny:
 
 def test_the_result_shares_no_memory_with_what_went_in() -> None:
     state = make_adapter("conv", 4).state_dict()
-    merged = merge("average", [state])
+    merged = merge([state])
     for value in merged.values():
         value.zero_()
     assert all(bool(state[key].any()) for key in ("scale", "layers.0.weight", "layers.1.running_var"))
 
 
 def test_an_unknown_strategy_is_refused_with_the_choice() -> None:
-    with pytest.raises(UserError, match="unknown merging strategy 'median': choose one of average, running_mean, "):
-        merge("median", [{}])
+    with pytest.raises(UserError, match="unknown merging strategy 'no_such': choose one of average, running_mean, "):
+        MergingOptions("no_such")
 
 
 def random_vectors(count: int = 3, shape: tuple[int, ...] = (4, 5)) -> list[Tensor]:
@@ -103,7 +111,7 @@ def test_merging_equal_adapters_changes_nothing(name: str, tiny: SimpleNamespace
     tiny.randomise(adapter, 1)
     states = [adapter.state_dict()] * 3
     for batchnorm in ("average", "pooled", "recalibrated"):
-        merged = merge(name, states, None, statistics_of(states), MergingOptions(batchnorm=batchnorm))
+        merged = merge(states, measured(name, statistics_of(states), batchnorm=batchnorm))
         for key, value in merged.items():
             torch.testing.assert_close(value, states[0][key], rtol=1e-4, atol=1e-5)
 
@@ -114,7 +122,7 @@ def test_no_strategy_but_the_batchnorm_rule_touches_running_statistics(name: str
     for number, adapter in enumerate(adapters):
         tiny.randomise(adapter, number)
     states = [adapter.state_dict() for adapter in adapters]
-    merged, mean = merge(name, states, None, statistics_of(states)), merge("average", states)
+    merged, mean = merge(states, measured(name, statistics_of(states))), merge(states)
     kept = [key for key in merged if "running_" in key or key.endswith("num_batches_tracked")]
     assert len(kept) == 6
     for key in kept:
@@ -254,7 +262,7 @@ def test_running_statistics_are_pooled_by_images_whatever_the_strategy(tiny: Sim
         tiny.randomise(adapter, number)
     states = [adapter.state_dict() for adapter in adapters]
     statistics = statistics_of(states)
-    merged = merge("magmax", states, None, statistics, MergingOptions(batchnorm="pooled"))
+    merged = merge(states, measured("magmax", statistics, batchnorm="pooled"))
     for layer in (1, 4):
         names = f"layers.{layer}.running_mean", f"layers.{layer}.running_var"
         means, variances = ([state[name] for state in states] for name in names)
@@ -282,9 +290,9 @@ def test_recalibrated_statistics_are_those_of_the_images(tiny: SimpleNamespace) 
 def test_a_relative_strategy_starts_from_the_base() -> None:
     base, *vectors = random_vectors(4)
     states = [{"weight": base + vector} for vector in vectors]
-    found = merge("magmax", states, {"weight": base})["weight"]
+    found = merge(states, MergingOptions("magmax"), {"weight": base})["weight"]
     torch.testing.assert_close(found, base + magmax(vectors))
-    own = merge("magmax", states)["weight"]  # relative to the first
+    own = merge(states, MergingOptions("magmax"))["weight"]  # relative to the first
     torch.testing.assert_close(own, states[0]["weight"] + magmax([vector - vectors[0] for vector in vectors]))
 
 
@@ -293,14 +301,13 @@ def test_other_strategies_know_no_base(name: str) -> None:
     base, *vectors = random_vectors(4)
     states = [{"weight": vector} for vector in vectors]
     statistics = [{kind: {"weight": vector.abs()} for kind in ("samples", "fisher")} for vector in vectors]
-    found = merge(name, states, {"weight": base}, statistics)["weight"]
-    assert torch.equal(found, merge(name, states, None, statistics)["weight"])
+    found = merge(states, measured(name, statistics), {"weight": base})["weight"]
+    assert torch.equal(found, merge(states, measured(name, statistics))["weight"])
 
 
 @pytest.mark.parametrize(
     ("strategy", "batchnorm", "kinds"),
     [
-        (None, "pooled", []),
         ("average", "average", []),
         ("average", "pooled", ["samples"]),
         ("samples", "pooled", ["samples"]),
@@ -314,17 +321,17 @@ def test_what_must_be_measured_follows_from_the_choices(strategy: str, batchnorm
 
 def test_a_statistic_that_was_not_measured_is_named() -> None:
     states = [{"weight": vector} for vector in random_vectors(2)]
-    measured = [{"samples": {"weight": torch.tensor(1.0)}}, {}]
+    found = [{"samples": {"weight": torch.tensor(1.0)}}, {}]
     with pytest.raises(UserError, match="merging by 'samples' with BatchNorm 'average' needs 'samples' of every task"):
-        merge("samples", states, None, measured)
+        merge(states, measured("samples", found))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"base": "last"}, "unknown 'last': choose one of first, start \\(key 'merging_base'\\)"),
-        ({"batchnorm": "none"}, "choose one of average, pooled, recalibrated \\(key 'merging_batchnorm'\\)"),
-        ({"density": 0.0}, "more than 0 and at most 1 \\(key 'merging_density'\\)"),
+        ({"base": "last"}, "unknown 'last': choose one of first, start \\(key 'merging#base'\\)"),
+        ({"batchnorm": "none"}, "choose one of average, pooled, recalibrated \\(key 'merging#batchnorm'\\)"),
+        ({"density": 0.0}, "more than 0 and at most 1 \\(key 'merging#density'\\)"),
         ({"density": 1.5}, "a density of 1.5"),
     ],
 )

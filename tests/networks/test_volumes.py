@@ -36,7 +36,7 @@ def network(tiny: SimpleNamespace) -> ContinualNet:
         network.grow(len(task["classes"]))
         network.add_adapters()
     tiny.randomise(network)
-    network.merge("average")
+    network.merge()
     return network.eval()
 
 

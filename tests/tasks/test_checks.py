@@ -56,5 +56,5 @@ def test_without_the_check_nothing_is_opened(items: list[Item]) -> None:
     assert readable_tasks([task], check=False) == [task]
     with pytest.raises(UserError, match="2 of 6 images cannot be used"):
         readable_tasks([task])
-    with pytest.raises(UserError, match="leave check_images true"):
+    with pytest.raises(UserError, match="leave tasks#check true"):
         readable_tasks([task], check=False, skip_unreadable=True)

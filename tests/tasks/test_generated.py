@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from scripts.errors import UserError
-from scripts.tasks import PathologyFolders, check_images, ensure_generated, generated, make_tasks
+from scripts.tasks import PathologyFolders, check_images, generated, make_tasks
+from scripts.tasks.generated import ensure_generated
 from scripts.transforms import read_rgb
 
 EACH = [(name, member) for name, members in generated.SETS.items() for member in members]

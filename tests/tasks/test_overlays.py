@@ -11,32 +11,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from medmnist.info import INFO
 from monai.bundle import ConfigParser
 from PIL import Image
 
+from scripts.commands.configs import known_configs, read_config
 from scripts.tasks import IsicChallenge, Task, make_tasks
 
 FOLDER = Path(__file__).resolve().parents[2] / "bundle" / "configs" / "datasets"
-NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+NAMES = list(known_configs("datasets"))
 KEYS = {
-    *(
-        "data",
-        "output_dir#data",
-        "dataset_dir",
-        "source",
-        "csv_source",
-        "list_source",
-        "challenge_source",
-        "split",
-        "class_order",
-    ),
-    *("backbone", "memory_size", "image_size", "batch_size", "adapter_epochs", "finetune_epochs"),
-    "validation_fraction",
-    *("finetune_scheduler#fractions", "random_transforms", "mean", "std", "check_images"),
-    *("presentation", "datalist_source"),
-    *("source#sets", "source#root#train_per_class", "source#root#val_per_class", "source#root#test_per_class"),
-    "backbone_epochs",
+    *("data", "output_dir#data", "dataset_dir", "source", "csv_source", "list_source", "challenge_source"),
+    *("datalist_source", "split", "planned_tasks#order", "planned_tasks#validation_fraction", "tasks#check"),
+    *("backbone", "memory_size", "image_size", "batch_size", "backbone_epochs", "adapter_epochs", "finetune_epochs"),
+    *("optimizer#lr", "balanced_finetuning#scheduler#fractions", "random_transforms"),
+    *("image#mean", "image#std", "image#presentation"),
+    *("source#sets", "source#train_per_class", "source#val_per_class", "source#test_per_class"),
 }
 SKIN8 = [("BKL", "MEL"), ("DF", "NV"), ("SCC", "BCC"), ("AK", "VASC")]
 # memory, classes a task, epochs of balanced fine-tuning (METHODS: protocols); None: a task for each data set
@@ -55,12 +46,18 @@ PROTOCOL = {
 
 
 def _parser(name: str, **settings: Any) -> ConfigParser:
-    config = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-    return ConfigParser({"bundle_root": "/bundle", "download": False, **config, **settings})
+    nested = {"image": {}, "planned_tasks": {}, "tasks": {}, "output_dir": {}, "source": {}, "balanced_finetuning": {}}
+    parser = ConfigParser(
+        {"bundle_root": "/bundle", **{key: dict(value) for key, value in nested.items()}, "optimizer": {}}
+    )
+    parser["balanced_finetuning"]["scheduler"] = {}
+    for key, value in {**read_config(FOLDER / f"{name}.yaml"), **settings}.items():
+        parser[key] = value
+    return parser
 
 
 def _tasks(parser: ConfigParser) -> list[Task]:
-    order = parser.get_parsed_content("class_order") if "class_order" in parser.get() else None
+    order = parser["planned_tasks"].get("order")
     return make_tasks(parser.get_parsed_content("source"), parser.get_parsed_content("split"), order=order)
 
 
@@ -71,11 +68,11 @@ def _image(path: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_overlay_sets_a_few_known_keys(name: str) -> None:
-    text = (FOLDER / f"{name}.json").read_text(encoding="utf-8")
-    config = json.loads(text)
+    text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+    config = yaml.safe_load(text)
     assert config.keys() <= KEYS
     assert config["data"] == name
-    assert text == json.dumps(config, indent=4) + "\n"
+    assert text.startswith("# ")
     if name != "generated_small":  # which keeps the source of train.json
         assert hasattr(_parser(name).get_parsed_content("source"), "groups")
 
@@ -83,9 +80,11 @@ def test_an_overlay_sets_a_few_known_keys(name: str) -> None:
 @pytest.mark.parametrize("name", PROTOCOL)
 def test_an_overlay_has_the_protocols_numbers(name: str) -> None:
     memory, split, epochs = PROTOCOL[name]
-    config = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    config = read_config(FOLDER / f"{name}.yaml")
     assert (config["memory_size"], config["split"], config["finetune_epochs"]) == (memory, split, epochs)
-    milestones = [round(epochs * fraction) for fraction in config.get("finetune_scheduler#fractions", [0.55, 0.8])]
+    milestones = [
+        round(epochs * fraction) for fraction in config.get("balanced_finetuning#scheduler#fractions", [0.55, 0.8])
+    ]
     assert milestones == ([55, 80] if epochs == 100 else [15, 35])
 
 

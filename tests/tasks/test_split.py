@@ -72,10 +72,14 @@ def test_order_is_of_the_classes_or_where_each_is_a_task_of_the_data_sets() -> N
 @pytest.mark.parametrize(
     ("split", "order", "message"),
     [
-        (1, ["a", "b"], "class_order is \\['a', 'b'\\], but what is to be ordered is a, b, c, d, e: name each once"),
-        (1, "abcde", "class_order is 'abcde'"),
+        (
+            1,
+            ["a", "b"],
+            "planned_tasks#order is \\['a', 'b'\\], but what is to be ordered is a, b, c, d, e: name each once",
+        ),
+        (1, "abcde", "planned_tasks#order is 'abcde'"),
         (None, ["a", "b", "c", "d", "e"], "what is to be ordered is blood, skin"),
-        ([["a"], ["b"]], 1993, "class_order is given, but split names the classes"),
+        ([["a"], ["b"]], 1993, "planned_tasks#order is given, but split names the classes"),
     ],
 )
 def test_an_order_that_does_not_fit_is_refused(split: Any, order: Any, message: str) -> None:

@@ -17,12 +17,20 @@ from monai.data import MetaTensor
 from PIL import Image
 from skimage.color import hed2rgb, rgb2hed
 
+from scripts.commands.configs import read_config
 from scripts.errors import UserError
-from scripts.transforms import COLOURS, RandStainJitterd, describe_colour, make_colour
+from scripts.transforms import COLOURS, RandStainJitterd, make_colour
 from scripts.transforms.colour import clahe, lab_statistics, shades_of_grey, stain_jitter, stain_normalisation
 
-TRAIN = json.loads((Path(__file__).parents[2] / "bundle" / "configs" / "train.json").read_text())
-SETTINGS = TRAIN["colour_settings"]
+PARTS = Path(__file__).parents[2] / "bundle" / "configs" / "parts"
+SETTINGS = {
+    name: {
+        key: value
+        for key, value in read_config(PARTS / f"{name}.yaml")["image#colour_transform"].items()
+        if key != "name"
+    }
+    for name in COLOURS
+}
 REFERENCE = SETTINGS["stain_normalisation"]
 PALE = {"mean": [60, 10, -5], "deviation": [8, 5, 4]}  # a reference that a screen can show all of
 
@@ -121,7 +129,7 @@ def test_type_dtype_and_metadata_stay(transform: Any, kind: type[torch.Tensor]) 
 
 @pytest.mark.parametrize("transform", transforms(), ids=lambda transform: type(transform).__name__)
 def test_a_volume_has_no_colours(transform: Any) -> None:
-    with pytest.raises(UserError, match="volumes have no colours to change: take away the keys 'colour'"):
+    with pytest.raises(UserError, match="volumes have no colours to change: leave out the parts that do"):
         transform({"image": torch.zeros(1, 4, 4, 4)})
 
 
@@ -293,21 +301,19 @@ def test_jitter_of_a_normalised_image_is_the_normalised_jitter() -> None:
 
 
 def test_a_described_transform_is_the_one_that_is_made() -> None:
-    description = describe_colour("clahe", {"clahe": {"clip_limit": 0.02, "tiles": 4}})
-    assert description == {"name": "clahe", "clip_limit": 0.02, "tiles": 4}
+    description = {"name": "clahe", "clip_limit": 0.02, "tiles": 4}
     made = make_colour("image", json.loads(json.dumps(description)))
     image = colourful()
     assert np.array_equal(made.convert(image), clahe(image, 0.02, 4))
 
 
-def test_no_colour_transform_is_described_as_none() -> None:
-    assert describe_colour(None, SETTINGS) is None
-
-
 @pytest.mark.parametrize(
     ("description", "message"),
     [
-        ({"name": "sepia"}, r"unknown colour transform 'sepia': choose among stain_normalisation, .* \(key 'colour'\)"),
+        (
+            {"name": "sepia"},
+            r"unknown colour transform 'sepia': choose among stain_normalisation, .* \(key 'image#colour_transform'\)",
+        ),
         ({"power": 6}, "unknown colour transform 'None'"),
         ({"name": "shades_of_grey", "p": 6}, "shades_of_grey cannot be built from {'p': 6}"),
         ({"name": "shades_of_grey", "power": 0}, "power 0: give at least 1"),
@@ -323,20 +329,14 @@ def test_what_cannot_be_made_says_why(description: dict[str, Any], message: str)
         make_colour("image", description)
 
 
-def test_an_unknown_name_and_missing_numbers_are_refused() -> None:
-    with pytest.raises(UserError, match="unknown colour transform 'nonsense': choose among stain_normalisation"):
-        describe_colour("nonsense", SETTINGS)
-    with pytest.raises(UserError, match=r"clahe has no numbers.*'colour_settings'"):
-        describe_colour("clahe", {})
-
-
 @pytest.mark.parametrize("sigma", [-0.1, 1])
 def test_a_senseless_jitter_is_refused(sigma: float) -> None:
-    with pytest.raises(UserError, match="stain_jitter is"):
+    with pytest.raises(UserError, match="the stain jitter's sigma is"):
         RandStainJitterd("image", sigma)
 
 
 def test_the_shipped_numbers_are_those_of_every_transform() -> None:
     assert set(SETTINGS) == set(COLOURS)
-    assert TRAIN["colour"] is None
-    assert TRAIN["stain_jitter"] == 0
+    train = read_config(PARTS.parent / "train.json")
+    assert train["image"]["colour_transform"] is None
+    assert [one["_target_"] for one in train["random_transforms"]] == ["RandFlipd"]

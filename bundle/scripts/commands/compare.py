@@ -20,11 +20,13 @@ from typing import Any
 
 from scripts import bundle_root
 from scripts.commands.configs import (
+    SUFFIXES,
     TRAIN,
     data_files,
-    find_config,
-    known_configs,
+    known_methods,
+    method_files,
     parse_config,
+    published_files,
     read_config,
     run_arguments,
 )
@@ -65,7 +67,7 @@ class Run:
         method: its name.
         seed: of all its randomness.
         folder: its output folder; its log lies beside it.
-        files: its configs after ``train.json``: those of the data, then the method's.
+        files: its configs after ``train.json``: those of the data, the method's, and what is published for both.
         overrides: ``--key value`` pairs over them.
     """
 
@@ -108,7 +110,7 @@ def plan_runs(
 
     Args:
         data: configs of the data, as in :func:`scripts.commands.configs.data_files`, separated by commas.
-        methods: names in ``configs/methods``, JSON files, or :data:`ALL` alone for all that are there.
+        methods: as :func:`scripts.commands.configs.method_files`, or :data:`ALL` alone for all that the docs name.
         seeds: at least one.
         overrides: ``--key value`` pairs for each run.
         output: holds the folders of the runs.
@@ -120,16 +122,21 @@ def plan_runs(
         if key in SET_HERE:
             raise UserError(f"--{key} cannot be set for a comparison, whose runs have folders and seeds of their own")
     shared = [file for name in data.split(",") for file in data_files(name)]
-    methods = list(known_configs("methods")) if list(methods) == [ALL] else methods
-    files = {file.stem: file for file in (find_config("methods", method) for method in methods)}
+    methods = known_methods() if list(methods) == [ALL] else methods
+    files = {_named(method): [*method_files(method), *published_files(data, method)] for method in methods}
     if len(files) < len(set(methods)):
         raise UserError(f"two of the methods {', '.join(methods)} have one name: rename one of the files")
-    _check_keys(overrides, [*shared, *files.values()])
+    _check_keys(overrides, [*shared, *(file for own in files.values() for file in own)])
     return [
-        Run(method, seed, output / f"{data_name(data)}-{method}-s{seed}", (*shared, file), tuple(overrides))
+        Run(method, seed, output / f"{data_name(data)}-{method}-s{seed}", (*shared, *own), tuple(overrides))
         for seed in dict.fromkeys(seeds)
-        for method, file in files.items()
+        for method, own in files.items()
     ]
+
+
+def _named(method: str) -> str:
+    """Return a method's name, where a page or a part of it is a file."""
+    return "+".join(Path(name).stem if name.endswith(SUFFIXES) else name for name in method.split("+"))
 
 
 def _check_keys(overrides: Sequence[str], files: Sequence[Path]) -> None:
@@ -139,7 +146,7 @@ def _check_keys(overrides: Sequence[str], files: Sequence[Path]) -> None:
         config[str(file)] = content = read_config(file)
         config.update(content)  # whole configs stay beside: expressions that a later one replaces name keys, too
     for key, alike in unknown_keys(top_level_keys(overrides), config).items():
-        hint = f": did you mean --{alike[0]}?" if alike else ": see the keys in docs/README.md"
+        hint = f": did you mean --{alike[0]}?" if alike else ": see docs/KEYS.md"
         raise UserError(f"--{key} is no key of the config{hint}")
 
 
@@ -374,9 +381,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--data", required=True, help="generated, a name in configs/datasets, or a JSON file; further ones after commas"
+        "--data", required=True, help="generated, a name in configs/datasets, or a file; further ones after commas"
     )
-    parser.add_argument("--methods", required=True, nargs="+", help="names in configs/methods, JSON files, or: all")
+    parser.add_argument(
+        "--methods",
+        required=True,
+        nargs="+",
+        help="names in configs/methods with those of configs/parts after +, files, or: all",
+    )
     add_run_options(parser, "comparisons")
     given, overrides = parser.parse_known_args(arguments)
     if overrides and not overrides[0].startswith("--"):

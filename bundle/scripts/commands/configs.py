@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from fire.parser import DefaultParseValue
 
 from scripts import bundle_root
+from scripts.commands.key_table import read_keys
 from scripts.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,9 +19,19 @@ if TYPE_CHECKING:
 
 CONFIGS = Path(bundle_root()) / "configs"
 TRAIN = CONFIGS / "train.json"
-VOLUMES = CONFIGS / "networks" / "resnet18_3d.json"  # of every backbone for volumes
+VOLUMES = CONFIGS / "networks" / "resnet18_3d.yaml"  # of every backbone for volumes
 GENERATED = "generated"
-_KINDS = {"datasets": "data set", "methods": "method"}
+SUFFIXES = (".json", ".yaml", ".yml")
+COMBINED = (
+    *("dynammo+lora", "dynammo+ridge", "dynammo+ridge+without_memory"),
+    *("dynammo+levels+ridge", "dynammo+levels+ridge+without_memory"),
+    *("dynammo+lora+ridge", "dynammo+lora+ridge+without_memory"),
+    *("dynammo+lora+levels+ridge", "dynammo+lora+levels+ridge+without_memory"),
+    *("finetune+without_memory", "first_task+ridge", "first_task+ridge+ranpac"),
+    *("frozen+ridge", "frozen+levels+ridge", "frozen+ridge+ncm", "frozen+ridge+fecam"),
+)
+"""Methods of several pages that the docs name."""
+_KINDS = {"datasets": "data set", "methods": "method", "parts": "part"}
 
 
 def data_files(data: str) -> list[Path]:
@@ -27,7 +39,7 @@ def data_files(data: str) -> list[Path]:
 
     Args:
         data: the name of a file in ``configs/datasets``, ``generated`` (the images of ``train.json``: no further
-            config), or a JSON file.
+            config), or a JSON or YAML file.
 
     Raises:
         UserError: as :func:`find_config`.
@@ -35,27 +47,57 @@ def data_files(data: str) -> list[Path]:
     return [] if data == GENERATED else [find_config("datasets", data)]
 
 
+def method_files(method: str) -> list[Path]:
+    """Return the configs of a method, a page and parts joined by ``+``, or parts alone: ``dynammo+levels+ridge``.
+
+    Args:
+        method: names in ``configs/methods`` and ``configs/parts``; each may be a JSON or YAML file instead.
+
+    Raises:
+        UserError: as :func:`find_config`.
+    """
+    first, *parts = method.split("+")
+    kind = "parts" if first in known_configs("parts") else "methods"
+    return [find_config(kind, first), *(find_config("parts", part) for part in parts)]
+
+
+def published_files(data: str, method: str) -> list[Path]:
+    """Return the configs of the values published for a method on data sets, to be listed last.
+
+    Args:
+        data: names, separated by commas.
+        method: see :func:`method_files`.
+    """
+    found = [CONFIGS / "published" / name / f"{method}.yaml" for name in data.split(",")]
+    return [file for file in found if file.is_file()]
+
+
+def known_methods() -> list[str]:
+    """Return the names of all methods that the docs name, sorted."""
+    return sorted([*known_configs("methods"), *COMBINED])
+
+
 def known_configs(folder: str) -> dict[str, Path]:
     """Return the configs in a folder of ``configs`` by their names, which are sorted."""
-    return {path.stem: path for path in sorted((CONFIGS / folder).glob("*.json"))}
+    return {path.stem: path for path in sorted((CONFIGS / folder).glob("*.yaml"))}
 
 
 def find_config(folder: str, name: str) -> Path:
     """Return a config by the name that it has in a folder of ``configs``, or by its path.
 
     Args:
-        folder: ``datasets`` or ``methods``.
-        name: the name of a file there, or a JSON file.
+        folder: ``datasets``, ``methods`` or ``parts``.
+        name: the name of a file there, or a JSON or YAML file.
 
     Raises:
-        UserError: where there is no such name, or the JSON file cannot be used.
+        UserError: where there is no such name, or the file cannot be used.
     """
     known = known_configs(folder)
     if name in known:
         return known[name]
-    if not name.endswith(".json"):
+    if not name.endswith(SUFFIXES):
         names = ", ".join([*known, *([GENERATED] if folder == "datasets" else [])])
-        raise UserError(f"unknown {_KINDS[folder]} '{name}': choose one of {names}, or give a JSON file")
+        raise UserError(f"unknown {_KINDS[folder]} '{name}': choose one of {names}, or give a JSON or YAML file")
     read_config(Path(name))
     return Path(name).absolute()
 
@@ -67,11 +109,13 @@ def read_config(path: Path) -> dict[str, Any]:
         UserError: where it cannot be read, or holds no keys.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path} ({error}): give a JSON file like those in {CONFIGS}") from error
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        said = " ".join(str(error).split())
+        raise UserError(f"cannot read {path} ({said}): give a file like those in {CONFIGS}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds no keys: give a JSON file like those in {CONFIGS}")
+        raise UserError(f"{path} holds no keys: give a file like those in {CONFIGS}")
     return content
 
 
@@ -98,12 +142,13 @@ def parse_config(files: Sequence[Path], overrides: Sequence[str]) -> ConfigParse
     """
     from monai.bundle import ConfigParser  # takes seconds, which a command that only starts others can spare
 
-    parser = ConfigParser()
+    parser, known = ConfigParser(), read_keys()
     parser.read_config([str(file) for file in files])
     waiting = list(overrides)
     while waiting:
         key, equals, value = waiting.pop(0).removeprefix("--").partition("=")
         if not equals and not waiting:
             raise UserError(f"--{key} has no value")
-        parser.update({key: DefaultParseValue(value if equals else waiting.pop(0))})
+        text = value if equals else waiting.pop(0)
+        parser.update({key: known[key].read(text) if key in known else DefaultParseValue(text)})
     return parser

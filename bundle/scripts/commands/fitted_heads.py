@@ -49,7 +49,7 @@ def unified_head(width: int, get: Callable[[str], Any]) -> Head:
     Source: Qazi et al., DynaMMo (MIUA 2024), balanced fine-tuning.
     """
     epochs, batch_size = get("finetune_epochs"), get("batch_size")
-    make_optimizer, make_schedule = get("finetune_optimizer"), get("finetune_scheduler")
+    make_optimizer, make_schedule = get("balanced_finetuning#optimizer"), get("balanced_finetuning#scheduler")
     head = UnifiedHead(width)
 
     @torch.enable_grad()
@@ -79,7 +79,7 @@ def ridge_head(width: int, get: Callable[[str], Any]) -> Head:
     def fit(learnt: Learnt) -> Callable[[Tensor], Tensor]:
         if learnt.moved is not None:
             before, after = map(with_one, learnt.moved)
-            sums.carry(drift_map(before, after, get("drift_ridge")))
+            sums.carry(drift_map(before, after, get("ridge#drift_ridge")))
         new = learnt.labels >= sum(learnt.classes[:-1])
         return _solve(head, sums, learnt.features[new], learnt.labels[new], get)
 
@@ -109,10 +109,10 @@ def _solve(
     vectors = with_one(features)
     sums.add(vectors, labels)
     head.grow(len(sums.weights) - head.linear.out_features)
-    shrinkage = get("shrinkage")
+    shrinkage = get("ridge#shrinkage")
     if shrinkage is None:
         weights, images = sums.weights[labels], vectors.unsqueeze(1)
-        errors = shrinkage_errors(sums.second[0], sums.first, images, labels, weights, get("shrinkages"))
+        errors = shrinkage_errors(sums.second[0], sums.first, images, labels, weights, get("ridge#candidates"))
         shrinkage = sums.choose(errors)
     head.solve(sums.second, sums.first, shrinkage)
     return lambda features: head(features.unsqueeze(1))

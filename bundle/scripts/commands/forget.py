@@ -72,7 +72,7 @@ def forget(run: Path, images: Sequence[str], label: str | None = None) -> str:
     parser = _parser(run)
     memory: ExemplarMemory = parser.get_parsed_content("memory")
     memory.load_state_dict(states["memory"])
-    shown = parser.get_parsed_content("presentation")
+    shown = parser.get_parsed_content("image#presentation")
     listed = [name for image in images for name in _as_trained(image, shown)]
     said = TRAINED if label is None else _subtract(content, parser, sums, listed, label, run / WEIGHTS)
     count = memory.forget(listed)

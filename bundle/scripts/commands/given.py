@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fire.parser import DefaultParseValue
+from fire.parser import DefaultParseValue, SeparateFlagArgs
+
+from scripts.commands.key_table import read_keys
 
 # what `monai.bundle run` itself takes
 OWN = (
@@ -24,14 +27,25 @@ class Given:
     Attributes:
         files: the config files, later ones over earlier ones.
         pairs: keys and values over them, in order; ``None``: without a value.
+        words: what stands there without a key.
     """
 
     files: tuple[str, ...]
     pairs: tuple[tuple[str, str | None], ...]
+    words: tuple[str, ...] = ()
+
+    def typed(self) -> dict[str, str | None]:
+        """Return the keys of the config with what was typed, the last where one is given twice."""
+        return {key: text for key, text in self.pairs if key not in OWN}
 
     def values(self) -> list[tuple[str, Any]]:
-        """Return the keys of the config, with their values as MONAI reads them."""
-        return [(key, True if text is None else DefaultParseValue(text)) for key, text in self.pairs if key not in OWN]
+        """Return the keys of the config, with their values: a text as it was typed, the rest as MONAI reads it."""
+        keys = read_keys()
+        return [
+            (key, True if text is None else keys[key].read(text) if key in keys else DefaultParseValue(text))
+            for key, text in self.pairs
+            if key not in OWN
+        ]
 
 
 def given(arguments: Sequence[str] | None = None) -> Given | None:
@@ -43,27 +57,44 @@ def given(arguments: Sequence[str] | None = None) -> Given | None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] != ["run"]:
         return None
-    pairs = tuple(_pairs(words[1:]))
+    found = list(_pairs(SeparateFlagArgs(words[1:])[0]))
+    pairs = tuple((key, text) for key, text in found if key)
     files = [text for key, text in pairs if key == "config_file" and text is not None]
-    return Given(tuple(as_list(files[-1])) if files else (), pairs)
+    alone = tuple(text for key, text in found if not key and text is not None)
+    return Given(tuple(as_list(files[-1])) if files else (), pairs, alone)
 
 
-def _pairs(words: Sequence[str]) -> list[tuple[str, str | None]]:
-    found: list[tuple[str, str | None]] = []
+def _pairs(words: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """Yield keys and values as fire reads them, a word without a key under no key."""
     waiting = list(words)
     while waiting:
         word = waiting.pop(0)
-        if word.startswith("--"):
-            key, equals, text = word[2:].partition("=")
-            following = not equals and bool(waiting) and not waiting[0].startswith("--")
-            found.append((key.replace("::", "#"), text if equals else waiting.pop(0) if following else None))
-    return found
+        if not _is_key(word):
+            yield "", word
+            continue
+        key, equals, text = word.lstrip("-").partition("=")
+        key = key.replace("-", "_").replace("::", "#")
+        if equals:
+            yield key, text
+        elif waiting and not _is_key(waiting[0]):
+            yield key, waiting.pop(0)
+        elif key.startswith("no") and key not in OWN:
+            yield key[2:], "False"
+        else:
+            yield key, None
+
+
+def _is_key(word: str) -> bool:
+    """Say whether fire takes a word for a key: it begins with ``--``, or with ``-`` and is no number."""
+    return re.match(r"--|-[a-zA-Z]", word) is not None
 
 
 def as_list(value: str) -> list[str]:
-    """Read ``file`` or ``['file', 'file']`` as MONAI's command line does."""
+    """Read ``file``, ``file,file`` or ``['file', 'file']`` as MONAI does."""
     parsed = DefaultParseValue(value)
-    return [parsed] if isinstance(parsed, str) else list(parsed)
+    if not isinstance(parsed, str):
+        return [str(file) for file in parsed]
+    return [parsed] if Path(parsed).is_file() else parsed.split(",")
 
 
 def is_train(file: str) -> bool:

@@ -1,24 +1,40 @@
-"""Say when a key on the command line is none of the config's, or has no value.
+"""Refuse what a command line gives and nothing takes, and print what each key takes.
 
-MONAI takes any key, so that a misspelt one does nothing, and reads one without a value as true.
+MONAI takes any key, so that a misspelt one does nothing; it reads a key without a value as true, and texts such as 2019
+as numbers. ``python -m scripts.commands.keys [KEY ...]`` prints the keys.
 """
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import json
 import logging
 import logging.config
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scripts import bundle_root
-from scripts.commands.configs import known_configs
-from scripts.commands.given import OWN, given
-from scripts.errors import UserError
+from scripts.commands.configs import CONFIGS
+from scripts.commands.given import Given, given
+from scripts.commands.key_table import Key, quoted, read_keys, reference
+from scripts.commands.pages import FOLDERS, SUFFIX, check_method, check_order, inside
+from scripts.commands.terminal import end
+from scripts.commands.values import check_backbone, check_device, check_places, check_values, shown, take_texts
+from scripts.errors import UsageError
+from scripts.run_config import RECORDED, running_parser
+
+if TYPE_CHECKING:
+    from monai.bundle import ConfigParser
+
+STRUCTURE = ("_meta_", "imports", "initialize", "run", "finalize", RECORDED)
+"""Keys that MONAI, or a run's own config, has."""
+TRACKING = ("tracking_uri", "experiment_name", "run_name", "save_execute_config")
+"""Keys of MONAI's ``--tracking``."""
+SEE = "python -m scripts.commands.keys lists all keys"
 
 
 def top_level_keys(arguments: Sequence[str]) -> list[str]:
@@ -26,26 +42,11 @@ def top_level_keys(arguments: Sequence[str]) -> list[str]:
     return [re.split(r"#|::|=", argument[2:])[0] for argument in arguments if argument.startswith("--")]
 
 
-def given_keys(arguments: Sequence[str]) -> list[str]:
-    """Return the top-level keys of a command line that are none of MONAI's own."""
-    return [name for name in top_level_keys(arguments) if name not in OWN]
-
-
-def unknown_keys(keys: Sequence[str], config: Mapping[str, Any]) -> dict[str, list[str]]:
+def unknown_keys(keys: Iterable[str], config: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the keys that the config neither has nor refers to (``@key``), with the keys most like each."""
-    text = json.dumps(config)
+    text = json.dumps(config, default=str)
     unknown = [key for key in keys if key not in config and not re.search(rf"[@%]{re.escape(key)}\b", text)]
     return {key: difflib.get_close_matches(key, list(config), 1) for key in unknown}
-
-
-def valueless_keys(arguments: Sequence[str], config: Mapping[str, Any]) -> list[str]:
-    """Return the keys that are given without a value, though they are no switch of the config's."""
-    alone = [
-        name[2:]
-        for name, following in zip(arguments, [*arguments[1:], "--"], strict=True)
-        if name.startswith("--") and following.startswith("--") and "=" not in name
-    ]
-    return [key for key in alone if key in config and not isinstance(config[key], bool)]
 
 
 def set_up_logging() -> None:
@@ -55,47 +56,140 @@ def set_up_logging() -> None:
 
 
 def check_keys() -> None:
-    """Warn of each key of this process's command line that changes nothing.
+    """Check this process's command line, the first step of every ``run``; another program's is not looked at.
 
     Raises:
-        UserError: for a key without a value, and for a method's name without its config.
+        SystemExit: 2, after one line on stderr, where something given cannot be meant.
     """
-    from monai.bundle import ConfigParser  # takes seconds, which a command that only starts others can spare
-
     set_up_logging()
     said = given()
-    if said is None or not said.files:
+    if said is None:
         return
-    listed = ConfigParser.load_config_files(list(said.files))
-    arguments = sys.argv[2:]
-    if alone := valueless_keys(arguments, listed):
-        raise UserError(f"--{alone[0]} has no value: write --{alone[0]} VALUE, or leave it out")
-    for key, alike in unknown_keys(given_keys(arguments), listed).items():
-        hint = f"; did you mean --{alike[0]}?" if alike else ""
-        logging.getLogger(__name__).warning("--%s is no key of the config and changes nothing%s", key, hint)
-    if "method" in listed:
-        check_method(dict(said.values()).get("method", listed["method"]), listed["method"])
+    try:
+        check(said, running_parser())
+    except UsageError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_status) from error  # which MONAI, that wraps exceptions, lets through
 
 
-def check_method(method: str, described: str) -> None:
-    """Refuse a method's name without the method's config: the run would train another one under that name.
+def check(said: Given, parser: ConfigParser) -> None:
+    """Check a command line, and give the config the texts as they were typed.
 
     Args:
-        method: the name given.
-        described: the method that the config files describe.
+        said: the command line.
+        parser: has the config with all that was given.
 
     Raises:
-        UserError: says which methods there are and how to choose one.
+        UsageError: for the first thing that cannot be meant: files in another order than they work in, a word without
+            a key, a key without a value, an unknown key or argument of an object, a value that its key does not take, a
+            device that is not there, a method or a part whose page is not listed.
     """
-    if method == described:
-        return
-    known = known_configs("methods")
-    if method in known:
-        raise UserError(
-            f"method '{method}' is a config file: add 'configs/methods/{method}.json' to --config_file (it describes "
-            f"'{described}' now)"
-        )
-    raise UserError(
-        f"unknown method '{method}': add one of {', '.join(known)} from configs/methods to --config_file, or a file of "
-        "your own that sets 'method'"
+    check_order(said.files)
+    listed = parser.load_config_files(list(said.files))
+    if said.files:
+        _check_words(said, listed)
+        _check_has_value(said, listed)
+        _check_typed(said, listed)
+        _check_files(said, listed)
+    check_places(said, parser.get(), listed)
+    if take_texts(said, parser):
+        parser.parse(reset=True)
+    check_values(said, parser.get(), listed)
+    check_device(parser.get())
+    check_backbone(parser.get())
+    if said.files:
+        check_method(said, listed)
+
+
+def _check_words(said: Given, listed: Mapping[str, Any]) -> None:
+    """Refuse words without a key, which MONAI takes for what is to be run, begun and ended with."""
+    for word in said.words:
+        if word not in listed:
+            raise UsageError(f"'{word}' stands without a key: write --KEY VALUE; {SEE}")
+
+
+def _check_has_value(said: Given, listed: Mapping[str, Any]) -> None:
+    keys = read_keys()
+    for key, text in said.typed().items():
+        is_known = key in listed or key in keys
+        is_switch = isinstance(listed.get(key), bool) or (key in keys and keys[key].kind == "switch")
+        if text is None and is_known and not is_switch:
+            raise UsageError(f"--{key} has no value: write --{key} VALUE, or leave it out")
+
+
+def _check_typed(said: Given, listed: Mapping[str, Any]) -> None:
+    """Refuse typed top-level keys that none of the listed files has or refers to."""
+    typed, keys = said.typed(), read_keys()
+    allowed = (*STRUCTURE, *(TRACKING if any(key == "tracking" for key, _ in said.pairs) else ()))
+    wanted = {key.split("#")[0]: key for key in typed}
+    asked = {**listed, "_typed_": [text for text in typed.values() if text is not None]}
+    for key in unknown_keys([key for key in wanted if key not in allowed], asked):
+        start = f"--{wanted[key]} was given {shown(typed[wanted[key]])}, but "
+        what = "no file in --config_file has this key" if key in keys else "there is no such key"
+        raise UsageError(f"{start}{what}{_nearest(key, listed)}")
+
+
+def _nearest(key: str, names: Iterable[str]) -> str:
+    """Say which key was meant, and what it takes."""
+    top = list(names)
+    places = [place for place in read_keys() if place.split("#")[0] in top]
+    alike = difflib.get_close_matches(key, [*top, *places], 1)
+    if not alike:
+        return f"; {SEE}"
+    known = read_keys().get(alike[0])
+    takes = f" (it takes {known.takes}), such as --{known.place} {quoted(known.example)}" if known else ""
+    return f": did you mean --{alike[0]}{takes}?"
+
+
+def _check_files(said: Given, listed: Mapping[str, Any]) -> None:
+    """Refuse keys of files of one's own that none of the bundle's configs has and nothing refers to."""
+    own = {key: file for file in said.files if inside(file) is None for key in top_level_names(file)}
+    left = unknown_keys([key for key in own if key not in (*STRUCTURE, *read_keys())], {"": listed})
+    known = bundle_keys() if left else set()
+    for key in left:
+        if key not in known:
+            names = [name for name in (*listed, *known) if name not in left]
+            raise UsageError(f"{own[key]} sets '{key}', but there is no such key{_nearest(key, names)}")
+
+
+def top_level_names(file: str | Path) -> list[str]:
+    """Return the top-level keys that a config file sets, in part or whole."""
+    from monai.bundle import ConfigParser  # takes seconds
+
+    return [key.removeprefix("+").replace("::", "#").split("#")[0] for key in ConfigParser.load_config_file(file)]
+
+
+def bundle_keys() -> set[str]:
+    """Return the top-level keys of all the bundle's configs."""
+    pages = (page for folder in FOLDERS for page in (CONFIGS / folder).rglob(f"*{SUFFIX}"))
+    files = [*(file for file in CONFIGS.glob("*.json") if file.name != "metadata.json"), *pages]
+    return {key for file in files for key in top_level_names(file)}
+
+
+def named(places: Sequence[str]) -> list[Key]:
+    """Return keys by their places, or all of them where none is named.
+
+    Raises:
+        UsageError: for a place that is none of the keys; it names the nearest.
+    """
+    keys = read_keys()
+    for place in places:
+        if place.lstrip("-") not in keys:
+            alike = difflib.get_close_matches(place.lstrip("-"), list(keys), 1)
+            hint = f"did you mean {alike[0]}?" if alike else "leave it out to see all keys"
+            raise UsageError(f"'{place}' is no key: {hint}")
+    return [keys[place.lstrip("-")] for place in places] or list(keys.values())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        usage="python -m scripts.commands.keys [KEY ...]", description="Print what each key takes and does."
     )
+    parser.add_argument("keys", metavar="KEY", nargs="*", help="keys such as image_size; all, where none is named")
+    places = parser.parse_args(arguments).keys
+    return end(lambda: reference(named(places)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

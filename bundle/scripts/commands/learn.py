@@ -44,10 +44,10 @@ def config_of(order: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "group": "group",
     }
     return {
-        "limit": None,
         "source": source,
         "split": [order["classes"]],
-        "class_order": None,
+        "planned_tasks#order": None,
+        "planned_tasks#limit": None,
         "previous": order["previous"],
         "output_dir": str(folder / RUN),
         "+train#handlers": [{"_target_": "scripts.handlers.ProgressFileHandler", "path": str(folder / PROGRESS)}],

@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -28,9 +29,8 @@ from scripts.commands.compare import (
     train_unfinished,
     where_and_how,
 )
-from scripts.commands.configs import parse_config
+from scripts.commands.configs import find_config, parse_config
 from scripts.commands.fitted_heads import HEADS, Learnt
-from scripts.commands.keys import top_level_keys
 from scripts.commands.terminal import end_or_stop
 from scripts.errors import UserError, find_user_error
 from scripts.files import CHECKPOINT, write_atomically, write_csv
@@ -44,13 +44,11 @@ from scripts.networks.continual import ADAPTER_STARTS, MERGED, START, NetworkSta
 from scripts.networks.merging import BATCHNORMS, STRATEGIES, MergingOptions, check_strategy, merge, recalibrate
 from scripts.tasks.task import Item, Task
 
-METHOD = "dynammo"
+METHOD = "dynammo+statistics"
 AVERAGING = "average, average"  # strategy, BatchNorm
 FIGURES = [f"{head}: {part} MCR" for head in HEADS for part in ("last", "average")]
 RESULTS = "merging.json"
-# what the tuning of a run must keep for all strategies
-STATISTICS = ("samples", "fisher", "gram", "auxiliary")
-SET_HERE = ("adapter_start", "adapter_statistics", "merging", "merging_batchnorm", "head", "adapter")
+SET_HERE = ("adapter#kind", "merging#strategy", "merging#batchnorm", "network_def#adapter_start", "network_def#head")
 EPILOG = (
     "Each start and seed is one run of DynaMMo, in a folder of its own; a finished one is not trained again. While it "
     "learns it averages, so that the exemplars that a later task's tuning sees are those of averaging, whatever the "
@@ -80,17 +78,18 @@ class TunedRun:
     """A finished run, whose adapters of every task are kept.
 
     Args:
-        run: trained with :data:`STATISTICS`.
+        run: trained with what the part ``statistics`` keeps for all strategies.
     """
 
     def __init__(self, run: Run) -> None:
-        self.parser = parse_config(run.configs, run.keys)
+        self.parser = parse_config([*run.configs, find_config("parts", "ridge")], run.keys)
         content = read_checkpoint(run.folder / CHECKPOINT)
         self.tasks: list[Task] = self.get("tasks")
         self.network = self.get("network")
         NetworkState(self.network).load_state_dict(content["states"]["network"])
         self.statistics = AdapterStatistics()
-        self.statistics.load_state_dict(content["states"]["statistics"])
+        if "statistics" in content["states"]:
+            self.statistics.load_state_dict(content["states"]["statistics"])
         self.network.backbone.add_branch(MERGED)
         self.features = self.get("features")
         self.seed = run.seed
@@ -99,7 +98,13 @@ class TunedRun:
     def _keep_stem_maps(self) -> None:
         """Put the maps before the first adapter in the images' place: whatever is merged, they are the same."""
         items = [item for task in self.tasks for item in (*task.train, *task.test)]
-        maps = dict(zip((item["image"] for item in items), self.get("stem_maps").maps(items, [()])[:, 0], strict=True))
+        maps = dict(
+            zip(
+                (item["image"] for item in items),
+                self.get("adapter_tuning#stem_maps").maps(items, [()])[:, 0],
+                strict=True,
+            )
+        )
         self.features.dataset = lambda wanted: [{"image": maps[item["image"]]} for item in wanted]
         self.network.backbone.stem = nn.Identity()
 
@@ -119,16 +124,16 @@ class TunedRun:
 
     def memory(self) -> ExemplarMemory:
         """Return an empty memory of the run's kind, that copies no image."""
-        return ExemplarMemory(self.get("memory_size"), self.get("selection"), self.get("memory_per_class"))
+        kept = self.get("memory")
+        return ExemplarMemory(kept.size, kept.selection, kept.per_class)
 
     def merge(self, count: int, strategy: str, batchnorm: str) -> None:
         """Merge the adapters of the first ``count`` tasks."""
         states = [self.network.mergeable_state(f"task{number}") for number in range(count)]
-        statistics = self.statistics.tasks[:count]
-        base = self.get("merging_base")
-        start = self.network.mergeable_state(START) if base == "start" else None
-        options = MergingOptions(base, batchnorm, self.get("merging_density"), self.seed)
-        self.network.branch(MERGED).load_state_dict(merge(strategy, states, start, statistics, options))
+        own = {"batchnorm": batchnorm, "seed": self.seed, "statistics": self.statistics}
+        options = replace(self.get("merging"), strategy=strategy, **own)
+        start = self.network.mergeable_state(START) if options.base == "start" else None
+        self.network.branch(MERGED).load_state_dict(merge(states, options, start))
         self.network.backbone.branches = [MERGED]
 
 
@@ -295,14 +300,15 @@ def plan_starts(
     Raises:
         UserError: for an unknown start or a key that is set here, and as :func:`scripts.commands.compare.plan_runs`.
     """
-    for key in top_level_keys(overrides):
+    for word in overrides:
+        key = word.removeprefix("--").partition("=")[0]
         if key in SET_HERE:
             raise UserError(f"--{key} cannot be set for the table of merging, which sets it itself")
     runs: dict[str, list[Run]] = {}
     for start in starts:
         if start not in ADAPTER_STARTS:
             raise UserError(f"unknown start '{start}': choose some of {', '.join(ADAPTER_STARTS)}")
-        keys = [*overrides, "--adapter_start", start, "--adapter_statistics", str(list(STATISTICS))]
+        keys = [*overrides, "--network_def#adapter_start", start]
         runs[start] = plan_runs(data, [METHOD], seeds, keys, output / start)
     return runs
 

@@ -17,8 +17,6 @@ from scripts.inference.saliency import Saliency, make_saliency
 from scripts.networks.backbones import spatial_dims
 from scripts.networks.classifier import read_description
 
-PICTURE_KEYS = ("backbone", "image_size", "mean", "std", "colour_transform")
-
 
 def training_config(settings: Mapping[str, Any]) -> ConfigParser:
     """Return the training's config with what decides how a trained model sees an image.
@@ -30,7 +28,9 @@ def training_config(settings: Mapping[str, Any]) -> ConfigParser:
     parser = ConfigParser()
     volumes = [VOLUMES] if spatial_dims(settings["backbone"]) == 3 else []
     parser.read_config([str(path) for path in (TRAIN, *volumes)])
-    parser.update({key: settings.get(key) for key in PICTURE_KEYS})
+    seen = {name: settings.get(name) for name in ("mean", "std", "colour_transform")}  # no more: others may be code
+    image = {"size": settings["image_size"], **seen, "presentation": None}
+    parser.update({"backbone": settings["backbone"], "image": image})
     return parser
 
 

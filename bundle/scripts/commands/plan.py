@@ -52,10 +52,10 @@ def config_files(data: str) -> list[Path]:
     """Return the configs of a plan, later ones over earlier ones.
 
     Args:
-        data: the name of a file in ``configs/datasets``, ``generated``, or a JSON file.
+        data: the name of a file in ``configs/datasets``, ``generated``, or a file.
 
     Raises:
-        UserError: where there is no such data set, or the JSON file cannot be used.
+        UserError: where there is no such data set, or the file cannot be used.
     """
     return [TRAIN, *data_files(data), CONFIGS / "plan.json"]
 
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         usage="python -m scripts.commands.plan DATA [--key value ...]", description=__doc__, epilog=EPILOG
     )
-    parser.add_argument("data", metavar="DATA", help="generated, a name in configs/datasets, or a JSON file")
+    parser.add_argument("data", metavar="DATA", help="generated, a name in configs/datasets, or a file")
     parser.add_argument("overrides", metavar="--key value", nargs=argparse.REMAINDER, help="keys of the config")
     given = parser.parse_args(arguments)
     return end(lambda: plan(given.data, given.overrides))

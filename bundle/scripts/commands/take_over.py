@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scripts.commands.configs import TRAIN, read_config
 from scripts.commands.given import Given, given, is_train
+from scripts.commands.values import typed_value
 from scripts.errors import UserError
 from scripts.files import WEIGHTS
 from scripts.run_config import (
@@ -24,7 +25,10 @@ from scripts.run_config import (
     running_parser,
 )
 
-OF_THE_RUN = ("output_dir", "previous", "restart", "weights_sha256")
+if TYPE_CHECKING:
+    from monai.bundle import ConfigParser
+
+OF_THE_RUN = ("output_dir", "previous", "restart")
 """Keys of the new run alone."""
 
 
@@ -89,7 +93,7 @@ def _with(config: dict[str, Any], said: Given) -> dict[str, Any]:
 
     defaults = read_config(TRAIN)
     parser = ConfigParser({**config, **{key: defaults[key] for key in OF_THE_RUN}})
-    for key, value in _listed(said):
+    for key, value in _listed(said, parser):
         place = key.removeprefix("+")
         if key != place and isinstance(value, list):
             parser[place] = [*parser[place], *(one for one in value if one not in parser[place])]
@@ -100,13 +104,15 @@ def _with(config: dict[str, Any], said: Given) -> dict[str, Any]:
     return parser.get()
 
 
-def _listed(said: Given) -> Iterator[tuple[str, Any]]:
+def _listed(said: Given, parser: ConfigParser) -> Iterator[tuple[str, Any]]:
     from monai.bundle import ConfigParser
 
     for file in said.files:
         if not is_train(file):
             yield from ConfigParser.load_config_file(file).items()
-    yield from said.values()
+    typed = said.typed()
+    for key, value in said.values():
+        yield key, typed_value(said, parser.get(), key) if key in typed else value
 
 
 def _replace(config: dict[str, Any]) -> None:

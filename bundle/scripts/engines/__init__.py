@@ -3,15 +3,19 @@
 from scripts.engines.autocast import AutocastInferer
 from scripts.engines.events import ContinualEvents
 from scripts.engines.schedules import cosine, fractional_milestones
-from scripts.engines.stage import ClosedFormStage, Stage
+from scripts.engines.stage import AdapterTuning, BackboneTraining, BalancedFinetuning, ClosedForm, Stage, Training
 from scripts.engines.trainer import ContinualTrainer
 
 __all__ = [
+    "AdapterTuning",
     "AutocastInferer",
-    "ClosedFormStage",
+    "BackboneTraining",
+    "BalancedFinetuning",
+    "ClosedForm",
     "ContinualEvents",
     "ContinualTrainer",
     "Stage",
+    "Training",
     "cosine",
     "fractional_milestones",
 ]

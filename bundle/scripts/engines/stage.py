@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from scripts.engines.events import ContinualEvents
 from scripts.errors import UserError
+from scripts.losses.cross_entropy import auxiliary_cross_entropy, seen_cross_entropy
 from scripts.memory.exemplars import ExemplarMemory
 from scripts.memory.feature_dataset import StageFeatures
 from scripts.memory.held_out import divide
@@ -69,6 +70,9 @@ TASKS: dict[str, Callable[[int, int], bool]] = {
 }
 
 
+Loss = Callable[[Outputs, Tensor], Tensor]
+
+
 @dataclass(frozen=True)
 class BaseStage:
     """What all stages have.
@@ -122,8 +126,10 @@ class BaseStage:
 
 
 @dataclass(frozen=True)
-class ClosedFormStage(BaseStage):
+class ClosedForm(BaseStage):
     """A stage without epochs: when it is completed, a handler computes what it is for."""
+
+    name: str = "closed_form"
 
 
 @dataclass(frozen=True)
@@ -152,7 +158,7 @@ class Stage(BaseStage):
     epochs: int
     data: str
     trains: Sequence[str]
-    loss: Callable[[Outputs, Tensor], Tensor]
+    loss: Loss
     optimizer: Callable[..., Optimizer]
     scheduler: Callable[..., LRScheduler] | None = None
     exemplars: int = 0
@@ -182,3 +188,51 @@ class Stage(BaseStage):
         if self.stem_maps is not None and "backbone" not in self.trains:
             return self.stem_maps.of(images, self.epochs)
         return images
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneTraining(Stage):
+    """Train an untrained backbone on the first task, with a plain head that is dropped, before it is frozen."""
+
+    name: str = "backbone_training"
+    tasks: str = "first"
+    data: str = "task"
+    trains: Sequence[str] = ("backbone", "auxiliary")
+    loss: Loss = auxiliary_cross_entropy
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterTuning(Stage):
+    """Tune the adapters of a task and its auxiliary head, on the task's images and the memory.
+
+    Source: Zhang et al., ACL (MICCAI 2023), stage 1; Qazi et al., DynaMMo (MIUA 2024).
+    """
+
+    name: str = "adapter_tuning"
+    data: str = "task_and_memory"
+    trains: Sequence[str] = ("adapter", "auxiliary")
+    loss: Loss = auxiliary_cross_entropy
+
+
+@dataclass(frozen=True, kw_only=True)
+class BalancedFinetuning(Stage):
+    """Train the head on as many images of old classes as of new ones, from the second task on.
+
+    Source: Castro et al., End-to-end incremental learning (ECCV 2018); ACL and DynaMMo, stage 2.
+    """
+
+    name: str = "balanced_finetuning"
+    tasks: str = "later"
+    data: str = "balanced"
+    trains: Sequence[str] = ("head",)
+    loss: Loss = seen_cross_entropy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Stage):
+    """Train the whole network, on the task's images and the memory: the one stage of methods without adapters."""
+
+    name: str = "training"
+    data: str = "task_and_memory"
+    trains: Sequence[str] = ("backbone", "head")
+    loss: Loss = seen_cross_entropy

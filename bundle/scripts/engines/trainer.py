@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from scripts.engines.events import EVENT_TO_ATTR, ContinualEvents
+from scripts.engines.finite_loss import FiniteLossHandler
 from scripts.engines.stage import DATA, BaseStage, Stage
 from scripts.errors import UserError
 from scripts.memory.exemplars import ExemplarMemory
@@ -48,7 +49,7 @@ class ContinualTrainer(SupervisedTrainer):
         max_epochs: epochs of the main stage a task; the stages read it from the config, federated clients set it.
         network: the growing network.
         tasks: all tasks, those learnt by an earlier run included.
-        stages: stages of each task, in order.
+        stages: stages of each task, in order; ``None`` is left out.
         memory: exemplars of old tasks.
         dataset: whose items are replaced for each stage (``set_data``); its transform augments.
         loader: from ``dataset=, shuffle=, sampler=, pin_memory=, drop_last=`` to a data loader.
@@ -66,7 +67,7 @@ class ContinualTrainer(SupervisedTrainer):
         max_epochs: int,
         network: ContinualNet,
         tasks: Sequence[Task],
-        stages: Sequence[BaseStage],
+        stages: Sequence[BaseStage | None],
         memory: ExemplarMemory,
         dataset: ImageDataset,
         loader: Callable[..., DataLoader],
@@ -75,7 +76,7 @@ class ContinualTrainer(SupervisedTrainer):
         train_handlers: Sequence[Any] | None = None,
     ) -> None:
         self.tasks = list(tasks)
-        self.stages = list(stages)
+        self.stages = [stage for stage in stages if stage is not None]
         self.memory = memory
         self.dataset = dataset
         self.loader = loader
@@ -101,7 +102,7 @@ class ContinualTrainer(SupervisedTrainer):
         )
         self.add_event_handler(Events.EPOCH_STARTED, lambda: self.reseed(self.state.epoch))
         self.add_event_handler(Events.EPOCH_COMPLETED, self._step_schedule)
-        self._register_handlers(self.train_handlers)
+        self._register_handlers([FiniteLossHandler(), *self.train_handlers])
 
     def _check(self) -> None:
         classes = sum(len(task.classes) for task in self.tasks)

@@ -14,7 +14,6 @@ from scripts.handlers.dark_experience import DarkExperienceHandler
 from scripts.handlers.elastic_weight_consolidation import ElasticWeightConsolidationHandler
 from scripts.handlers.evaluation import EvaluationHandler
 from scripts.handlers.export import ExportHandler
-from scripts.handlers.finite_loss import FiniteLossHandler
 from scripts.handlers.gradient_projection import GradientProjectionHandler
 from scripts.handlers.imprinting import ImprintingHandler
 from scripts.handlers.memory import MemoryHandler
@@ -41,7 +40,6 @@ __all__ = [
     "ElasticWeightConsolidationHandler",
     "EvaluationHandler",
     "ExportHandler",
-    "FiniteLossHandler",
     "GradientProjectionHandler",
     "ImprintingHandler",
     "MemoryHandler",

@@ -42,11 +42,11 @@ class AdapterStatisticsHandler:
     ) -> None:
         for kind in kinds:
             if kind not in KINDS:
-                raise UserError(f"unknown '{kind}': choose some of {', '.join(KINDS)} (key 'adapter_statistics')")
+                raise UserError(f"unknown '{kind}': choose some of {', '.join(KINDS)} (argument 'kinds')")
             if network.folds and kind in OF_PARAMETERS:
                 raise UserError(
                     f"'{kind}' is measured of adapters' parameters, but of '{network.backbone.adapter}' products are "
-                    "merged: use another way of merging (key 'merging')"
+                    "merged: use another way of merging (key 'merging#strategy')"
                 )
         self.network = network
         self.statistics = statistics

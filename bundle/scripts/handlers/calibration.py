@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from scripts.edge.outliers import image_statistics, make_rule
 from scripts.engines.events import ContinualEvents
 from scripts.engines.trainer import ContinualTrainer
-from scripts.errors import UserError
 from scripts.memory.features import FeatureExtractor
 from scripts.metrics.calibration import calibration_error, errors_by_chance, fit_temperature, probabilities_at
 from scripts.metrics.decision_rules import DecisionRules
@@ -35,10 +34,6 @@ class CalibrationHandler:
         features: computes features, and gives the images.
         record: takes the figures.
         rules: are fitted, and keep the sums over the images of each class.
-        acceptance: share of validation images that are no outliers, in (0, 1]; ``None``: no image is ever one.
-
-    Raises:
-        UserError: for an acceptance that is no share.
     """
 
     def __init__(
@@ -47,15 +42,11 @@ class CalibrationHandler:
         features: FeatureExtractor,
         record: RunRecord,
         rules: DecisionRules,
-        acceptance: float | None,
     ) -> None:
-        if acceptance is not None and not 0 < acceptance <= 1:
-            raise UserError(f"acceptance is {acceptance}: give a share above 0, up to 1, or null (key 'acceptance')")
         self.network = network
         self.features = features
         self.record = record
         self.rules = rules
-        self.acceptance = acceptance
         self.logger = logging.getLogger(__name__)
 
     def attach(self, engine: ContinualTrainer) -> None:
@@ -72,8 +63,8 @@ class CalibrationHandler:
         figures: dict[str, Any] = {"task": engine.current_task.name, "images": len(items)}
         if items and sum(self.network.classes) > 1:
             figures |= self._fit_temperature(items)
-        if self.acceptance is not None:
-            figures |= self._fit_outliers(learnt, items, self.acceptance)
+        if self.rules.acceptance is not None:
+            figures |= self._fit_outliers(learnt, items, self.rules.acceptance)
         self.record.figures["calibration"] = [*self.record.figures.get("calibration", []), figures]
 
     def _validation_images(self, learnt: Sequence[Task]) -> list[Item]:

@@ -16,7 +16,16 @@ from scripts.engines.trainer import ContinualTrainer
 from scripts.errors import UserError
 from scripts.files import CHECKPOINT, write_atomically
 from scripts.networks.continual import NetworkState
-from scripts.run_config import DATA, LATER, RECORDED, differences, read_run_config, refuse, write_run_config
+from scripts.run_config import (
+    DATA,
+    LATER,
+    RECORDED,
+    differences,
+    read_run_config,
+    refuse,
+    running_config,
+    write_run_config,
+)
 from scripts.tasks.holdout import SPLIT
 from scripts.tasks.record import images_digest, write_tasks
 from scripts.tasks.task import Task
@@ -50,22 +59,22 @@ class CheckpointHandler:
     Args:
         output_dir: the run's folder.
         save: what is learnt, by name.
-        config: see :func:`scripts.run_config.running_config`; what matters in it must be the same when a run goes on.
         previous: folder of a finished run, whose tasks come first; ``None``: start from nothing.
         restart: move the run's folder aside and begin anew.
+        config: what matters in it must be the same when a run goes on; ``None``: the config that is being resolved.
     """
 
     def __init__(
         self,
         output_dir: str,
         save: Mapping[str, Learns],
-        config: Mapping[str, Any],
         previous: str | None = None,
         restart: bool = False,
+        config: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder = Path(output_dir)
         self.save = dict(save)
-        self.config = dict(config)
+        self.config = dict(running_config() if config is None else config)
         self.previous = None if previous is None else Path(previous)
         self.restart = restart
         self.images: list[str] = []

@@ -53,7 +53,9 @@ class ClosedFormHandler:
         least_images: int,
     ) -> None:
         if not isinstance(network.head, UnifiedHead | ClassMeansHead):
-            raise UserError(f"this method needs a head that can be solved, not '{network.head_name}' (key 'head')")
+            raise UserError(
+                f"this method needs a head that can be solved, not '{network.head_name}' (key 'network_def#head')"
+            )
         self.network = network
         self.head = network.head
         self.sums = sums
@@ -76,7 +78,8 @@ class ClosedFormHandler:
                 if images < self.least_images:
                     raise UserError(
                         f"class {task.classes[label - task.first]} of task {task.name} has {images} training images: "
-                        f"sums over so few tell much of each; add images, or allow it with --least_images {images}"
+                        "sums over so few tell much of each; add images, or allow it with --ridge#least_images "
+                        f"{images}"
                     )
         engine.add_event_handler(ContinualEvents.ADAPTER_TUNING_STARTED, self.remember)
         engine.add_event_handler(ContinualEvents.STAGE_COMPLETED, self.follow)

@@ -34,7 +34,7 @@ class ElasticWeightConsolidationHandler:
 
     def __init__(self, network: ContinualNet, features: FeatureExtractor, strength: float) -> None:
         if strength <= 0:
-            raise UserError(f"EWC with a strength of {strength}: use a number above 0 (key 'ewc_strength')")
+            raise UserError(f"EWC with a strength of {strength}: use a number above 0 (argument 'strength')")
         self.network = network
         self.features = features
         self.strength = strength

@@ -71,8 +71,8 @@ class EvaluationHandler:
         evaluator: runs the network over the items its data set is given.
         network: the growing network.
         record: takes the results.
-        image_size: side of the images, for the FLOPs.
-        kept: what is kept between tasks beside the network, by name; what has ``kept_bytes()`` counts as memory.
+        kept: what is kept between tasks beside the network, by name; of it, and of the trainer's handlers, what has
+            ``kept_bytes()`` counts as memory.
     """
 
     def __init__(
@@ -80,13 +80,11 @@ class EvaluationHandler:
         evaluator: SupervisedEvaluator,
         network: ContinualNet,
         record: RunRecord,
-        image_size: int,
         kept: Mapping[str, Any],
     ) -> None:
         self.evaluator = evaluator
         self.network = network
         self.record = record
-        self.image_size = image_size
         self.kept = kept
 
     def attach(self, engine: ContinualTrainer) -> None:
@@ -111,7 +109,7 @@ class EvaluationHandler:
             classes = torch.cat(found.softmax).numpy()
             self.record.figures["softmax_accuracy"] = accuracy(labels, classes)
             self.record.figures["softmax_mean_class_recall"] = mean_class_recall(labels, classes)
-        self._record_cost(learnt)
+        self._record_cost(engine, learnt)
 
     def predict(self, items: Sequence[Item]) -> Predictions:
         """Return what the network says of ``items``."""
@@ -135,12 +133,13 @@ class EvaluationHandler:
         self.record.figures["task_identification_accuracy"] = identified
         self.record.figures["open_set"] = mean_open_set(self.record.open_set)
 
-    def _record_cost(self, learnt: Sequence[Task]) -> None:
+    def _record_cost(self, engine: ContinualTrainer, learnt: Sequence[Task]) -> None:
         plain = self.network.merge_and_unload([{"name": task.name, "classes": task.classes} for task in learnt])
-        self.record.figures["flops_per_image"] = flops_per_image(plain, self.image_size)
+        self.record.figures["flops_per_image"] = flops_per_image(plain, self.network.image_size)
         self.record.figures["parameters"] = parameter_count(plain)
-        kept = [thing for thing in self.kept.values() if hasattr(thing, "kept_bytes")]
-        self.record.figures["memory_bytes"] = self.network.kept_bytes() + sum(thing.kept_bytes() for thing in kept)
+        kept = [self.network, *self.kept.values(), *engine.train_handlers]
+        sizes = [thing.kept_bytes() for thing in kept if hasattr(thing, "kept_bytes")]
+        self.record.figures["memory_bytes"] = sum(sizes)
 
 
 def _joined(batches: Sequence[Tensor]) -> Tensor:

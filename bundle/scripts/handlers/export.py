@@ -24,21 +24,25 @@ class ExportHandler:
     Args:
         network: the growing network.
         output_dir: the run's folder; task t (from 0) goes to ``task_<t>``.
-        description: what ``network.json`` holds beside the network: image size, mean, std, colour
-            transform, method, data.
         rules: by which the network decides.
+        image: how the network sees an image (``size``, ``mean``, ``std``, ``colour_transform``, ``presentation``).
+        method: its name.
+        data: name of the data set.
     """
 
     def __init__(
         self,
         network: ContinualNet,
         output_dir: str,
-        description: Mapping[str, Any],
         rules: DecisionRules,
+        image: Mapping[str, Any],
+        method: str,
+        data: str,
     ) -> None:
         self.network = network
         self.output_dir = Path(output_dir)
-        self.description = dict(description)
+        seen = {"image_size" if name == "size" else name: value for name, value in image.items()}
+        self.description = {**seen, "method": method, "data": data}
         self.rules = rules
         self.logger = logging.getLogger(__name__)
 

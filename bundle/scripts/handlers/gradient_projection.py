@@ -15,9 +15,9 @@ from torch.func import functional_call
 from torch.utils.data import Dataset
 
 from scripts.engines.events import ContinualEvents
+from scripts.engines.finite_loss import check_finite
 from scripts.engines.trainer import ContinualTrainer
 from scripts.errors import UserError
-from scripts.handlers.finite_loss import check_finite
 from scripts.networks.continual import ContinualNet
 from scripts.tasks.task import Item
 

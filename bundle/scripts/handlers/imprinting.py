@@ -33,7 +33,8 @@ class ImprintingHandler:
     def __init__(self, network: ContinualNet, features: FeatureExtractor) -> None:
         if not isinstance(network.head, CosineHead):
             raise UserError(
-                f"imprinted rows need the head 'cosine' or 'proxies', not '{network.head_name}' (key 'head')"
+                f"imprinted rows need the head 'cosine' or 'proxies', not '{network.head_name}' (key "
+                "'network_def#head')"
             )
         self.head = network.head
         self.features = features

@@ -7,12 +7,9 @@ from typing import Any
 
 from scripts.engines.events import ContinualEvents
 from scripts.engines.trainer import ContinualTrainer
-from scripts.errors import UserError
 from scripts.memory.exemplars import ExemplarMemory
 from scripts.memory.features import FeatureExtractor
 from scripts.networks.continual import ContinualNet
-
-SPACES = ("inference", "newest")
 
 
 class MemoryHandler:
@@ -25,24 +22,17 @@ class MemoryHandler:
         memory: the exemplar memory.
         network: the growing network.
         features: computes the features that the selection reads.
-        space: ``inference``: features as inference computes them; ``newest``: of the newest adapters (as published).
-
-    Raises:
-        UserError: for an unknown space.
     """
 
-    def __init__(
-        self, memory: ExemplarMemory, network: ContinualNet, features: FeatureExtractor, space: str = "inference"
-    ) -> None:
-        if space not in SPACES:
-            raise UserError(f"unknown herding space '{space}': choose one of {', '.join(SPACES)} (key 'herding_space')")
+    def __init__(self, memory: ExemplarMemory, network: ContinualNet, features: FeatureExtractor) -> None:
         self.memory = memory
         self.network = network
         self.features = features
-        self.space = space
 
     def attach(self, engine: ContinualTrainer) -> None:
-        """Act before balanced fine-tuning and at the end of a task."""
+        """Act before balanced fine-tuning and at the end of a task; not for a memory that fills itself."""
+        if self.memory.fills_itself:
+            return
         engine.add_event_handler(ContinualEvents.BALANCED_FINETUNING_STARTED, self.select)
         engine.add_event_handler(ContinualEvents.TASK_COMPLETED, self.complete)
 
@@ -63,6 +53,6 @@ class MemoryHandler:
 
     def _space(self) -> Any:
         adapters = self.network.adapter_branches()
-        if self.space == "newest" and adapters:
+        if self.memory.space == "newest" and adapters:
             return self.network.through(adapters[-1:])
         return nullcontext()

@@ -30,7 +30,9 @@ class NearestMeanHandler:
 
     def __init__(self, network: ContinualNet, memory: ExemplarMemory, features: FeatureExtractor) -> None:
         if not isinstance(network.head, NearestMeanHead):
-            raise UserError(f"class means need the head 'nearest_mean', not '{network.head_name}' (key 'head')")
+            raise UserError(
+                f"class means need the head 'nearest_mean', not '{network.head_name}' (key 'network_def#head')"
+            )
         self.head = network.head
         self.memory = memory
         self.features = features

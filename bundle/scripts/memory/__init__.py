@@ -5,12 +5,11 @@ from scripts.memory.feature_dataset import FeatureDataset, StageFeatures
 from scripts.memory.feature_sums import FeatureSums
 from scripts.memory.features import FeatureExtractor
 from scripts.memory.held_out import divide
-from scripts.memory.reservoir import RESERVOIR, ReservoirMemory
+from scripts.memory.reservoir import ReservoirMemory
 from scripts.memory.selection import SELECTIONS, select
 from scripts.memory.stem_maps import StemMapDataset, StemMaps
 
 __all__ = [
-    "RESERVOIR",
     "SELECTIONS",
     "CopyStore",
     "ExemplarMemory",

@@ -118,8 +118,11 @@ def make_store(exemplars: str, folder: str) -> PathStore | CopyStore:
         UserError: when ``exemplars`` is neither ``paths`` nor ``copies``.
     """
     if exemplars not in ("paths", "copies"):
-        raise UserError(f"unknown way to keep exemplars '{exemplars}': choose paths or copies (key 'exemplars')")
+        raise UserError(f"unknown way to keep exemplars '{exemplars}': choose paths or copies (key 'memory#exemplars')")
     return PathStore() if exemplars == "paths" else CopyStore(folder)
+
+
+SPACES = ("inference", "newest")
 
 
 class ExemplarMemory:
@@ -132,7 +135,15 @@ class ExemplarMemory:
         exemplars: ``paths`` or ``copies``; see :class:`PathStore` and :class:`CopyStore`.
         folder: where copies go.
         previous: folder of the run whose memory is taken over, copies and all; ``None``: there is none.
+        space: the selection reads features as ``inference`` computes them, or those of the ``newest`` adapters (as
+            published).
+
+    Raises:
+        UserError: for an unknown selection, space or way to keep, and a negative size.
     """
+
+    fills_itself = False
+    """Whether what it keeps is chosen while a stage trains."""
 
     def __init__(
         self,
@@ -142,13 +153,17 @@ class ExemplarMemory:
         exemplars: str = "paths",
         folder: str = "exemplars",
         previous: str | None = None,
+        space: str = "inference",
     ) -> None:
         check_selection(selection)
+        if space not in SPACES:
+            raise UserError(f"unknown herding space '{space}': choose one of {', '.join(SPACES)} (key 'memory#space')")
         if size < 0 or (per_class is not None and per_class < 0):
             raise UserError(f"a memory of {size if size < 0 else per_class} images: use 0 or more (key 'memory_size')")
         self.size = size
         self.selection = selection
         self.per_class = per_class
+        self.space = space
         self.store = make_store(exemplars, folder)
         self.copies = [Path(folder), *([] if previous is None else [Path(previous) / EXEMPLARS])]
         self.classes: dict[int, list[Item]] = {}
@@ -248,5 +263,7 @@ class ExemplarMemory:
             images = [_found(image, self.copies) for image in listed]
             for image in images:
                 if not image_file(image).is_file():
-                    raise UserError(f"the exemplar {image} is gone: restore it, or train with --exemplars copies")
+                    raise UserError(
+                        f"the exemplar {image} is gone: restore it, or train with --memory#exemplars copies"
+                    )
             self.classes[label] = [self.store.keep({"image": image, "label": label}) for image in images]

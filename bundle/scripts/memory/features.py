@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
 import torch
+from monai.transforms.compose import Compose
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from scripts.tasks.dataset import ImageCache, ImageDataset
 from scripts.tasks.task import Item
 
 View = tuple[int, ...]
@@ -25,9 +28,9 @@ class FeatureExtractor:
 
     Args:
         network: a :class:`scripts.networks.ContinualNet`.
-        dataset: makes a data set of items, without augmentation.
+        preprocessing: the fixed transforms of an image.
         batch_size: images a forward pass.
-        device: where the network is.
+        cache: keeps preprocessed images; ``None``: they are read each time.
         num_workers: processes that load images.
         max_bytes: once more is kept than this, it is forgotten before the next images.
     """
@@ -35,20 +38,24 @@ class FeatureExtractor:
     def __init__(
         self,
         network: Any,
-        dataset: Callable[[Sequence[Item]], Dataset],
+        preprocessing: Compose,
         batch_size: int,
-        device: str,
+        cache: ImageCache | None = None,
         num_workers: int = 0,
         max_bytes: int = 2**28,
     ) -> None:
         self.network = network
-        self.dataset = dataset
+        self.dataset: Callable[[Sequence[Item]], Dataset] = partial(ImageDataset, transform=preprocessing, cache=cache)
         self.batch_size = batch_size
-        self.device = device
         self.num_workers = num_workers
         self.max_bytes = max_bytes
         self._known: dict[tuple[str, View], Tensor] = {}
         self._weights = b""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
 
     def images(self, items: Sequence[Item], batch_size: int | None = None) -> Iterator[Tensor]:
         """Yield the images as the network sees them, in batches, where the network is."""

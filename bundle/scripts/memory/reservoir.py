@@ -8,11 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scripts.errors import UserError
 from scripts.memory.exemplars import ExemplarMemory, stored_bytes
 from scripts.tasks.task import Item
-
-RESERVOIR = "reservoir"
 
 
 class ReservoirMemory(ExemplarMemory):
@@ -24,30 +21,20 @@ class ReservoirMemory(ExemplarMemory):
 
     Args:
         size: images in all.
-        selection: ``reservoir``.
-        per_class: ``None``.
         exemplars: ``paths`` or ``copies``.
         folder: where copies go.
         previous: see :class:`ExemplarMemory`.
-
-    Raises:
-        UserError: for another selection, or a number a class.
     """
+
+    fills_itself = True
 
     def __init__(
         self,
         size: int,
-        selection: str = RESERVOIR,
-        per_class: int | None = None,
         exemplars: str = "paths",
         folder: str = "exemplars",
         previous: str | None = None,
     ) -> None:
-        if selection != RESERVOIR or per_class is not None:
-            raise UserError(
-                f"this method keeps a reservoir: leave out selection '{selection}' and memory_per_class {per_class}, "
-                "and give a memory_size"
-            )
         super().__init__(size, exemplars=exemplars, folder=folder, previous=previous)
         self.seen = 0
 

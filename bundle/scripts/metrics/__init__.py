@@ -7,7 +7,7 @@ from scripts.metrics.clinical import class_rows, confusion_matrix, confusion_tab
 from scripts.metrics.decision_rules import DecisionRules
 from scripts.metrics.open_set import mean_open_set, open_set_figures, task_identification_accuracy
 from scripts.metrics.record import RunRecord
-from scripts.metrics.scores import scores_and_labels
+from scripts.metrics.scores import key_accuracy, scores_and_labels
 
 __all__ = [
     "AccuracyMatrix",
@@ -17,6 +17,7 @@ __all__ = [
     "class_rows",
     "confusion_matrix",
     "confusion_table",
+    "key_accuracy",
     "mean_class_recall",
     "mean_open_set",
     "open_set_figures",

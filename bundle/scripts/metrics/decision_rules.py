@@ -6,18 +6,30 @@ from collections.abc import Mapping
 from typing import Any
 
 from scripts.edge.outliers import OutlierRule, StatisticsSums
+from scripts.errors import UserError
 
 
 class DecisionRules:
     """What is fitted to the network of the task just learnt, and the sums over images that the next task needs for it.
 
+    Args:
+        acceptance: share of validation images that are no outliers, in (0, 1]; ``None``: no image is ever one.
+
     Attributes:
         temperature: that logits are divided by; ``None``: not fitted.
         outliers: says which images are not of the kind learnt; ``None``: every image is.
         statistics: sums over the images of every class.
+
+    Raises:
+        UserError: for an acceptance that is no share.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, acceptance: float | None = 0.95) -> None:
+        if acceptance is not None and not 0 < acceptance <= 1:
+            raise UserError(
+                f"acceptance is {acceptance}: give a share above 0, up to 1, or null (key 'save#rules#acceptance')"
+            )
+        self.acceptance = acceptance
         self.temperature: float | None = None
         self.outliers: OutlierRule | None = None
         self.statistics = StatisticsSums()

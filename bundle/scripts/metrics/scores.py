@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ignite.metrics import Accuracy
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -19,3 +20,8 @@ def scores_and_labels(output: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """
     logits = getattr(output["pred"], "logits", output["pred"])
     return pad(logits, (0, 1), value=float("-inf")), output["label"]
+
+
+def key_accuracy() -> Accuracy:
+    """Return the metric of an evaluator whose network gives logits or what holds them."""
+    return Accuracy(output_transform=scores_and_labels)

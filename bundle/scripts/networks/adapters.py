@@ -68,7 +68,9 @@ def check_adapter(name: str) -> None:
         UserError: when ``name`` is neither in :data:`ADAPTERS` nor :data:`LOW_RANK`; the message lists what there is.
     """
     if name not in (*ADAPTERS, LOW_RANK):
-        raise UserError(f"unknown adapter '{name}': choose one of {', '.join([*ADAPTERS, LOW_RANK])} (key 'adapter')")
+        raise UserError(
+            f"unknown adapter '{name}': choose one of {', '.join([*ADAPTERS, LOW_RANK])} (key 'adapter#kind')"
+        )
 
 
 class AdaptedBlock(nn.Module):

@@ -91,7 +91,9 @@ def segments(
     known = [block for block, _ in blocks[1:]]
     for site in chosen:
         if site not in known:
-            raise UserError(f"backbone {name} has no site '{site}': choose among {', '.join(known)} (key 'sites')")
+            raise UserError(
+                f"backbone {name} has no site '{site}': choose among {', '.join(known)} (key 'network_def#sites')"
+            )
     if signed:
         drop_last_activation(blocks[-1][1])
     stem = nn.Sequential()

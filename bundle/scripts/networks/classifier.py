@@ -93,7 +93,9 @@ class AdaptedBackbone(nn.Module):
         *self.channels, self.last_width = [shape[1] for shape in shapes]
         self.levels = reads == LEVELS
         if self.levels and len(parts) < 2:
-            raise UserError("head 'levels' reads the maps before the last site: give two or more (key 'sites')")
+            raise UserError(
+                "head 'levels' reads the maps before the last site: give two or more (key 'network_def#sites')"
+            )
         self.head_width = 2 * sum(self.channels[1:]) if self.levels else self.last_width
         self.width = self.last_width + (self.head_width if self.levels else 0)
         self.strides = [PROBE // shape[-1] for shape in shapes[:-1]]
@@ -125,7 +127,7 @@ class AdaptedBackbone(nn.Module):
         if self.adapter not in (None, LOW_RANK):
             raise UserError(
                 f"adapter {self.adapter} does not fold into the backbone, since it is not linear (it has ReLUs): use "
-                f"'{LOW_RANK}' (key 'adapter')"
+                f"'{LOW_RANK}' (key 'adapter#kind')"
             )
         if len(self.branches) > 1:
             raise UserError(f"{len(self.branches)} sets of adapters do not fold into one backbone: merge them first")

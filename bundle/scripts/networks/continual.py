@@ -14,7 +14,7 @@ from scripts.networks.adapters import LOW_RANK, MERGED
 from scripts.networks.backbones import check_backbone, normalisation
 from scripts.networks.classifier import PLAIN, RANK, SCALE, WHOLE, AdaptedBackbone, Classifier, make_backbone
 from scripts.networks.heads import ConcatenatedHead, CosineHead, NearestMeanHead, OthersHead, UnifiedHead, find_head
-from scripts.networks.merging import STRATEGIES, MergingOptions, Statistics, check_strategy, merge
+from scripts.networks.merging import STRATEGIES, MergingOptions, merge
 from scripts.networks.outputs import Outputs
 
 START = "start"  # the branch of the first task's adapters before they learnt
@@ -70,13 +70,14 @@ class ContinualNet(nn.Module):
             )
             self.head = kind(self.backbone.head_width)
         self.backbone.check_image_size(image_size)
+        self.image_size = image_size
         if weights is not None:
             self.backbone.load_pretrained(weights, weights_sha256)
         self.head_name = head
         if isinstance(self.head, ConcatenatedHead) != (adapter == WHOLE):
             raise UserError(
                 f"head 'concatenated' and adapter '{WHOLE}' need each other, but head is '{head}' and adapter is "
-                f"'{adapter}': give both or neither (keys 'head', 'adapter')"
+                f"'{adapter}': give both or neither (keys 'network_def#head', 'adapter#kind')"
             )
         self.auxiliary: nn.Linear | None = None
         self.classes: tuple[int, ...] = ()
@@ -105,7 +106,7 @@ class ContinualNet(nn.Module):
         kept = self.adapter_branches()
         if self.adapter_start == "running_mean" and kept:
             alone = len(kept) < len(self.classes) - 1  # of the others only the mean is kept
-            return self.branch_state(MERGED) if alone else merge("average", [self.branch_state(name) for name in kept])
+            return self.branch_state(MERGED) if alone else merge([self.branch_state(name) for name in kept])
         name = self._branch(-2) if self.adapter_start == "previous" else "task0"
         return self.branch_state(name) if name in kept else None
 
@@ -142,7 +143,9 @@ class ContinualNet(nn.Module):
             UserError: names the head.
         """
         if isinstance(self.head, OthersHead):
-            raise UserError(f"this method needs one head over all classes, not '{self.head_name}' (key 'head')")
+            raise UserError(
+                f"this method needs one head over all classes, not '{self.head_name}' (key 'network_def#head')"
+            )
 
     def linear_layer(self) -> nn.Linear:
         """Return the linear layer over all classes; it is another one once the network has grown.
@@ -151,7 +154,9 @@ class ContinualNet(nn.Module):
             UserError: when the head is another one.
         """
         if not isinstance(self.head, UnifiedHead):
-            raise UserError(f"this method needs one linear layer over all classes, not '{self.head_name}' (key 'head')")
+            raise UserError(
+                f"this method needs one linear layer over all classes, not '{self.head_name}' (key 'network_def#head')"
+            )
         return self.head.linear
 
     # -- adapters -----------------------------------------------------------------------------------------------
@@ -174,40 +179,38 @@ class ContinualNet(nn.Module):
             return []
         return [name for name in self.backbone.added() if name not in (MERGED, START)]
 
-    def merge(
-        self, strategy: str, options: MergingOptions | None = None, statistics: Sequence[Statistics] = ()
-    ) -> None:
+    def merge(self, options: MergingOptions | None = None) -> None:
         """Merge the adapters of all tasks into one set; from here on a forward pass is one pass through it.
 
         Args:
-            strategy: a key of :data:`scripts.networks.merging.STRATEGIES`.
-            options: the further choices; ``None``: the defaults.
-            statistics: what was measured of each task's adapters, where the strategy reads it.
+            options: how; ``None``: the average.
 
         Raises:
-            UserError: for an unknown strategy, or where the base or a statistic was not kept.
+            UserError: where the base or a statistic was not kept.
         """
-        check_strategy(strategy)
         options = options or MergingOptions()
+        running = STRATEGIES[options.strategy].running
         tasks, backbone = self.adapter_branches(), self._adapted()
         states = [self.mergeable_state(name) for name in tasks]
-        if STRATEGIES[strategy].running and MERGED in backbone.added():
+        if running and MERGED in backbone.added():
             # the mean stands for each task that it is of: they weigh as one set a task does
             states = [self.mergeable_state(MERGED)] * (len(self.classes) - 1) + states[-1:]
         elif len(tasks) < len(self.classes):
-            raise UserError(f"merging by '{strategy}' needs the adapters of every task, but those of some are not kept")
-        merged = merge(strategy, states, self._base(strategy, options), statistics, options)
-        if STRATEGIES[strategy].running:
+            raise UserError(
+                f"merging by '{options.strategy}' needs the adapters of every task, but those of some are not kept"
+            )
+        merged = merge(states, options, self._base(options))
+        if running:
             backbone.drop_branches({*tasks[:-1]} - ({"task0"} if self.adapter_start == "first" else set()))
         backbone.add_branch(MERGED)
         self.branch(MERGED).load_state_dict(merged)
         backbone.branches = [MERGED]
 
-    def _base(self, strategy: str, options: MergingOptions) -> dict[str, Tensor] | None:
-        if not STRATEGIES[strategy].relative or options.base == "first":
+    def _base(self, options: MergingOptions) -> dict[str, Tensor] | None:
+        if not STRATEGIES[options.strategy].relative or options.base == "first":
             return None
         if START not in self.backbone.added():
-            raise UserError("the start of the first task's adapters was not kept: use --merging_base first")
+            raise UserError("the start of the first task's adapters was not kept: use --merging#base first")
         return self.mergeable_state(START)
 
     def unmerge(self) -> None:
@@ -425,11 +428,11 @@ def check_start(start: str, adapter: str | None) -> None:
     """
     if start not in ADAPTER_STARTS:
         known = ", ".join(ADAPTER_STARTS)
-        raise UserError(f"unknown adapter start '{start}': choose one of {known} (key 'adapter_start')")
+        raise UserError(f"unknown adapter start '{start}': choose one of {known} (key 'network_def#adapter_start')")
     if start == "running_mean" and adapter == LOW_RANK:
         raise UserError(
             f"adapters '{LOW_RANK}' cannot start from a running mean, since a mean of products has no low rank: use "
-            "'previous' or 'first' (key 'adapter_start')"
+            "'previous' or 'first' (key 'network_def#adapter_start')"
         )
 
 

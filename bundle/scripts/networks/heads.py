@@ -393,5 +393,5 @@ def find_head(name: str) -> type[Head]:
         UserError: when ``name`` is not in :data:`HEADS`.
     """
     if name not in HEADS:
-        raise UserError(f"unknown head '{name}': choose one of {', '.join(HEADS)} (key 'head')")
+        raise UserError(f"unknown head '{name}': choose one of {', '.join(HEADS)} (key 'network_def#head')")
     return HEADS[name]

@@ -76,7 +76,9 @@ class LowRankBlock(AdaptedBlock):
     def __init__(self, block: nn.Module, rank: int, scale: float) -> None:
         super().__init__(block)
         if rank < 1:
-            raise UserError(f"low-rank adapters cannot have rank {rank}: use at least 1 (key 'adapter_rank')")
+            raise UserError(
+                f"low-rank adapters cannot have rank {rank}: use at least 1 (key 'network_def#adapter_rank')"
+            )
         self.rank = rank
         self.scale = scale
         names = (name for name, module in block.named_modules() if isinstance(module, LAYERS))

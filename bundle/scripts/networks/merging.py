@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,16 @@ from scripts.errors import UserError
 
 Statistics = Mapping[str, Mapping[str, Tensor]]
 """What was measured of a task's adapters: of each kind (``samples``, ``fisher``, ``gram``) a tensor an entry."""
+
+
+class HasStatistics(Protocol):
+    """Keeps what was measured."""
+
+    @property
+    def tasks(self) -> Sequence[Statistics]:
+        """One a task, in the order learnt."""
+        ...
+
 
 BASES = ("first", "start")
 BATCHNORMS = ("average", "pooled", "recalibrated")
@@ -190,35 +201,40 @@ STRATEGIES: dict[str, Strategy] = {
 
 @dataclass(frozen=True)
 class MergingOptions:
-    """What there is to choose beside the strategy.
+    """How adapters are merged.
 
     Args:
+        strategy: a key of :data:`STRATEGIES`.
         base: what task vectors are relative to: the ``first`` task's adapters (ACMap, arXiv 2412.18219), or the
             ``start`` of these, before they learnt.
         batchnorm: running statistics are the ``average``, ``pooled`` (the mixture's, weighted by images), or
             ``recalibrated`` on images after the merge (averaged until then).
         density: share of the numbers that TIES and DARE keep, above 0 and at most 1.
         seed: of DARE's choice.
+        statistics: has what the strategy reads beside the adapters; ``None``: it reads nothing else.
 
     Raises:
-        UserError: for an unknown base or BatchNorm rule, or a density out of range.
+        UserError: for an unknown strategy, base or BatchNorm rule, or a density out of range.
     """
 
+    strategy: str = "average"
     base: str = "first"
     batchnorm: str = "average"
     density: float = 0.2
     seed: int = 0
+    statistics: HasStatistics | None = None
 
     def __post_init__(self) -> None:
         """Check the values."""
+        check_strategy(self.strategy)
         for name, value, known in (
             ("base", self.base, BASES),
             ("batchnorm", self.batchnorm, BATCHNORMS),
         ):
             if value not in known:
-                raise UserError(f"unknown '{value}': choose one of {', '.join(known)} (key 'merging_{name}')")
+                raise UserError(f"unknown '{value}': choose one of {', '.join(known)} (key 'merging#{name}')")
         if not 0 < self.density <= 1:
-            raise UserError(f"a density of {self.density}: use more than 0 and at most 1 (key 'merging_density')")
+            raise UserError(f"a density of {self.density}: use more than 0 and at most 1 (key 'merging#density')")
 
 
 def check_strategy(name: str) -> None:
@@ -228,28 +244,26 @@ def check_strategy(name: str) -> None:
         UserError: when ``name`` is not in :data:`STRATEGIES`.
     """
     if name not in STRATEGIES:
-        raise UserError(f"unknown merging strategy '{name}': choose one of {', '.join(STRATEGIES)} (key 'merging')")
+        raise UserError(
+            f"unknown merging strategy '{name}': choose one of {', '.join(STRATEGIES)} (key 'merging#strategy')"
+        )
 
 
-def needed_statistics(strategy: str | None, batchnorm: str) -> list[str]:
-    """Return the kinds of :data:`Statistics` that merging reads; ``None``: nothing is merged.
+def needed_statistics(strategy: str, batchnorm: str) -> list[str]:
+    """Return the kinds of :data:`Statistics` that merging reads.
 
     Raises:
         UserError: for an unknown strategy.
     """
-    if strategy is None:
-        return []
     check_strategy(strategy)
     kinds = {STRATEGIES[strategy].statistic, "samples" if batchnorm == "pooled" else None}
     return sorted(kind for kind in kinds if kind is not None)
 
 
 def merge(
-    name: str,
     states: Sequence[Mapping[str, Tensor]],
-    base: Mapping[str, Tensor] | None = None,
-    statistics: Sequence[Statistics] = (),
     options: MergingOptions | None = None,
+    base: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Merge the state dicts of modules of one shape, an entry at a time.
 
@@ -257,22 +271,22 @@ def merge(
     (``num_batches_tracked``), which no forward pass reads, are the newest module's.
 
     Args:
-        name: a key of :data:`STRATEGIES`.
         states: one a task, oldest first.
+        options: how; ``None``: the average.
         base: what a ``relative`` strategy takes task vectors from; ``None``: the first of the states.
-        statistics: one a task, of the kinds that :func:`needed_statistics` names.
-        options: the further choices; ``None``: the defaults.
 
     Raises:
-        UserError: for an unknown strategy, or where a statistic was not measured.
+        UserError: where a statistic was not measured.
     """
-    check_strategy(name)
-    strategy, options = STRATEGIES[name], options or MergingOptions()
-    for needed in needed_statistics(name, options.batchnorm):
+    options = options or MergingOptions()
+    strategy = STRATEGIES[options.strategy]
+    statistics = [] if options.statistics is None else options.statistics.tasks[: len(states)]
+    for needed in needed_statistics(options.strategy, options.batchnorm):
         if len(statistics) < len(states) or any(needed not in task for task in statistics):
             raise UserError(
-                f"merging by '{name}' with BatchNorm '{options.batchnorm}' needs '{needed}' of every task, which an "
-                "earlier one was learnt without: choose another strategy (key 'merging'), or learn all tasks with it"
+                f"merging by '{options.strategy}' with BatchNorm '{options.batchnorm}' needs '{needed}' of every task, "
+                "which an earlier one was learnt without: choose another strategy (key 'merging#strategy'), or learn "
+                "all tasks with it"
             )
     base = states[0] if base is None else base
     measured = [task[strategy.statistic] for task in statistics] if strategy.statistic else []

@@ -41,7 +41,7 @@ def readable_tasks(
     """
     if not check:
         if skip_unreadable:
-            raise UserError("skip_unreadable finds broken images by check_images: leave check_images true")
+            raise UserError("tasks#skip_unreadable finds broken images by opening them: leave tasks#check true")
         return list(tasks)
     kept = partial(check_images, skip_unreadable=skip_unreadable, read=read)
     return [_checked(task, kept) if task.train else task for task in tasks]

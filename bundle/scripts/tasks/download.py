@@ -52,5 +52,6 @@ def not_had(url: str, file: str, md5: str, error: Exception) -> UserError:
     """Say in one line why a file is not to be had, and where to get it and put it."""
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return UserError(
-        f"{url} is not to be had ({reason}): download it (--download true, or by other means; MD5 {md5}) to {file}"
+        f"{url} is not to be had ({reason}): download it (--source#download true, or by other means; MD5 {md5}) to "
+        f"{file}"
     )

@@ -11,14 +11,14 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from scripts.errors import UserError
-from scripts.tasks.folders import PATHOLOGY_FOLDER
+from scripts.tasks.folders import PATHOLOGY_FOLDER, PathologyFolders
 
 SIZE = 64
 """Height and width of an image, in pixels."""
@@ -91,6 +91,34 @@ def ensure_generated(
         except OSError as error:
             raise UserError(f"the generated images cannot be written to {root} ({error}): set dataset_dir") from error
     return root
+
+
+class GeneratedPathology(PathologyFolders):
+    """Draws the data set once, and offers each set as a group of two classes.
+
+    Args:
+        root: folder to hold the tree; made where it is missing.
+        seed: of all drawings.
+        train_per_class: training images a class.
+        test_per_class: test images a class.
+        val_per_class: validation images a class.
+        sets: names of the sets in task order.
+
+    Raises:
+        UserError: as :func:`ensure_generated`.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        seed: int = 0,
+        train_per_class: int = 300,
+        test_per_class: int = 60,
+        val_per_class: int = 0,
+        sets: Sequence[str] = tuple(SETS),
+    ) -> None:
+        ensure_generated(root, seed, train_per_class, test_per_class, val_per_class)
+        super().__init__(root, sets)
 
 
 def draw(set_name: str, class_name: str, seed: int, split: int, number: int) -> np.ndarray:

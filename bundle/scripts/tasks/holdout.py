@@ -35,7 +35,9 @@ class HoldOut:
 
     def __init__(self, source: Source, file: str, test_fraction: float = 0.2, seed: int = 0) -> None:
         if not 0 < test_fraction < 1:
-            raise UserError(f"test_fraction is {test_fraction}: give a number between 0 and 1, such as 0.2")
+            raise UserError(
+                f"planned_tasks#test_fraction is {test_fraction}: give a number between 0 and 1, such as 0.2"
+            )
         self.source = source
         self.file = Path(file)
         self.test_fraction = test_fraction
@@ -107,7 +109,7 @@ class KeepForValidation:
 
     def __init__(self, source: Source, fraction: float, seed: int = 0) -> None:
         if not 0 <= fraction < 1:
-            raise UserError(f"validation_fraction is {fraction}: give a number from 0 to 1, such as 0.1")
+            raise UserError(f"planned_tasks#validation_fraction is {fraction}: give a number from 0 to 1, such as 0.1")
         self.source = source
         self.fraction = fraction
         self.seed = seed

@@ -51,7 +51,9 @@ class MedMnist:
     def _official(self, name: str) -> str:
         """Return the file of a set given by name, once it is there and whole."""
         if name not in _info():
-            raise UserError(f"no MedMNIST set {name!r}: choose {', '.join(_info())}, or give an npz file (key 'sets')")
+            raise UserError(
+                f"no MedMNIST set {name!r}: choose {', '.join(_info())}, or give an npz file (key 'source#sets')"
+            )
         published = {size: "" if size == 28 else f"_{size}" for size in SIZES}
         sizes = [size for size, suffix in published.items() if f"MD5{suffix}" in _info()[name]]
         if self.size not in sizes:
@@ -62,7 +64,9 @@ class MedMnist:
         if not os.path.isfile(file) and self.download:
             fetch(url, file, md5)
         if not os.path.isfile(file):
-            raise UserError(f"data file {file} is missing: get {url} (MD5 {md5}) and put it there, or --download true")
+            raise UserError(
+                f"data file {file} is missing: get {url} (MD5 {md5}) and put it there, or --source#download true"
+            )
         intact(file, md5, url)
         return file
 

@@ -94,7 +94,7 @@ def _unreadable(images: Sequence[Examined]) -> Iterator[PlanWarning]:
             len(broken),
             "images that cannot be read",
             broken[0].fault,
-            "Training would stop at them: mend them, or leave them out with --skip_unreadable true.",
+            "Training would stop at them: mend them, or leave them out with --tasks#skip_unreadable true.",
             tuple(image.image for image in broken),
         )
 
@@ -208,7 +208,7 @@ def _imbalance(tasks: Sequence[Task], most: float) -> Iterator[PlanWarning]:
             len(uneven),
             f"tasks whose largest class has more than {most:g} times the training images of the smallest",
             f"the most uneven is {max(uneven)[1]}",
-            "The small class would be overlooked: collect more of it, or give --limit (training images a class).",
+            "The small class would be overlooked: collect more of it, or give --planned_tasks#limit (images a class).",
         )
 
 

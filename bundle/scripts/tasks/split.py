@@ -40,7 +40,9 @@ def make_tasks(
         UserError: where the split does not fit the data, a class is in two tasks, or a class has no images.
     """
     if limit is not None and limit < 1:
-        raise UserError(f"limit is {limit}, but at least one training image a class is needed: give 1 or more, or null")
+        raise UserError(
+            f"planned_tasks#limit is {limit}, but each class needs a training image at least: give 1 or more, or null"
+        )
     tasks = list(previous)
     for name, members in _divide(source.groups(), split, order):
         tasks.append(_task(name, members, tasks, limit))
@@ -55,7 +57,9 @@ def _divide(groups: list[Group], split: Split | None, order: Order | None) -> li
     found = [(name, group) for group in groups for name in group.classes]
     if not isinstance(split, int) and split and all(part and not isinstance(part, (int, str)) for part in split):
         if order is not None:
-            raise UserError("class_order is given, but split names the classes of each task already: leave one out")
+            raise UserError(
+                "planned_tasks#order is given, but split names the classes of each task already: leave one out"
+            )
         return _by_names(found, [[str(name) for name in part] for part in split if not isinstance(part, int)])
     found = [found[position] for position in _positions([name for name, _ in found], order)]
     if isinstance(split, int):
@@ -79,7 +83,9 @@ def _positions(names: list[str], order: Order | None) -> list[int]:
     if isinstance(order, int):
         return [int(position) for position in np.random.RandomState(order).permutation(len(names))]
     if isinstance(order, str) or sorted(order) != sorted(names):
-        raise UserError(f"class_order is {order!r}, but what is to be ordered is {', '.join(names)}: name each once")
+        raise UserError(
+            f"planned_tasks#order is {order!r}, but what is to be ordered is {', '.join(names)}: name each once"
+        )
     return [names.index(name) for name in order]
 
 

@@ -7,11 +7,11 @@ from scripts.transforms.colour import (
     RandStainJitterd,
     ShadesOfGreyd,
     StainNormalisationd,
-    describe_colour,
     make_colour,
 )
 from scripts.transforms.npz import npz_array, npz_names
 from scripts.transforms.pixels import LoadPixelsd, NormalizePixelsd, ResizePixelsd
+from scripts.transforms.preprocessing import preprocessing
 from scripts.transforms.reader import (
     ReferenceReader,
     RGBReader,
@@ -38,7 +38,6 @@ __all__ = [
     "ShadesOfGreyd",
     "StainNormalisationd",
     "VolumeReader",
-    "describe_colour",
     "file_of",
     "flip_views",
     "is_scan",
@@ -47,6 +46,7 @@ __all__ = [
     "make_selection",
     "npz_array",
     "npz_names",
+    "preprocessing",
     "read_picture",
     "read_rgb",
     "read_scan",

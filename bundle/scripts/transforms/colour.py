@@ -2,8 +2,9 @@
 
 The functions take and give float arrays ``[3, H, W]``: red, green and blue with values 0..255. `StainNormalisationd`,
 `ShadesOfGreyd` and `Clahed` are the same as MONAI dictionary transforms, to stand between ``EnsureChannelFirstd`` and
-``Resized``. Being fixed they are part of the model: `describe_colour` says for ``network.json`` which one was trained
-with, and `make_colour` builds it from there. `RandStainJitterd` augments and leaves no trace.
+``Resized``. Being fixed they are part of the model: a run's config and ``network.json`` say which one it was trained
+with (``{"name": ..., <its numbers>}``), and `make_colour` builds it from there. `RandStainJitterd` augments and leaves
+no trace.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ class ColourTransformd(MapTransform):
         for key in self.key_iterator(result):
             image = convert_data_type(result[key], np.ndarray)[0]
             if image.ndim != 3:
-                raise UserError("volumes have no colours to change: take away the keys 'colour' and 'stain_jitter'")
+                raise UserError("volumes have no colours to change: leave out the parts that do")
             result[key] = convert_to_dst_type(self.convert(image), result[key])[0]
         return result
 
@@ -146,7 +147,7 @@ class StainNormalisationd(ColourTransformd):
         if len(mean) != 3 or len(deviation) != 3 or min(deviation) <= 0:
             raise UserError(
                 f"stain_normalisation has mean {mean} and deviation {deviation}: give three numbers each, for L, a "
-                "and b, deviations above 0 (key 'colour_settings')"
+                "and b, deviations above 0 (key 'image#colour_transform')"
             )
         self.mean = list(mean)
         self.deviation = list(deviation)
@@ -165,7 +166,7 @@ class ShadesOfGreyd(ColourTransformd):
     def __init__(self, keys: KeysCollection, power: float) -> None:
         super().__init__(keys)
         if power < 1:
-            raise UserError(f"shades_of_grey has power {power}: give at least 1 (key 'colour_settings')")
+            raise UserError(f"shades_of_grey has power {power}: give at least 1 (key 'image#colour_transform')")
         self.power = power
 
     def convert(self, image: np.ndarray) -> np.ndarray:
@@ -184,7 +185,7 @@ class Clahed(ColourTransformd):
         if not 0 < clip_limit < 1 or tiles < 1:
             raise UserError(
                 f"clahe has clip_limit {clip_limit} and tiles {tiles}: give a limit between 0 and 1 and at least one "
-                "tile (key 'colour_settings')"
+                "tile (key 'image#colour_transform')"
             )
         self.clip_limit = clip_limit
         self.tiles = int(tiles)
@@ -219,7 +220,7 @@ class RandStainJitterd(RandomizableTransform, ColourTransformd):
         RandomizableTransform.__init__(self)
         ColourTransformd.__init__(self, keys)
         if not 0 <= sigma < 1:
-            raise UserError(f"stain_jitter is {sigma}: give 0 (none) or more, below 1 (key 'stain_jitter')")
+            raise UserError(f"the stain jitter's sigma is {sigma}: give 0 (none) or more, below 1 (argument 'sigma')")
         self.sigma = sigma
         self.black = np.broadcast_to(-np.asarray(mean) / np.asarray(std), 3)
         self.unit = np.broadcast_to(1 / (255 * np.asarray(std)), 3)
@@ -247,26 +248,8 @@ COLOURS: dict[str, type[ColourTransformd]] = {
 }
 
 
-def describe_colour(name: str | None, settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Return what ``network.json`` says of the fixed colour transform: ``{"name": ..., <its numbers>}``.
-
-    Args:
-        name: one of `COLOURS`; ``None``: no colour transform.
-        settings: the numbers of each.
-
-    Raises:
-        UserError: for another name, or one without settings.
-    """
-    if name is None:
-        return None
-    _check_name(name)
-    if name not in settings:
-        raise UserError(f"colour transform {name} has no numbers: give them (key 'colour_settings')")
-    return {"name": name, **settings[name]}
-
-
 def make_colour(keys: KeysCollection, description: Mapping[str, Any]) -> ColourTransformd:
-    """Build the transform that `describe_colour` has described.
+    """Build the transform that ``{"name": one of COLOURS, <its numbers>}`` describes.
 
     Raises:
         UserError: when it is unknown, or its numbers are not those it takes.
@@ -284,4 +267,6 @@ def make_colour(keys: KeysCollection, description: Mapping[str, Any]) -> ColourT
 
 def _check_name(name: object) -> None:
     if name not in COLOURS:
-        raise UserError(f"unknown colour transform '{name}': choose among {', '.join(COLOURS)} (key 'colour')")
+        raise UserError(
+            f"unknown colour transform '{name}': choose among {', '.join(COLOURS)} (key 'image#colour_transform')"
+        )

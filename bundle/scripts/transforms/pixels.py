@@ -59,19 +59,21 @@ class ResizePixelsd(MapTransform):
         spatial_size: height and width, or depth, height and width.
     """
 
-    def __init__(self, keys: KeysCollection, spatial_size: Sequence[int]) -> None:
+    def __init__(self, keys: KeysCollection, spatial_size: int | Sequence[int]) -> None:
         super().__init__(keys)
-        self.spatial_size = tuple(spatial_size)
-        self.mode = "bilinear" if len(self.spatial_size) == 2 else "trilinear"
+        self.spatial_size = spatial_size if isinstance(spatial_size, int) else tuple(spatial_size)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Resize; an image of that size is passed on as it is."""
         resized = dict(data)
         for key in self.key_iterator(resized):
             image = resized[key]
-            if image.shape[1:] != self.spatial_size:
-                image = _smooth(image, self.spatial_size)
-                resized[key] = interpolate(image[None], self.spatial_size, mode=self.mode)[0]
+            sides = self.spatial_size
+            if isinstance(sides, int):
+                sides = (sides,) * (image.ndim - 1)
+            if image.shape[1:] != sides:
+                mode = "bilinear" if len(sides) == 2 else "trilinear"
+                resized[key] = interpolate(_smooth(image, sides)[None], sides, mode=mode)[0]
         return resized
 
 

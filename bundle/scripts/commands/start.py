@@ -1,0 +1,25 @@
+"""The first step of a training: all that is wrong with what was given is said before an image is opened."""
+
+from __future__ import annotations
+
+import warnings
+
+from scripts.commands.keys import check_keys
+from scripts.commands.take_over import go_on
+from scripts.errors import install_error_hook
+from scripts.run_config import check_run, config_of, running_parser
+
+
+def start() -> None:
+    """Check the keys, take over the config of the run before, and look whether the output folder holds another run.
+
+    Raises:
+        UserError: says what to change.
+    """
+    install_error_hook()
+    warnings.filterwarnings("ignore", message="NvImgCodec")
+    check_keys()
+    parser = running_parser()
+    go_on(parser.get_parsed_content("previous"))
+    folder, restart = parser.get_parsed_content("output_dir"), parser.get_parsed_content("restart")
+    check_run(folder, config_of(parser), restart)
