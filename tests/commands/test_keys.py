@@ -15,7 +15,7 @@ import yaml
 from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from scripts.commands import pages
+from scripts.commands import configs, pages
 from scripts.commands.given import OWN, given
 from scripts.commands.key_table import is_expression, quoted, read_keys, reference
 from scripts.commands.keys import STRUCTURE, check, check_keys, main, top_level_keys, unknown_keys
@@ -240,7 +240,8 @@ def few_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / page).parent.mkdir(parents=True, exist_ok=True)
         (folder / f"{page}.yaml").write_text("{}")
     (folder / "train.json").write_text("{}")
-    monkeypatch.setattr(pages, "CONFIGS", folder)
+    for module in (pages, configs):
+        monkeypatch.setattr(module, "CONFIGS", folder)
     return folder
 
 

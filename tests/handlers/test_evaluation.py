@@ -141,6 +141,27 @@ def test_a_task_in_which_nothing_is_learnt_is_not_evaluated(tmp_path: Path, tiny
     assert None not in matrix[1]
 
 
+class Keeper:
+    """A handler with something of its own."""
+
+    def attach(self, engine: Any) -> None:
+        pass
+
+    def kept_bytes(self) -> int:
+        return 1000
+
+
+def test_what_a_handler_keeps_counts_as_memory(tmp_path: Path, tiny: SimpleNamespace) -> None:
+    kept = []
+    for keepers in ([], [Keeper()]):
+        network, record = tiny.network(adapter=None), RunRecord()
+        handler = EvaluationHandler(tiny.evaluator(network), network, record, {"memory": Keeper()})
+        stage = tiny.stage(trains=["backbone", "head"])
+        tiny.trainer(network, tiny.tasks(tmp_path)[:1], [stage], [handler, *keepers]).run()
+        kept.append(record.figures["memory_bytes"])
+    assert kept == [1000, 2000]
+
+
 def test_evaluating_changes_nothing(finished: SimpleNamespace, tiny: SimpleNamespace) -> None:
     before = tiny.copy_of(finished.network.state_dict())
     handler = EvaluationHandler(tiny.evaluator(finished.network), finished.network, RunRecord(), {})

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.commands.configs import CONFIGS
+from scripts.commands.configs import CONFIGS, known_configs
 from scripts.commands.given import Given
 from scripts.commands.key_table import is_expression
 from scripts.errors import UsageError
@@ -21,11 +21,6 @@ def inside(file: str | Path) -> Path | None:
     """Return the path of one of the bundle's own configs within ``configs``; ``None`` for another file."""
     path = Path(file).absolute().resolve()
     return path.relative_to(CONFIGS.resolve()) if path.is_relative_to(CONFIGS.resolve()) else None
-
-
-def page_names(folder: str) -> list[str]:
-    """Return the names of the pages in a folder of ``configs``."""
-    return sorted(path.stem for path in (CONFIGS / folder).glob(f"*{SUFFIX}"))
 
 
 def check_order(files: Sequence[str]) -> None:
@@ -72,7 +67,7 @@ def check_method(said: Given, listed: Mapping[str, Any]) -> None:
 def _refuse_name(key: str, given: str, methods: Iterable[str], parts: Iterable[str]) -> None:
     wanted = [*(("methods", name) for name in methods), *(("parts", name) for name in parts)]
     for folder, name in wanted:
-        if name not in (known := page_names(folder)):
+        if name not in (known := known_configs(folder)):
             alike = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean {alike[0]}?" if alike else ""
             raise UsageError(

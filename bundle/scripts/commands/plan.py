@@ -52,7 +52,7 @@ def config_files(data: str) -> list[Path]:
     """Return the configs of a plan, later ones over earlier ones.
 
     Args:
-        data: the name of a file in ``configs/datasets``, ``generated``, or a file.
+        data: the name of a file in ``configs/datasets``, ``generated``, or a JSON or YAML file.
 
     Raises:
         UserError: where there is no such data set, or the file cannot be used.
