@@ -11,8 +11,11 @@ ARGS ?=
 VENV := .venv
 STAMP := $(VENV)/.installed
 VENV_PYTHON := $(CURDIR)/$(VENV)/bin/python
+DYNAMMO := cd bundle && $(CURDIR)/$(VENV)/bin/dynammo
+# what goes beyond DynaMMo at the cost of the plain backbone, and keeps no image (README)
+RECOMMENDED := dynammo+lora+levels+ridge+without_memory
 
-.PHONY: help env plan train compare test test-slow lint bench bundle clean
+.PHONY: help env plan train compare test test-slow lint bench bundle wheel clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -29,14 +32,16 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	$(VENV_PYTHON) -m pip install --constraint constraints.txt --no-build-isolation --editable '.[dev]'
 	@touch $@
 
-plan: env  ## say what would be trained, and train nothing (DATA=skin8, ARGS='--dataset_dir DIR')
-	cd bundle && $(VENV_PYTHON) -m scripts.commands.plan '$(DATA)' $(ARGS)
+plan: env  ## say what would be trained, and train nothing (DATA=/my/folder, or DATA=skin8 ARGS='--dataset_dir DIR')
+	$(DYNAMMO) plan '$(DATA)' $(ARGS)
 
-train: env  ## run the main job: DynaMMo on generated images (ARGS='--seed 2' overrides)
-	cd bundle && $(VENV_PYTHON) -m monai.bundle run --config_file configs/train.json $(ARGS)
+# The other methods learn the same images; with ARGS there is nothing of the same settings to set beside it.
+train: env  ## run the main job, DynaMMo on generated images, and draw it beside others (ARGS='--seed 2': it alone)
+	$(DYNAMMO) train $(ARGS)
+	$(if $(ARGS),,$(DYNAMMO) compare generated finetune+without_memory dynammo $(RECOMMENDED) --seeds 1 --jobs 2 --runs runs)
 
-compare: env  ## compare methods over seeds (ARGS='--data generated --methods dynammo acl --seeds 1 2 3')
-	cd bundle && $(VENV_PYTHON) -m scripts.commands.compare $(ARGS)
+compare: env  ## compare methods over seeds (ARGS='generated dynammo acl --seeds 1,2,3')
+	$(DYNAMMO) compare $(ARGS)
 
 test: env  ## run the tests, without the slow ones, in two processes (ARGS='tests/edge -n 0' for some, in one)
 	OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -m 'not slow' -n 2 --dist worksteal $(ARGS)
@@ -47,7 +52,7 @@ test-slow: env  ## run the slow tests
 lint: env  ## check style, format and types
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
-	$(VENV_PYTHON) -m mypy bundle/scripts
+	$(VENV_PYTHON) -m mypy bundle/scripts dynammo
 
 bench: env  ## measure and print the cost of inference (ARGS goes there), of training, of loading, of the doors and the edge
 	$(VENV_PYTHON) benchmarks/run.py $(ARGS)
@@ -57,9 +62,14 @@ bench: env  ## measure and print the cost of inference (ARGS goes there), of tra
 	$(VENV_PYTHON) benchmarks/node.py
 	$(VENV_PYTHON) benchmarks/edge.py
 
-bundle: env  ## write the MONAI zip of a finished run (RUN=folder, ZIP=file)
+bundle: env  ## write the MONAI zip of a finished run (RUN=folder, ZIP=file; DEPLOY=1 leaves learning out)
 	@mkdir -p '$(dir $(ZIP))'
-	PYTHONPATH=bundle $(VENV_PYTHON) -m scripts.commands.package '$(RUN)' '$(ZIP)'
+	$(VENV)/bin/dynammo package '$(RUN)' '$(ZIP)' $(if $(DEPLOY),--deploy)
+
+wheel: env  ## build the wheel that brings the command dynammo, into dist/
+	$(VENV_PYTHON) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	@rm -rf build
+	@ls dist/*.whl
 
 clean:  ## remove caches and built files; .venv, runs and models stay
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

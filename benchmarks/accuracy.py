@@ -6,7 +6,20 @@ What is compared on which images; runs are those of the bundle's command (``scri
 ``--key value`` pairs go to each of them. A finished run is recorded in ``benchmarks/results/runs/<data>.json`` and is
 not trained again, on another machine neither. The table is written to
 ``benchmarks/results/<data>.md``, or under the name of ``--table``; runs with other keys need a name of their own
-(``--runs``) beside the data's. Images come from the folder CONTINUAL_TEST_DATA
+(``--runs``) beside the data's, as those on a vision transformer have::
+
+    python benchmarks/accuracy.py skin8 --methods frozen+levels+ridge dynammo+bottleneck acl+bottleneck
+        dynammo+lora+levels+ridge --seeds 1 --runs skin8_deit --backbone timm:deit_tiny_patch16_224 --image_size 128
+        --weights DEIT.pth --network_def#weights_sha256 efbfb9ec6f199d62
+
+and those of prompts beside what they are measured against::
+
+    python benchmarks/accuracy.py skin8 --methods l2p dualprompt coda_prompt l2p+one_pass dualprompt+one_pass
+        coda_prompt+one_pass frozen+levels+ridge frozen+ridge frozen+ridge+ncm frozen+ridge+ranpac --seeds 1
+        --runs skin8_prompts --backbone timm:deit_tiny_patch16_224 --image_size 128 --adapter_epochs 5
+        --network_def#levels every --weights DEIT.pth --network_def#weights_sha256 efbfb9ec6f199d62
+
+Images come from the folder CONTINUAL_TEST_DATA
 (default ``../shared/data``); without it there is nothing to run.
 """
 
@@ -27,15 +40,16 @@ from records import Records
 
 from scripts.commands.compare import REFERENCE, Run, plan_runs, runs_failed, train_unfinished
 from scripts.commands.terminal import end_or_stop
-from scripts.files import write_atomically
 from scripts.metrics.comparison import markdown
+from scripts.utils.files import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLE = ROOT / "bundle"
 CONFIGS = ROOT / "benchmarks" / "configs"
 RESULTS = ROOT / "benchmarks" / "results"
 TEST_DATA = Path(os.environ.get("CONTINUAL_TEST_DATA", ROOT.parent / "shared" / "data")).resolve()
-OVERLAYS = {"skin8": "skin8", "blood": "medmnist", "chain": "medmnist", "histopath": "path16"}
+OVERLAYS = {"skin8": "skin8", "blood": "medmnist", "chain": "medmnist", "histopath": "path16", "cifar10": "csv"}
+ZIPS = {"skin8": "skin8_isic_180.zip", "cifar10": "cifar10_jpeg_subset.zip"}
 HISTOPATH = {  # our names of the tasks, in order, and the classes of histopath_pack.zip that they hold
     "breast": "IDC50/",
     "oral": "ORAL/",
@@ -55,11 +69,11 @@ def dataset_folder(data: str) -> Path:
     """Return the folder with the images of ``data``; those in zips are unpacked once."""
     if data == "histopath":
         return pathology_tree()
-    if data != "skin8":
+    if data not in ZIPS:
         return TEST_DATA
-    folder = BUNDLE / "data" / "skin8"
+    folder = BUNDLE / "data" / data
     if not (folder / "labels.csv").is_file():
-        with zipfile.ZipFile(TEST_DATA / "skin8_isic_180.zip") as archive:
+        with zipfile.ZipFile(TEST_DATA / ZIPS[data]) as archive:
             archive.extractall(folder)
     return folder
 

@@ -5,6 +5,10 @@
 Runs what ``accuracy.py`` would (what is recorded is not trained again), then prints, for each method, the paired
 difference to ACL over the seeds, and for each head that follows the merge its distance to ridge regression on all
 training images of all tasks in the same merged features. The table goes to ``benchmarks/results/<data>_beyond.md``.
+Further ``--key value`` pairs go to each method, not to ACL; such runs need a name of their own::
+
+    python benchmarks/beyond.py skin8 --runs skin8_published_levels --network_def#levels published
+        --methods dynammo+levels+ridge dynammo+lora+levels+ridge
 """
 
 from __future__ import annotations
@@ -20,11 +24,12 @@ from records import Records
 from tabulate import tabulate
 
 from scripts.commands.compare import Run
-from scripts.commands.fitted_heads import ridge_bound
-from scripts.commands.merging import TunedRun, stages
+from scripts.commands.experiments.fitted_heads import ridge_bound
+from scripts.commands.experiments.merging import TunedRun, stages
 from scripts.commands.terminal import end_or_stop
-from scripts.files import CHECKPOINT, write_atomically
 from scripts.metrics.accuracy_matrix import mean_class_recall
+from scripts.metrics.comparison import Results
+from scripts.utils.files import CHECKPOINT, write_atomically
 
 REFERENCE = "acl"
 FOLLOWING = (  # heads whose sums follow the merge
@@ -33,7 +38,7 @@ FOLLOWING = (  # heads whose sums follow the merge
     *("dynammo+lora+ridge", "dynammo+lora+ridge+without_memory"),
     *("dynammo+lora+levels+ridge", "dynammo+lora+levels+ridge+without_memory"),
 )
-METHODS = (REFERENCE, "dynammo", "dynammo_others", "dynammo+lora", *FOLLOWING, "first_task+ridge", "frozen+ridge")
+METHODS = ("dynammo", "dynammo_others", "dynammo+lora", *FOLLOWING, "first_task+ridge", "frozen+ridge")
 KEYS = ("final_mean_class_recall", "average_mean_class_recall")
 
 
@@ -69,9 +74,8 @@ def paired(values: Mapping[int, float], reference: Mapping[int, float]) -> str:
     return f"{statistics.mean(differences):+.1f}" + (" (one seed)" if error is None else f" ± {error:.1f}")
 
 
-def table(runs: Sequence[Run], records: Records) -> str:
+def table(results: Results) -> str:
     """Return the table of all recorded runs."""
-    results = records.results(runs)
 
     def of_seeds(method: str, key: str) -> dict[int, float]:
         return {seed: figures[key] for seed, figures in results.get(method, {}).items() if key in figures}
@@ -97,16 +101,20 @@ def main() -> int:
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5], help="default: 1 2 3 4 5")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, of a thread each; default: 1")
+    parser.add_argument("--runs", help="name of the folder and the record of the runs; default: the data's")
     given, overrides = parser.parse_known_args()
     require_images()
 
     def work() -> str:
-        runs = planned_runs(given.data, given.methods, given.seeds, overrides, given.data)
-        records = finish(runs, given.data, given.jobs)
+        name = given.runs or given.data
+        reference = planned_runs(given.data, [REFERENCE], given.seeds, [], given.data)
+        runs = planned_runs(given.data, given.methods, given.seeds, overrides, name)
+        known, records = finish(reference, given.data, given.jobs), finish(runs, name, given.jobs)
         find_bounds(runs, records)
-        text = "\n\n".join(filter(None, (table(runs, records), records.remark(runs))))
+        results = {**known.results(reference), **records.results(runs)}
+        text = "\n\n".join(filter(None, (table(results), records.remark(runs))))
         head = f"# {given.data}: mean class recall (MCR) in per cent, paired differences ± standard error in points"
-        write_atomically(RESULTS / f"{given.data}_beyond.md", f"{head}\n\n{text}\n")
+        write_atomically(RESULTS / f"{name}_beyond.md", f"{head}\n\n{text}\n")
         return text
 
     return end_or_stop(work)

@@ -3,8 +3,8 @@
     python benchmarks/calibration.py skin8 blood
 
 Takes the models that ``benchmarks/accuracy.py`` trained (``--runs``: the folder of its runs), fits temperature and
-outlier rule of each task as :class:`scripts.handlers.CalibrationHandler` does, with the same functions on the same
-images, and writes ``benchmarks/results/calibration.md``. Nothing is trained.
+outlier rule of each task as :class:`scripts.learning.handlers.CalibrationHandler` does, with the same functions on the
+same images, and writes ``benchmarks/results/calibration.md``. Nothing is trained.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from scipy.stats import ks_2samp
 from tabulate import tabulate
 
 from scripts.commands.configs import TRAIN, data_files
-from scripts.commands.model import load_image_classifier
-from scripts.edge.outliers import OutlierRule, StatisticsSums, distances, image_statistics, make_rule
-from scripts.errors import UserError
-from scripts.inference import ImageClassifier
+from scripts.deploy.inference import ImageClassifier
+from scripts.deploy.inference.loading import load_image_classifier
+from scripts.learning.tasks import Task
 from scripts.metrics.calibration import calibration_error, errors_by_chance, fit_temperature, probabilities_at
 from scripts.metrics.ranking import auroc
-from scripts.tasks import Task
+from scripts.model.decisions.outliers import OutlierRule, StatisticsSums, distances, image_statistics, make_rule
+from scripts.utils.errors import UserError
 
 ACCEPTANCE, LEVEL, STREAM, STREAMS = 0.95, 0.01, (50, 100), 2000
 FAR, TESTED = 100, 800
@@ -73,7 +73,7 @@ def planned(data: str) -> list[Task]:
     parser.update({key.removeprefix("--"): value for key, value in zip(folders[::2], folders[1::2], strict=True)})
     with tempfile.TemporaryDirectory() as folder:
         parser.update({"output_dir": folder})
-        return parser.get_parsed_content("planned_tasks")
+        return list(parser.get_parsed_content("planned_tasks").tasks)
 
 
 def spread(items: Sequence[Any], count: int) -> list[Any]:
@@ -124,7 +124,8 @@ def blurred(image: torch.Tensor) -> torch.Tensor:
 
 def measure(data: str, other: str, runs: Path, folder: Path) -> str:
     """Measure one data set and return its section."""
-    tasks, run = planned(data), runs / data / f"{data}-dynammo-s1"
+    (run,) = (runs / data).glob(f"{data}-dynammo-*-s1")
+    tasks = planned(data)
     rows: list[list[object]] = []
     score_rows: list[list[object]] = []
     sums, rule = StatisticsSums(), None

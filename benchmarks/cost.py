@@ -23,8 +23,8 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bundle"))
 
-from scripts.networks import Classifier
-from scripts.networks.cost import flops_per_image
+from scripts.model.networks import Classifier
+from scripts.model.networks.cost import flops_per_image
 
 TRAINED = 64  # pixels a side
 

@@ -1,6 +1,7 @@
 """Print what the edge gains: latencies of one network in eager torch and exported, and the runner's start and memory.
 
 python benchmarks/edge.py                     # MobileNetV2, 224 px, merged adapters and folded ones
+python benchmarks/edge.py --backbone timm:deit_tiny_patch16_224 --image_size 128 --adapters bottleneck lora
 """
 
 from __future__ import annotations
@@ -24,19 +25,21 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bundle"))
 
-from scripts.inference import ModelIdentity
-from scripts.inference.export import IMAGES, INT8, ONNX, Exporter, Scores, latencies, only_convolutions
-from scripts.networks import AdaptedBackbone, Classifier, ContinualNet
+from scripts.deploy.export.exporter import IMAGES, INT8, ONNX, Exporter, Scores, latencies, only_convolutions
+from scripts.imaging.image_spec import ImageSpec
+from scripts.model.decisions.results import ModelIdentity
+from scripts.model.folder import TrainedModel
+from scripts.model.networks import AdaptedBackbone, Classifier, ContinualNet, Convolutions, LowRank
+from scripts.model.networks.adapters import ADAPTERS, Adapter
 
 BUNDLE = Path(__file__).resolve().parent.parent / "bundle"
 TASKS = [{"name": "a", "classes": ["a", "b"]}, {"name": "b", "classes": ["c", "d"]}]
-ADAPTERS = {"merged": "conv", "folded": "lora"}
 EAGER, CHANNELS_LAST = "eager", "channels_last"
 
 
-def trained(backbone: str, adapter: str) -> Classifier:
+def trained(backbone: str, adapter: Adapter, size: int) -> Classifier:
     """Return the inference network after two tasks, untrained: its speed does not depend on what it has learnt."""
-    network = ContinualNet(backbone, adapter=adapter)
+    network = ContinualNet(backbone, adapter=adapter, image_size=size)
     for task in TASKS:
         network.grow(len(task["classes"]))
         network.add_adapters()
@@ -47,10 +50,11 @@ def trained(backbone: str, adapter: str) -> Classifier:
 def export(network: Classifier, size: int, folder: str) -> None:
     """Write the files; the 8-bit one is kept however bad it is, since nothing was learnt."""
     images = torch.rand(8, 3, size, size)
-    description = {"backbone": network.backbone.name, "image_size": size, "mean": [0.5] * 3, "std": [0.5] * 3}
-    model = ModelIdentity("benchmark", "0", "", ("a", "b", "c", "d"))
+    image = ImageSpec(size, [0.5] * 3, [0.5] * 3)
+    identity = ModelIdentity("benchmark", "0", "", ("a", "b", "c", "d"))
+    trained = TrainedModel(Path(folder), {}, identity, image, network)
     test = [{"image": images, "label": network(images).argmax(1)}]
-    Exporter(network, description, model, folder, lambda: images.split(4), test, 1e-2, 1.0).run()
+    Exporter(trained, folder, lambda: images.split(4), test, 1e-2, 1.0).run()
 
 
 class ChannelsFirst(AdaptedBackbone):
@@ -94,7 +98,7 @@ def variants(network: Classifier, folder: str, threads: int) -> dict[str, Scores
 def start(model: Path) -> tuple[float, float]:
     """Return the seconds from nothing to the first result of the runner, and its peak memory in MB (Linux)."""
     code = (
-        "import re, sys; from scripts.edge.__main__ import main; main(sys.argv[1:]); "
+        "import re, sys; from scripts.deploy.edge.__main__ import main; main(sys.argv[1:]); "
         "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -114,6 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbone", default="mobilenet_v2")
     parser.add_argument("--image_size", type=int, default=224)
+    parser.add_argument("--adapters", nargs="+", default=[Convolutions.kind, LowRank.kind], choices=sorted(ADAPTERS))
     parser.add_argument("--rounds", type=int, default=15)
     given = parser.parse_args()
     threads = torch.get_num_threads()
@@ -124,18 +129,18 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         rows = []
-        for name, adapter in ADAPTERS.items():
-            network = trained(given.backbone, adapter)
+        for kind in given.adapters:
+            network = trained(given.backbone, ADAPTERS[kind](), given.image_size)
             export(network, given.image_size, folder)
             found = latencies(variants(network, folder, threads), image, given.rounds)
             rows += [
-                [name, how, f"{1000 * s:.1f}", f"{s / found[EAGER]:.2f}", f"{s / found[CHANNELS_LAST]:.2f}"]
+                [kind, how, f"{1000 * s:.1f}", f"{s / found[EAGER]:.2f}", f"{s / found[CHANNELS_LAST]:.2f}"]
                 for how, s in found.items()
             ]
         print(
             tabulate(
                 rows,
-                headers=["network", "run", "ms", "to eager", "to channels_last"],
+                headers=["adapters", "run", "ms", "to eager", "to channels_last"],
                 tablefmt="github",
                 disable_numparse=True,
             )

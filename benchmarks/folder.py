@@ -11,7 +11,6 @@ python benchmarks/folder.py --backbone resnet18 --images 200
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import statistics
 import sys
@@ -33,13 +32,14 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bundle"))
 
 from scripts.commands import folder
-from scripts.commands.classify import options
-from scripts.commands.model import load_image_classifier
-from scripts.inference import ImageClassifier
-from scripts.networks import Classifier
+from scripts.commands.classify import Order
+from scripts.deploy.inference import ImageClassifier
+from scripts.deploy.inference.loading import load_image_classifier
+from scripts.model.folder import write_model
+from scripts.model.networks import ContinualNet, classifier_from, image_spec
 
+SIDE = 224
 TASKS = [{"name": str(task), "classes": [f"{task}a", f"{task}b"]} for task in range(4)]
-PICTURES = {"image_size": 224, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 
 class Timed(nn.Module):
@@ -64,13 +64,12 @@ class Timed(nn.Module):
         return logits
 
 
-def write_model(target: Path, backbone: str) -> None:
+def write_untrained(target: Path, backbone: str) -> None:
     """Write an untrained model: what it says matters not, how long it takes does."""
-    description = {"backbone": backbone, "head": "unified", "tasks": TASKS, "adapter": "conv", "branches": ["merged"]}
-    network = Classifier(**description)  # type: ignore[arg-type]
-    target.mkdir()
-    torch.save(network.state_dict(), target / "model.pt")
-    (target / "network.json").write_text(json.dumps({**description, "sites": None, **PICTURES}))
+    network = ContinualNet(backbone, image_size=SIDE)
+    network.backbone.branches = ["merged"]
+    description = {**network.description(), "tasks": TASKS, "image": image_spec(backbone, SIDE).record()}
+    write_model(target, classifier_from(description).state_dict(), description)
 
 
 def soft(side: int, number: int) -> np.ndarray:
@@ -121,9 +120,8 @@ def measure(source: Path, models: Path, batch_size: int, workers: int) -> tuple[
         return classifier
 
     with tempfile.TemporaryDirectory() as output, mock.patch.object(folder, "load_image_classifier", load):
-        words = ["--input", source, "--output", output, "--model", models]
-        words += ["--batch_size", batch_size, "--workers", workers]
-        _, refused = folder.classify_folder(options({}).parse_args(list(map(str, words))))
+        order = Order(str(models), str(source), output, ("--batch_size", str(batch_size)), workers)
+        _, refused, _ = folder.classify_folder(order)
         assert not refused
         return time.perf_counter() - started, timed.seconds
 
@@ -140,7 +138,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as name:
         models = Path(name) / "models"
-        write_model(models, arguments.backbone)
+        write_untrained(models, arguments.backbone)
         for kind, write in {"PNG, 224 px": write_png, "DICOM, 512 px, with SR": write_dicom}.items():
             source = Path(name) / kind
             source.mkdir()

@@ -29,7 +29,7 @@ from tabulate import tabulate
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bundle"))
 
 from scripts.commands import configs
-from scripts.engines import ContinualEvents, ContinualTrainer
+from scripts.learning.engines import ContinualEvents, ContinualTrainer
 
 TRAIN, TEST = 8, 2  # images a class
 TINY = {

@@ -31,8 +31,9 @@ from torchvision.datasets import ImageFolder
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bundle"))
 
 from scripts import bundle_root
-from scripts.tasks import ImageDataset, Item
-from scripts.transforms import npz
+from scripts.imaging.transforms import npz
+from scripts.learning.sources import Item
+from scripts.learning.tasks import ImageDataset
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # torchvision's for ImageNet
 BATCH = 32

@@ -39,9 +39,10 @@ from tabulate import tabulate
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bundle"))
 
 from scripts import bundle_root
-from scripts.handlers.export import write_model
-from scripts.networks import ContinualNet
-from scripts.node.destinations import StoreDestination
+from scripts.deploy.node.destinations import StoreDestination
+from scripts.imaging.image_spec import ImageSpec
+from scripts.model.folder import write_model
+from scripts.model.networks import ContinualNet
 
 SIDE = 512
 CLASSES = [{"name": "first", "classes": ["a", "b"]}, {"name": "second", "classes": ["c", "d"]}]
@@ -59,14 +60,14 @@ def free_port() -> int:
 
 def make_model(folder: Path, backbone: str, image_size: int) -> torch.nn.Module:
     """Write a merged model with random weights, and return its network."""
-    network = ContinualNet(backbone, head="unified", adapter="conv")
+    network = ContinualNet(backbone, head="unified")
     for _ in CLASSES:
         network.grow(2)
         network.add_adapters()
     network.merge()
     plain = network.merge_and_unload(CLASSES)
-    pictures = {"image_size": image_size, "mean": [0.5] * 3, "std": [0.25] * 3, "presentation": {"window": [40, 400]}}
-    write_model(folder, plain.state_dict(), {**network.description(), "tasks": CLASSES, **pictures})
+    image = ImageSpec(image_size, [0.5] * 3, [0.25] * 3, presentation={"window": [40, 400]})
+    write_model(folder, plain.state_dict(), {**network.description(), "tasks": CLASSES, "image": image.record()})
     return plain.eval()
 
 
@@ -185,7 +186,7 @@ def measure(
     archive = listen(ports["archive"], reports)
     network = make_model(folder / "model", backbone, image_size)
     settings = {"model": folder / "model", "queue_dir": folder / "queue", "device": "cpu", "port": ports[NODE]}
-    settings |= {"destination_port": ports["archive"]}
+    settings |= {"destination_port": ports["archive"], "health_port": 0}
     pairs = [argument for key, value in settings.items() for argument in (f"--{key}", str(value))]
     processes = [start(["-m", "monai.bundle", "run", "--config_file", "configs/node.json", *pairs], threads)]
     try:

@@ -11,10 +11,10 @@ import torch
 from clock import machine
 
 from scripts.commands.compare import Run, is_finished
-from scripts.errors import UserError
-from scripts.files import write_atomically
+from scripts.learning.run_config import config_digest
 from scripts.metrics.comparison import MEASURES
-from scripts.run_config import config_digest
+from scripts.utils.errors import UserError
+from scripts.utils.files import write_atomically
 
 
 class Records:

@@ -3,6 +3,7 @@
 make bench                                    # ResNet-18, 224 px, 1, 4, 7 and 10 tasks
 make bench ARGS='--backbone mobilenet_v2 --image_size 128'
 python benchmarks/run.py --tasks 10 --batch_size 32
+python benchmarks/run.py --backbone timm:deit_tiny_patch16_224 --image_size 128 --adapter bottleneck
 python benchmarks/run.py --device cuda --batch_size 32      # milliseconds of the GPU
 """
 
@@ -19,13 +20,16 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bundle"))
 
-from scripts.networks import Classifier, ContinualNet
-from scripts.networks.cost import flops_per_image
+from scripts.model.networks import Classifier, ContinualNet, Convolutions
+from scripts.model.networks.adapters import ADAPTERS
+from scripts.model.networks.cost import flops_per_image
 
 
-def grown(backbone: str, tasks: int, merged: bool) -> Classifier:
+def grown(
+    backbone: str, tasks: int, merged: bool, image_size: int = 224, adapter: str = Convolutions.kind
+) -> Classifier:
     """Return the inference network after ``tasks`` tasks of two classes, with adapters merged or a set a task."""
-    network = ContinualNet(backbone, head="others", adapter="conv")
+    network = ContinualNet(backbone, head="others", adapter=ADAPTERS[adapter](), image_size=image_size)
     for _ in range(tasks):
         network.grow(2)
         network.add_adapters()
@@ -56,16 +60,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--image_size", type=int, default=224)
+    parser.add_argument("--adapter", default=Convolutions.kind, choices=sorted(ADAPTERS))
     parser.add_argument("--tasks", type=int, nargs="+", default=[1, 4, 7, 10])
     parser.add_argument("--batch_size", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
     add_device(parser)
     arguments = parser.parse_args()
-    plain = Classifier(arguments.backbone, "unified", [{"name": "a", "classes": ["a", "b"]}]).eval()
+    size, tasks_of_plain = arguments.image_size, [{"name": "a", "classes": ["a", "b"]}]
+    plain = Classifier(arguments.backbone, "unified", tasks_of_plain, image_size=size).eval()
     image = torch.rand(arguments.batch_size, 3, arguments.image_size, arguments.image_size, device=arguments.device)
     rows = []
     for tasks in arguments.tasks:
-        dynammo, acl = grown(arguments.backbone, tasks, True), grown(arguments.backbone, tasks, False)
+        dynammo, acl = (grown(arguments.backbone, tasks, merged, size, arguments.adapter) for merged in (True, False))
         flops = [flops_per_image(network, arguments.image_size) / 1e9 for network in (plain, dynammo, acl)]
         seconds = interleaved_medians([plain, dynammo, acl], image, arguments.rounds)
         rows.append(

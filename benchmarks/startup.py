@@ -47,8 +47,8 @@ def main() -> None:
     import monai.bundle
 
     mark("import MONAI")
-    import scripts.handlers
-    import scripts.tasks
+    import scripts.learning.handlers
+    import scripts.learning.sources
 
     mark("import the bundle")
     with tempfile.TemporaryDirectory() as name:
@@ -56,7 +56,9 @@ def main() -> None:
         workflow = monai.bundle.ConfigWorkflow(
             config_file=f"{scripts.bundle_root()}/configs/train.json", workflow_type="train", device="cpu", **own
         )
-        scripts.tasks.generated.ensure_generated(own["dataset_dir"], 0, 8, 2)  # the images are not ours to count
+        scripts.learning.sources.generated.ensure_generated(
+            own["dataset_dir"], 0, 8, 2
+        )  # the images are not ours to count
         before = time.process_time()
         workflow.initialize()
         network: Any = workflow.trainer.continual_network

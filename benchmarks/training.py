@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from clock import add_device, clock, machine
+from edge import ChannelsFirst
 from ignite.engine import Events
 from monai.bundle import ConfigParser
 from monai.data import set_track_meta
@@ -33,7 +34,7 @@ from torch.utils.data import DataLoader, TensorDataset
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bundle"))
 
 from scripts import bundle_root
-from scripts.engines import ContinualEvents, ContinualTrainer
+from scripts.learning.engines import ContinualEvents, ContinualTrainer
 
 EPOCHS = 100
 BATCH = 32
@@ -170,7 +171,8 @@ def plain_loop(job: Job, channels_last: bool) -> dict[str, float]:
     network.grow(2)
     network.add_adapters()
     network.add_auxiliary(3)
-    network.backbone.spatial_dims = 2 if channels_last else 0  # of images alone are the channels moved
+    if not channels_last:
+        network.backbone.__class__ = ChannelsFirst
     network.train_only(["adapter", "auxiliary"])
     learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(learning, 0.01, momentum=0.9, weight_decay=5e-4)

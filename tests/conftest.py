@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import io
 import json
+import multiprocessing
 import os
 import random
 import shutil
 import signal
 import socket
 import subprocess
+import sys
+import tempfile
 import threading
 import time
 import urllib.request
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,8 +40,12 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, generate_uid
 from torch import Tensor, nn
 
-from scripts.engines import ContinualEvents, ContinualTrainer, Stage, cosine, fractional_milestones
-from scripts.handlers import (
+from scripts.deploy.node.tls import Certificates
+from scripts.imaging.image_spec import ImageSpec
+from scripts.imaging.transforms import RGBReader
+from scripts.learning.engines import ContinualEvents, ContinualTrainer, Stage, cosine, fractional_milestones
+from scripts.learning.features import FeatureExtractor
+from scripts.learning.handlers import (
     AdapterAveragingHandler,
     AdapterStatisticsHandler,
     AdapterTuningHandler,
@@ -49,21 +58,26 @@ from scripts.handlers import (
     ProgressHandler,
     SeparateAdaptersHandler,
 )
-from scripts.losses import auxiliary_cross_entropy, others_cross_entropy, seen_cross_entropy
-from scripts.memory import ExemplarMemory, FeatureExtractor
-from scripts.metrics import DecisionRules, RunRecord
-from scripts.networks import (
+from scripts.learning.losses import auxiliary_cross_entropy, others_cross_entropy, seen_cross_entropy
+from scripts.learning.memory import ExemplarMemory
+from scripts.learning.sources import Item
+from scripts.learning.tasks import ImageCache, ImageDataset, Task
+from scripts.metrics import RunRecord
+from scripts.model.decisions import DecisionRules
+from scripts.model.folder import write_model
+from scripts.model.networks import (
     AdapterStatistics,
-    Classifier,
     ContinualNet,
-    MergingOptions,
+    Convolutions,
+    Merging,
     NetworkState,
-    needed_statistics,
+    classifier_from,
 )
-from scripts.tasks import ImageCache, ImageDataset, Item, Task
-from scripts.transforms import RGBReader
+from scripts.utils.sums import SUMS, sums_of
 
+CompletedProcess = subprocess.CompletedProcess[str]
 ROOT = Path(__file__).resolve().parent.parent
+BUNDLE = ROOT / "bundle"
 SIDE = 33
 CACHE = ImageCache(2**25)  # every test writes into folders of its own, so that a path is always the same image
 SITES = ("features.3", "features.5")  # MobileNetV2's first two: a few thousand parameters, maps of 9 x 9 and 5 x 5
@@ -79,6 +93,99 @@ def test_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real images: {folder} does not exist (set CONTINUAL_TEST_DATA)")
     return folder
+
+
+def environment() -> dict[str, str]:
+    """One thread, so that tests beside each other do not slow each other down, and no PYTHONPATH from outside."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return {**kept, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+@pytest.fixture(scope="session")
+def bundle_environment() -> dict[str, str]:
+    """What `environment` returns."""
+    return environment()
+
+
+# what takes long to import; the bundle itself is imported by each process, from where that one finds it
+PRELOADED = [
+    *("monai.bundle", "ignite.handlers", "torch.utils.tensorboard", "matplotlib.pyplot", "scipy.stats"),
+    *("skimage.color", "torchmetrics", "highdicom", "pynetdicom", "fastapi", "uvicorn", "onnxscript", "onnxruntime"),
+]
+# what ``python -c`` and ``python -m`` do, and how they end
+FORKED = """
+import os, runpy, sys
+os.chdir(folder)
+os.environ.clear()
+os.environ.update(environment)
+sys.path[:] = [folder, *filter(None, environment.get("PYTHONPATH", "").split(":")), *path]
+for number, file in enumerate(output, start=1):
+    os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+flag, what, *rest = arguments
+sys.argv = [what if flag == "-m" else flag, *rest]
+try:
+    if flag == "-m":
+        runpy.run_module(what, None, "__main__", True)
+    else:
+        exec(what, {"__name__": "__main__"})
+except SystemExit:
+    raise
+except BaseException:
+    sys.excepthook(*sys.exc_info())
+    raise SystemExit(1)
+"""
+
+
+def start_python(
+    arguments: Sequence[object], folder: Path = BUNDLE, output: Sequence[Path] = (), **variables: str
+) -> BaseProcess:
+    """Start Python on ``-m module`` or ``-c code`` in a process forked from one that has imported much: 5 seconds less.
+
+    Args:
+        arguments: of the command, after ``python``.
+        folder: the working directory, where it finds modules, too.
+        output: files for what it prints and for its errors; printed here where there are none.
+        variables: of the environment, besides `environment`'s.
+    """
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(PRELOADED)
+    names = {
+        "arguments": [str(argument) for argument in arguments],
+        "folder": str(folder),
+        "output": [str(path) for path in output],
+        "environment": {**environment(), **variables},
+        "path": [place for place in sys.path if place not in ("", str(BUNDLE))],
+    }
+    process = server.Process(target=exec, args=(FORKED, names))
+    process.start()
+    return process
+
+
+def run_python(
+    arguments: Sequence[object], folder: Path = BUNDLE, seconds: float = 300, **variables: str
+) -> CompletedProcess:
+    """Run what `start_python` starts to its end, and return how it ended, with what it printed."""
+    with tempfile.TemporaryDirectory() as place:
+        files = [Path(place) / name for name in ("out", "err")]
+        process = start_python(arguments, folder, files, **variables)
+        process.join(seconds)
+        process.kill()  # one that does not end
+        process.join()
+        assert process.exitcode is not None
+        out, err = (path.read_text() for path in files)
+    return CompletedProcess(list(arguments), process.exitcode, out, err)
+
+
+@pytest.fixture(scope="session", name="start_python")
+def start_python_fixture() -> Callable[..., BaseProcess]:
+    """The function `start_python`."""
+    return start_python
+
+
+@pytest.fixture(scope="session")
+def python() -> Callable[..., CompletedProcess]:
+    """The function `run_python`."""
+    return run_python
 
 
 @pytest.fixture
@@ -133,10 +240,8 @@ def make_network(head: str = "unified", sizes: Iterable[int] = (), seed: int = 0
     network = ContinualNet("mobilenet_v2", head, sites=SITES, image_size=SIDE, seed=seed, **arguments)
     for number, size in enumerate(sizes):
         network.grow(size)
-        if head != "concatenated":
+        if head != "concatenated" or number:
             network.add_adapters()
-        elif number:
-            network.add_backbone()
     if network.classes:
         randomise(network, seed)
     return network
@@ -263,19 +368,19 @@ def make_run(
     kept = {"memory": memory, "statistics": statistics, "record": record, "rules": rules}
     save = {"network": NetworkState(network), **kept}
     features = FeatureExtractor(network, make_transform(), 5, CACHE)
-    options = MergingOptions(statistics=statistics, **(merging or {}))
+    options = Merging(statistics=statistics, **(merging or {}))
     averaging = AdapterAveragingHandler(network, options)
     handlers = [
         *[make(save) for make in first],
         BackboneTrainingHandler(network),
-        AdapterStatisticsHandler(network, statistics, features, needed_statistics(options.strategy, options.batchnorm)),
+        AdapterStatisticsHandler(network, statistics, features, options.needs()),
         AdapterTuningHandler(network),
         SeparateAdaptersHandler(network) if separate else averaging,
         *([BatchNormRecalibrationHandler(network, features)] if options.batchnorm == "recalibrated" else []),
         MemoryHandler(memory, network, features),
         CalibrationHandler(network, features, record, rules),
         EvaluationHandler(make_evaluator(network), network, record, save),
-        ExportHandler(network, str(folder), rules, {"size": SIDE, "mean": [0.0], "std": [1.0]}, "dynammo", "drawn"),
+        ExportHandler(network, str(folder), rules, ImageSpec(SIDE, [0.0], [1.0]), "dynammo", "drawn"),
         ProgressHandler(record),
     ]
     stages = dynammo_stages(loss=seen_cross_entropy if head == "unified" else others_cross_entropy)
@@ -427,6 +532,22 @@ def write_dicom(path: Path, pixels: np.ndarray, syntax: str = ExplicitVRLittleEn
     return str(path)
 
 
+def write_bomb(path: Path, size: int) -> str:
+    """Write a deflated DICOM file of ``size`` bytes once inflated, a thousandth of that on disk, and return the path.
+
+    Nothing but empty elements is in it, which take long to parse.
+    """
+    syntax = "1.2.840.10008.1.2.1.99"
+    pydicom.dcmwrite(path, make_dicom(np.zeros((1, 2), np.uint8), syntax), enforce_file_format=True)
+    meta = pydicom.filereader.read_file_meta_info(path)
+    head = path.read_bytes()[: 144 + meta.FileMetaInformationGroupLength]
+    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    elements = 2**17 * b"\x09\x00\x10\x00LO\x00\x00"
+    deflated = [deflater.compress(elements) for _ in range(size // len(elements))]
+    path.write_bytes(b"".join([head, *deflated, deflater.flush()]))
+    return str(path)
+
+
 def write_nifti(path: Path, voxels: np.ndarray, axcodes: str = "LPI", **header: Any) -> str:
     """Write a NIfTI file whose axes lead to ``axcodes``, with header fields by name, and return the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -442,30 +563,36 @@ def write_nifti(path: Path, voxels: np.ndarray, axcodes: str = "LPI", **header: 
     return str(path)
 
 
-def write_model(folder: Path, **description: Any) -> Path:
-    """Write a model of three classes with a random head, as training writes one, and return its folder."""
-    network = {
+def write_trained(folder: Path, **changed: Any) -> Path:
+    """Write a model of three classes with a random head, as training writes one, and return its folder.
+
+    Args:
+        folder: is made.
+        changed: of what ``network.json`` says; of the image, the parts that differ.
+    """
+    image = ImageSpec(40, [0.5, 0.4, 0.3], [0.3, 0.2, 0.1]).record() | changed.pop("image", {})
+    description = {
         "backbone": "mobilenet_v2",
         "head": "unified",
-        "adapter": "conv_bottleneck",
+        "adapter": Convolutions(0.25).record(),
         "branches": ["merged"],
         "sites": ["features.3"],
+        "levels": "published",
         "tasks": [
             {"name": "first", "classes": ["benign", "skin/naevus"]},
             {"name": "second", "classes": ["odd, very"]},
         ],
+        "image": image,
+        "method": "dynammo",
+        "data": "skin",
+        **changed,
     }
-    pictures = {"image_size": 40, "mean": [0.5, 0.4, 0.3], "std": [0.3, 0.2, 0.1], "colour_transform": None}
-    named = {"method": "dynammo", "data": "skin", "presentation": None}
-    folder.mkdir(parents=True, exist_ok=True)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        classifier = Classifier(**{**network, **{key: description[key] for key in network if key in description}})
+        classifier = classifier_from(description)
         randomise(classifier)
-        dims, side = classifier.backbone.spatial_dims, description.get("image_size", 40)
-        _fit_statistics(classifier, torch.randn(8, {2: 3, 3: 1}[dims], *[side] * dims))
-        torch.save(classifier.state_dict(), folder / "model.pt")
-    (folder / "network.json").write_text(json.dumps({**network, **pictures, **named, **description}))
+        _fit_statistics(classifier, torch.randn(8, *ImageSpec(**image).shape))
+    write_model(folder, classifier.state_dict(), description)
     return folder
 
 
@@ -482,13 +609,24 @@ def _fit_statistics(network: nn.Module, images: Tensor) -> None:
 @pytest.fixture(scope="session")
 def trained_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small model, not to be changed."""
-    return write_model(tmp_path_factory.mktemp("trained_model"))
+    return write_trained(tmp_path_factory.mktemp("trained_model"))
+
+
+@pytest.fixture(scope="session")
+def vouch() -> Callable[[Path], None]:
+    """Write the checksums of what lies in a model's folder now, as somebody may who changes a file."""
+
+    def vouch(folder: Path) -> None:
+        files = {name: (folder / name).read_bytes() for name in ("model.pt", "network.json")}
+        (folder / SUMS).write_bytes(sums_of(files))
+
+    return vouch
 
 
 @pytest.fixture(scope="session")
 def make_model() -> Callable[..., Path]:
-    """The function `write_model`."""
-    return write_model
+    """The function `write_trained`."""
+    return write_trained
 
 
 @pytest.fixture(scope="session")
@@ -509,7 +647,7 @@ def is_valid_dicom() -> Callable[[Path], bool]:
 @pytest.fixture(scope="session")
 def scans() -> SimpleNamespace:
     """Writers of DICOM and NIfTI files."""
-    return SimpleNamespace(make_dicom=make_dicom, dicom=write_dicom, nifti=write_nifti)
+    return SimpleNamespace(make_dicom=make_dicom, dicom=write_dicom, nifti=write_nifti, bomb=write_bomb)
 
 
 AUTOSEND = """
@@ -525,9 +663,16 @@ class Orthanc:
     Args:
         folder: where it keeps what it receives.
         node: AE title and port of what it may send to and be called by; once `forwarding`, it sends on all it receives.
+        tls: its certificates for DICOM: it shows its own, and asks for one. Without, nothing is encrypted.
     """
 
-    def __init__(self, folder: Path, node: tuple[str, int] = ("DYNAMMO", 1), forwarding: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        node: tuple[str, int] = ("DYNAMMO", 1),
+        forwarding: bool = False,
+        tls: Certificates | None = None,
+    ) -> None:
         self.folder = folder
         self.port, self.web_port = free_port(), free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -541,7 +686,9 @@ class Orthanc:
             "HttpPort": self.web_port,
             "RemoteAccessAllowed": False,  # it listens everywhere all the same
             "AuthenticationEnabled": False,
-            "DicomModalities": {"node": [node[0], "127.0.0.1", node[1]]},
+            "DicomModalities": {
+                "node": {"AET": node[0], "Host": "127.0.0.1", "Port": node[1], "UseDicomTls": tls is not None}
+            },
             "Plugins": [str(ORTHANC_PLUGINS / "libOrthancDicomWeb.so")],
             "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
             "LuaScripts": [str(folder / "autosend.lua")],
@@ -549,6 +696,14 @@ class Orthanc:
             "MaximumStorageCacheSize": 0,
             "UnknownSopClassAccepted": True,
         }
+        if tls is not None:
+            settings |= {
+                "DicomTlsEnabled": True,
+                "DicomTlsCertificate": tls.certificate,
+                "DicomTlsPrivateKey": tls.private_key,
+                "DicomTlsTrustedCertificates": tls.authorities,
+                "DicomTlsRemoteCertificateRequired": True,
+            }
         (folder / "orthanc.json").write_text(json.dumps(settings))
 
     @property
@@ -614,6 +769,18 @@ def free_port() -> int:
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
     pytest.fail("no port is free")
+
+
+@pytest.fixture(scope="session")
+def put() -> Callable[[Any, str, bytes], bool]:
+    """Give a queue an image of these bytes, and say whether it waits because of that."""
+
+    def put(queue: Any, uid: str, content: bytes) -> bool:
+        file = queue.new_file()
+        file.write_bytes(content)
+        return bool(queue.add(uid, file))
+
+    return put
 
 
 @pytest.fixture(scope="session", name="free_port")

@@ -12,35 +12,56 @@ import subprocess
 import sys
 import zipfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from monai.bundle import ConfigParser
 from packaging.requirements import Requirement
 from packaging.utils import NormalizedName, canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ROOT / "bundle" / "scripts"
+CONFIGS = sorted(path for kind in ("json", "yaml") for path in (ROOT / "bundle" / "configs").rglob(f"*.{kind}"))
 MEGABYTE = 1_000_000
 
-# The rooms of the code, from the top down, and the rooms each may import besides itself and the modules that lie
-# directly in `scripts` (docs/DESIGN.md). `transforms` stands above `tasks`: how one image is read (npz entries, RGB) is
-# written once, there. Nothing imports `commands`.
+# The rooms of the code, from the top down, and the rooms each may import besides itself (docs/DESIGN.md). Modules that
+# lie directly in a wing are a room called like it. The wings `learning` and `deploy` never meet; nothing imports
+# `commands`.
+IMAGING = {"imaging", "imaging.decoding", "imaging.transforms"}
+MODEL = {"model", "model.decisions", "model.networks"}
 MAY_IMPORT: dict[str, set[str]] = {
-    "decoding": set(),
-    "edge": {"decoding"},
-    "transforms": {"decoding"},
-    "tasks": {"decoding", "transforms"},
-    "memory": {"decoding", "transforms", "tasks"},
-    "networks": set(),
-    "losses": {"networks"},
-    "metrics": {"edge"},
-    "engines": {"tasks", "memory", "networks", "losses", "metrics"},
-    "handlers": {"edge", "transforms", "tasks", "memory", "networks", "losses", "metrics", "engines"},
-    "versions": {"metrics"},
-    "inference": {"decoding", "edge", "transforms", "networks", "metrics", "versions"},
-    "node": {"decoding", "transforms", "inference"},
-    "service": {"decoding", "edge", "transforms", "metrics", "versions", "inference"},
+    "utils": set(),
+    "imaging": {"utils"},
+    "imaging.decoding": {"utils"},
+    "imaging.transforms": {"utils", "imaging", "imaging.decoding"},
+    "model.decisions": {"utils", "imaging.decoding"},
+    "model.networks": {"utils", "imaging"},
+    "model": {"utils", "imaging", "model.decisions", "model.networks"},
+    "metrics": {"utils"},
+    "pictures": {"utils", "metrics"},
+    "learning": {"utils"},
+    "learning.sources": {"utils", *IMAGING},
+    "learning.tasks": {"utils", *IMAGING, "learning.sources"},
+    "learning.planning": {"utils", *IMAGING, "learning.sources", "learning.tasks"},
+    "learning.features": {"utils", *IMAGING, *MODEL, "learning.sources", "learning.tasks"},
+    "learning.memory": {"utils", *IMAGING, "learning.sources", "learning.tasks", "learning.features"},
+    "learning.losses": {*MODEL},
+    "deploy": {"utils", "imaging.decoding"},
+    "deploy.dicom": {"utils", *IMAGING, "model.decisions"},
+    "deploy.messages": {"utils", "imaging.decoding", "model.decisions", "deploy.dicom"},
+    "deploy.edge": {"utils", "imaging", "imaging.decoding", "model.decisions"},
+    "deploy.export": {"utils", "imaging", *MODEL, "metrics", "deploy.edge"},
+    "deploy.versions": {"utils", *MODEL, "metrics"},
+    "deploy.inference": {"utils", *IMAGING, *MODEL, "pictures", "deploy.dicom", "deploy.versions"},
+    "deploy.node": {"utils", *IMAGING, "deploy", "deploy.dicom", "deploy.messages", "deploy.inference"},
+    "deploy.service": {"utils", *IMAGING, *MODEL, "metrics", "deploy", "deploy.inference", "deploy.versions"},
 }
+_LEARNT_FROM = {room for room in MAY_IMPORT if room.startswith("learning")}
+MAY_IMPORT["learning.engines"] = {"utils", *IMAGING, *MODEL, "metrics", "pictures"} | _LEARNT_FROM
+MAY_IMPORT["learning.handlers"] = MAY_IMPORT["learning.engines"] | {"learning.engines"}
+MAY_IMPORT["learning.evaluation"] = {"utils", *MODEL, "metrics", "pictures", "learning.sources", "learning.tasks"}
 MAY_IMPORT["commands"] = set(MAY_IMPORT)
 
 # What no tracked file may hold: a folder of somebody's machine, and where packages come from.
@@ -82,10 +103,15 @@ def imported_modules(source: str, package: str) -> set[str]:
     return found
 
 
+def room_of(name: str) -> str:
+    """Return the room of a dotted name: ``scripts.learning.engines.stage`` is in ``learning.engines``; "": in none."""
+    parts = name.split(".")[1:3]
+    return next((room for room in (".".join(parts), parts[0] if parts else "") if room in MAY_IMPORT), "")
+
+
 def rooms_of(names: set[str]) -> set[str]:
-    """Return the rooms among imported names: ``scripts.engines.stage`` and ``scripts.engines`` are in ``engines``."""
-    parts = [name.split(".") for name in names]
-    return {part[1] for part in parts if part[0] == "scripts" and len(part) > 1 and part[1] in MAY_IMPORT}
+    """Return the rooms of imported names, those of other packages left out."""
+    return {room for name in names if name.startswith("scripts.") and (room := room_of(name))}
 
 
 def package_of(path: Path) -> str:
@@ -150,40 +176,101 @@ def test_configs_are_json_with_indent_4(path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "rooms"),
     [
-        ("from scripts.handlers import X", {"handlers"}),
-        ("from scripts import handlers", {"handlers"}),
-        ("import scripts.handlers.report", {"handlers"}),
-        ("def f():\n    from ..handlers.report import X", {"handlers"}),
-        ("from .. import handlers", {"handlers"}),
-        ("from . import stage", {"engines"}),
-        ("from scripts.errors import UserError\nimport torch", set()),
+        ("from scripts.learning.handlers import X", {"learning.handlers"}),
+        ("from scripts.learning import handlers", {"learning.handlers"}),
+        ("import scripts.learning.handlers.report", {"learning.handlers"}),
+        ("def f():\n    from ..handlers.report import X", {"learning.handlers"}),
+        ("from .. import handlers", {"learning.handlers"}),
+        ("from . import stage", {"learning.engines"}),
+        ("from scripts.utils.errors import UserError\nimport torch", {"utils"}),
     ],
 )
 def test_every_form_of_import_is_seen(source: str, rooms: set[str]) -> None:
-    assert rooms_of(imported_modules(source, "scripts.engines")) == rooms
+    assert rooms_of(imported_modules(source, "scripts.learning.engines")) == rooms
+
+
+def modules_by_room() -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {room: [] for room in MAY_IMPORT}
+    for path in modules():
+        if path.parent != SCRIPTS:
+            found[room_of(f"{package_of(path)}.{path.stem}")].append(path)
+    return found
 
 
 def test_every_folder_of_the_code_is_a_room() -> None:
-    assert {path.relative_to(SCRIPTS).parts[0] for path in modules() if path.parent != SCRIPTS} <= set(MAY_IMPORT)
+    assert [room for room, paths in modules_by_room().items() if not paths] == []
 
 
 @pytest.mark.parametrize("room", MAY_IMPORT)
 def test_rooms_import_only_what_stands_above_them(room: str) -> None:
     wrong = {
         str(path.relative_to(SCRIPTS)): sorted(foreign)
-        for path in (SCRIPTS / room).rglob("*.py")
+        for path in modules_by_room()[room]
         if (foreign := rooms_of(imported_modules(path.read_text(), package_of(path))) - MAY_IMPORT[room] - {room})
     }
     assert wrong == {}
 
 
-def test_the_modules_beside_the_rooms_import_no_room() -> None:
-    wrong = {
-        path.name: sorted(rooms)
-        for path in SCRIPTS.glob("*.py")
-        if (rooms := rooms_of(imported_modules(path.read_text(), "scripts")))
-    }
-    assert wrong == {}
+def test_rooms_stand_one_above_the_other() -> None:
+    waiting, order = dict(MAY_IMPORT), list[str]()
+    while free := [room for room, above in waiting.items() if above <= {*order, room}]:
+        order += free
+        waiting = {room: above for room, above in waiting.items() if room not in free}
+    assert waiting == {}
+
+
+def test_the_wings_never_meet() -> None:
+    wings = [{room for room in MAY_IMPORT if room.split(".")[0] == wing} for wing in ("learning", "deploy")]
+    for own, other in (wings, wings[::-1]):
+        assert {room for room in own if MAY_IMPORT[room] & other} == set()
+    assert {room for room, above in MAY_IMPORT.items() if "commands" in above} == set()
+
+
+def test_no_any_hides_an_import() -> None:
+    """A parameter is not typed ``Any`` where its description names a class of the bundle."""
+    hidden = []
+    for path in modules():
+        for node in ast.walk(tree := ast.parse(path.read_text())):
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            owner = next((one for one in ast.walk(tree) if isinstance(one, ast.ClassDef) and node in one.body), node)
+            said = f"{ast.get_docstring(owner) or ''}\n{ast.get_docstring(node) or ''}"
+            for argument in (*node.args.args, *node.args.kwonlyargs):
+                is_any = isinstance(argument.annotation, ast.Name) and argument.annotation.id == "Any"
+                if is_any and re.search(rf"^\s*{argument.arg}: .*:class:`scripts", said, re.M):
+                    hidden.append(f"{path.relative_to(SCRIPTS)}: {argument.arg}")
+    assert hidden == []
+
+
+@pytest.mark.parametrize("package", ["imaging", "model", "utils", "learning", "deploy"])
+def test_packages_that_start_processes_import_nothing(package: str) -> None:
+    path = SCRIPTS / package / "__init__.py"
+    assert imported_modules(path.read_text(), f"scripts.{package}") == set()
+
+
+@pytest.mark.parametrize("module", ["imaging.decoding.worker", "deploy.edge.classifier", "deploy.versions"])
+def test_what_must_start_soon_loads_no_torch(module: str) -> None:
+    loaded = f"import sys, scripts.{module}; print([name for name in ('torch', 'monai') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", loaded], cwd=SCRIPTS.parent, capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def targets(value: Any) -> Iterator[str]:
+    """Yield the names of the objects in a config."""
+    if isinstance(value, dict):
+        yield from (own for key, own in value.items() if key == "_target_")
+        yield from (name for own in value.values() for name in targets(own))
+    elif isinstance(value, list):
+        yield from (name for own in value for name in targets(own))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_names_in_configs_are_short(path: Path) -> None:
+    """A name is at most as deep as ``scripts.learning.handlers.X``; a class may name one of its own constructors."""
+    deep = [
+        name for name in targets(ConfigParser.load_config_file(path)) if re.match(r"scripts(\.[a-z_0-9]+){4}", name)
+    ]
+    assert deep == []
 
 
 def code_lines(path: Path) -> list[str]:
@@ -197,7 +284,7 @@ def test_methods_share_the_engine_instead_of_repeating_each_other() -> None:
     lines = {path: code_lines(path) for path in SCRIPTS.rglob("*.py") if path.name != "__init__.py"}
     places = Counter(tuple(code[at : at + run]) for code in lines.values() for at in range(len(code) - run + 1))
     own = {path: code for path, code in lines.items() if path.parent.name in ("handlers", "losses")}
-    own |= {path: lines[path] for path in (SCRIPTS / "networks").glob("heads*.py")}
+    own |= {path: lines[path] for path in (SCRIPTS / "model" / "networks").glob("heads*.py")}
     repeated = {
         (path, line)
         for path, code in own.items()
@@ -210,11 +297,12 @@ def test_methods_share_the_engine_instead_of_repeating_each_other() -> None:
 
 def test_only_commands_read_configs() -> None:
     readers = {
-        path.relative_to(SCRIPTS).parts[0]
+        path.relative_to(SCRIPTS).as_posix()
         for path in modules()
+        if path.relative_to(SCRIPTS).parts[0] != "commands"
         if any(name.startswith("monai.bundle") for name in imported_modules(path.read_text(), package_of(path)))
     }
-    assert readers <= {"commands", "run_config.py"}
+    assert readers <= {"learning/run_config.py", "utils/running.py"}
 
 
 def test_no_package_called_scripts_is_installed(tmp_path: Path) -> None:
@@ -222,17 +310,29 @@ def test_no_package_called_scripts_is_installed(tmp_path: Path) -> None:
     source.mkdir()
     for name in ("setup.cfg", "pyproject.toml", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    shutil.copytree(SCRIPTS, source / "bundle" / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in ("dynammo", "bundle/scripts", "bundle/configs"):
+        shutil.copytree(ROOT / folder, source / folder)
+    for written in ("runs", "data"):
+        (source / "bundle" / written).mkdir()
+        (source / "bundle" / written / "file.json").touch()
     shutil.copytree(source / "bundle" / "scripts", source / "scripts")
     build = f"from setuptools import build_meta; build_meta.build_wheel({str(tmp_path)!r})"
     subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
-    assert {name.split("/")[0].rpartition(".")[2] for name in zipfile.ZipFile(wheel).namelist()} == {"dist-info"}
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0].rpartition(".")[2] for name in names} == {"dynammo", "dist-info"}
+    assert {"dynammo/bundle/configs/keys.yaml", "dynammo/bundle/scripts/commands/app.py"} <= set(names)
+    assert not [name for name in names if "__pycache__" in name or "/runs/" in name or "/data/" in name]
     assert "scripts" not in importlib.metadata.packages_distributions()
 
 
 def test_every_imported_package_is_a_direct_dependency() -> None:
-    direct = {canonicalize_name(requirement.name) for requirement in requirements("options", "install_requires")}
+    given = requirements("options", "install_requires") + [
+        requirement
+        for extra in ("timm", "mlflow", "search", "fhir", "hl7", "deidentify")
+        for requirement in requirements("options.extras_require", extra)
+    ]
+    direct = {canonicalize_name(requirement.name) for requirement in given}
     providers = importlib.metadata.packages_distributions()
     imported = {
         name.split(".")[0] for path in modules() for name in imported_modules(path.read_text(), package_of(path))

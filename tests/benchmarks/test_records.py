@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from scripts.commands.compare import Run, plan_runs
-from scripts.files import CHECKPOINT
+from scripts.learning.run_config import write_run_config
 from scripts.metrics.comparison import MEASURES
-from scripts.run_config import RECORDED, write_run_config
+from scripts.utils.files import CHECKPOINT
+from scripts.utils.running import RECORDED
 
 FILE = Path(__file__).resolve().parents[2] / "benchmarks" / "records.py"
 

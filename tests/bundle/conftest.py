@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
-import multiprocessing
 import os
-import runpy
 import shutil
 import signal
 import subprocess
@@ -23,7 +22,7 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
-from scripts.errors import describe
+from scripts.utils.errors import describe
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 CompletedProcess = subprocess.CompletedProcess[str]
@@ -57,63 +56,32 @@ class SmallRun:
     log: str
 
 
-def environment() -> dict[str, str]:
-    """One thread, so that tests beside each other do not slow each other down, and no PYTHONPATH from outside."""
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    return {**kept, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+@pytest.fixture(scope="session")
+def bundle_run(python: Callable[..., CompletedProcess]) -> BundleRun:
+    """Run the command in a process of its own to its end, which must be a good one unless told not to ``check``."""
 
+    def run(
+        configs: str | Path | Sequence[str | Path],
+        overrides: Mapping[str, Any],
+        cwd: Path = BUNDLE,
+        check: bool = True,
+    ) -> CompletedProcess:
+        listed = [configs] if isinstance(configs, str | Path) else configs
+        done = python(["-m", "monai.bundle", *command_line(overrides, listed)], cwd)
+        if check and done.returncode != 0:
+            pytest.fail(f"ended with {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+        return done
 
-def run_bundle(
-    config_files: str | Path | Sequence[str | Path],
-    overrides: Mapping[str, Any] | None = None,
-    cwd: Path = BUNDLE,
-    check: bool = True,
-) -> CompletedProcess:
-    """Run ``python -m monai.bundle run`` and return how it ended, with what it printed.
-
-    Args:
-        config_files: one config or several, later ones over earlier ones; relative ones start from the bundle.
-        overrides: keys and values for the command line.
-        cwd: the working directory.
-        check: fail the test, with what was printed, unless the command ends with 0.
-    """
-    listed = [config_files] if isinstance(config_files, (str, Path)) else list(config_files)
-    paths = [str(BUNDLE / path) for path in listed]
-    command = [
-        sys.executable,
-        "-m",
-        "monai.bundle",
-        "run",
-        "--config_file",
-        paths[0] if len(paths) == 1 else str(paths),
-    ]
-    for key, value in (overrides or {}).items():
-        command += [f"--{key}", str(value)]
-    done = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300)
-    if check and done.returncode != 0:
-        pytest.fail(f"{' '.join(command)}\nended with {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
-    return done
+    return run
 
 
 @pytest.fixture(scope="session")
-def bundle_environment() -> dict[str, str]:
-    """What `environment` returns."""
-    return environment()
-
-
-@pytest.fixture(scope="session")
-def bundle_run() -> BundleRun:
-    """The function `run_bundle`."""
-    return run_bundle
-
-
-@pytest.fixture(scope="session")
-def small_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
+def small_run(tmp_path_factory: pytest.TempPathFactory, bundle_run: BundleRun) -> SmallRun:
     """One run of the main job, the same for all tests of a session."""
     folder = tmp_path_factory.mktemp("small_run")
     output, dataset = folder / "run", folder / "images"
     overrides = {**TINY, "dataset_dir": dataset}
-    done = run_bundle("configs/train.json", {**overrides, "output_dir": output})
+    done = bundle_run("configs/train.json", {**overrides, "output_dir": output})
     return SmallRun(output, dataset, overrides, done.stdout + done.stderr)
 
 
@@ -132,6 +100,9 @@ TWO_EPOCHS: dict[str, Any] = {
     "batch_size": 8,
 }
 StartRun = Callable[..., BaseProcess]
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+)
 
 
 @dataclass(frozen=True)
@@ -157,22 +128,11 @@ def command_line(overrides: Mapping[str, Any], configs: Sequence[str | Path] = (
 
 
 @pytest.fixture(scope="session")
-def start_run() -> StartRun:
-    """Start the command in a process of its own, forked from one that has imported everything: 5 seconds less."""
-    server = multiprocessing.get_context("forkserver")
-    # what takes long to import; the bundle itself is imported by each process
-    server.set_forkserver_preload(["monai.bundle", "ignite.handlers", "torch.utils.tensorboard", "matplotlib.pyplot"])
+def start_run(start_python: Callable[..., BaseProcess]) -> StartRun:
+    """Start the command in a process of its own."""
 
     def start(overrides: Mapping[str, Any], configs: Sequence[str | Path] = ("configs/train.json",)) -> BaseProcess:
-        with pytest.MonkeyPatch.context() as patch:
-            for name in os.environ.keys() - environment().keys():
-                patch.delenv(name)
-            for name, value in environment().items():
-                patch.setenv(name, value)
-            patch.setattr(sys, "argv", ["monai.bundle", *command_line(overrides, configs)])  # the child takes it over
-            process = server.Process(target=runpy.run_module, args=("monai.bundle", None, "__main__", True))
-            process.start()
-        return process
+        return start_python(["-m", "monai.bundle", *command_line(overrides, configs)])
 
     return start
 
@@ -265,7 +225,10 @@ def weights_digest() -> Callable[[Path], str]:
 
 @pytest.fixture
 def run_here() -> Iterator[Callable[..., None]]:
-    """Run the command's workflow, which may be prepared, in this process, and undo what it changes of it."""
+    """Run the command's workflow, which may be prepared, in this process, and undo what it changes of it.
+
+    It draws no pictures: they take a quarter of such a run, and are the same in any.
+    """
 
     def run(
         overrides: Mapping[str, Any],
@@ -280,7 +243,9 @@ def run_here() -> Iterator[Callable[..., None]]:
 
     hook, handler, tracks = sys.excepthook, signal.getsignal(signal.SIGTERM), monai.data.get_track_meta()
     deterministic = torch.are_deterministic_algorithms_enabled()
-    yield run
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("scripts.learning.handlers.report.png_of", lambda figure: PIXEL)
+        yield run
     sys.excepthook = hook
     signal.signal(signal.SIGTERM, handler)
     monai.data.set_track_meta(tracks)

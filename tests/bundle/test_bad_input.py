@@ -58,9 +58,12 @@ def labelled(labels: list[int], count: int | None = None) -> dict[str, np.ndarra
             {"network_def#sites": ["features.99"]},
             ("mobilenet_v2 has no site 'features.99'", "features.3", "'network_def#sites'"),
         ),
-        ({"adapter#kind": "prefix"}, ("unknown adapter 'prefix'", "conv, conv_bottleneck", "'adapter#kind'")),
-        ({"network_def#head": "cosinus"}, ("unknown head 'cosinus'", "unified, levels, others", "'network_def#head'")),
-        ({"merging#strategy": "no_such"}, ("unknown merging strategy 'no_such'", "average", "'merging#strategy'")),
+        ({"adapter#width": 0}, ("a width of 0", "use more than 0", "'adapter#width'")),
+        ({"network_def#head": "cosinus"}, ("unknown head 'cosinus'", "unified, levels, ", "'network_def#head'")),
+        (
+            {"merging#row": {"_target_": "scripts.model.networks.Ties", "density": 0}},
+            ("a density of 0", "more than 0 and at most 1", "'merging#row#density'"),
+        ),
         ({"memory#selection": "best"}, ("unknown selection 'best'", "herding, random", "'selection'")),
         ({"memory#space": "old"}, ("unknown herding space 'old'", "inference, newest", "'memory#space'")),
         (
@@ -68,8 +71,8 @@ def labelled(labels: list[int], count: int | None = None) -> dict[str, np.ndarra
             ("unknown way to keep exemplars 'links'", "paths or copies", "'memory#exemplars'"),
         ),
         (
-            {"image#colour_transform": {"name": "nonsense"}},
-            ("'nonsense'", "stain_normalisation, shades_of_grey, clahe", "'image#colour_transform'"),
+            {"image#colour": {"name": "nonsense"}},
+            ("'nonsense'", "stain_normalisation, shades_of_grey, clahe", "'image#colour'"),
         ),
         ({"memory_size": 7}, ("memory_size 7", "8 classes", "0 (no memory) or at least 8")),
         ({"memory_size": -1}, ("a memory of -1 images", "0 or more", "'memory_size'")),
@@ -102,7 +105,7 @@ def test_empty_class_folder(last_line: Any, dataset: Path) -> None:
     for image in folder.iterdir():
         image.unlink()
     line = last_line({"dataset_dir": dataset})
-    assert f"class folder {folder} has no images: add some (.png" in line
+    assert f"class folder {folder} has no images: add some (PNG, " in line
 
 
 def cut(image: Path) -> None:

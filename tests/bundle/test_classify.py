@@ -11,9 +11,9 @@ import pydicom
 import pytest
 from PIL import Image
 
-from scripts.commands.classify import main
+from scripts.commands.app import main
 
-CONFIGS = ("configs/inference.json", "configs/scans.json")
+CONFIGS = ("configs/inference.json",)
 OWN = (".png", ".csv", ".json")
 
 
@@ -36,7 +36,7 @@ def test_both_doors_write_the_same(
     run_here({**paths, **options}, CONFIGS)
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     command = tmp_path / "command"
-    assert main(["--input", str(images), "--output", str(command), "--model", str(trained_model), *words]) == 3
+    assert main(["classify", str(trained_model), str(images), "--output", str(command), *words]) == 3
 
     files = sorted(path.relative_to(command) for path in command.rglob("*") if path.is_file())
     assert files == sorted(path.relative_to(tmp_path / "config") for path in (tmp_path / "config").rglob("*.*"))
@@ -66,4 +66,5 @@ def test_an_unknown_kind_of_saliency_is_named(
     images: Path, tmp_path: Path, trained_model: Path, refusal: Callable[..., str]
 ) -> None:
     paths = {"dataset_dir": images, "output_dir": tmp_path / "out", "model": trained_model, "device": "cpu"}
-    assert refusal({**paths, "saliency": "jpg"}, CONFIGS).startswith("Error: saliency is 'jpg': give png or dicom")
+    said = refusal({**paths, "saliency": "jpg"}, CONFIGS)
+    assert said.startswith("Error: saliency is 'jpg': give png or dicom or seg")

@@ -12,14 +12,14 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from scripts.inference import identify, load_classifier
+from scripts.model.folder import TrainedModel
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 EVALUATE = ("configs/train.json", "configs/evaluate.json")
 PARTS = ("configs/parts/shades_of_grey.yaml", "configs/parts/stain_jitter.yaml")
 TRAIN = ("configs/train.json", *PARTS)
-POWER = {"image#colour_transform#power": 4}
-NO_COLOUR = {"image#colour_transform": None}
+POWER = {"image#colour#power": 4}
+NO_COLOUR = {"image#colour": None}
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_evaluation_and_inference_see_what_the_network_was_trained_on(coloured: 
     plain = prepare(("configs/train.json",), "validate#preprocessing", plain_run, image)
     assert (trained - plain).abs().mean() > 0.05
     description = json.loads((coloured["output_dir"] / "network.json").read_text())
-    assert description["colour_transform"] == {"name": "shades_of_grey", "power": 4}
+    assert description["image"]["colour"] == {"name": "shades_of_grey", "power": 4}
 
 
 def test_inference_classifies_the_recoloured_images(
@@ -70,10 +70,10 @@ def test_inference_classifies_the_recoloured_images(
         _, *rows = csv.reader(file)
     images = [prepare(TRAIN, "validate#preprocessing", coloured, folder / row[0]) for row in rows]
     with torch.no_grad():
-        logits = load_classifier(coloured["output_dir"])(torch.stack(images))
-    expected = (logits / identify(coloured["output_dir"]).temperature).softmax(1)
+        logits = TrainedModel.open(coloured["output_dir"]).network(torch.stack(images))
+    expected = (logits / TrainedModel.open(coloured["output_dir"]).identity.temperature).softmax(1)
     assert len(rows) == 3
-    assert torch.tensor([[float(cell) for cell in row[2:-1]] for row in rows]).allclose(expected, atol=2e-6)
+    assert torch.tensor([[float(cell) for cell in row[3:-1]] for row in rows]).allclose(expected, atol=2e-6)
 
 
 def test_evaluation_finds_what_training_measured(coloured: dict[str, Any], run_here: Callable[..., None]) -> None:
@@ -91,8 +91,8 @@ def test_evaluation_finds_what_training_measured(coloured: dict[str, Any], run_h
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        (NO_COLOUR, 'image#colour_transform was {"name": "shades_of_grey", "power": 4}, is null'),
-        ({"image#colour_transform#power": 6}, "image#colour_transform#power was 4, is 6"),
+        (NO_COLOUR, 'image#colour was {"name": "shades_of_grey", "power": 4}, is null'),
+        ({"image#colour#power": 6}, "image#colour#power was 4, is 6"),
         ({"random_transforms#1#sigma": 0}, "random_transforms#1#sigma was 0.05, is 0"),
     ],
 )

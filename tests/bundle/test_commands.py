@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+
+from scripts.commands.app import main
+from scripts.commands.package import FIGURES, fitted_metadata
+from scripts.model.folder import TrainedModel
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 
-# Run in a folder that is not the bundle's, with the bundle on PYTHONPATH; `models` holds what the repository ships.
+# Run in a folder that is not the bundle's, with the bundle on PYTHONPATH.
 CHECK = """
 import json, sys
 from monai.bundle import ConfigWorkflow, create_workflow, verify_net_in_out
@@ -41,28 +44,23 @@ print(json.dumps(found))
 
 
 def test_a_fresh_checkout_has_all_properties_and_a_network_that_fits(
-    tmp_path: Path, small_run: Any, bundle_environment: dict[str, str]
+    tmp_path: Path, small_run: Any, python: Callable[..., Any]
 ) -> None:
-    (tmp_path / "models").mkdir()
-    shutil.copy(BUNDLE / "models" / "network.json", tmp_path / "models")
     overrides = {**small_run.overrides, "dataset_dir": str(small_run.dataset), "output_dir": str(small_run.output)}
-    done = subprocess.run(
-        [sys.executable, "-c", CHECK, str(BUNDLE / "configs"), str(tmp_path / "models"), json.dumps(overrides)],
-        cwd=tmp_path,
-        env={**bundle_environment, "PYTHONPATH": str(BUNDLE)},
-        capture_output=True,
-        text=True,
-    )
+    arguments = [BUNDLE / "configs", small_run.output, json.dumps(overrides)]
+    done = python(["-c", CHECK, *arguments], tmp_path, PYTHONPATH=str(BUNDLE))
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found == {"train": [], "train and evaluate": [], "inference": [], "trainer": "ContinualTrainer"}
 
 
-def test_the_main_job_writes_the_description_that_the_repository_ships(small_run: Any) -> None:
-    shipped = json.loads((BUNDLE / "models" / "network.json").read_text())
-    own = json.loads((small_run.output / "network.json").read_text())
-    assert {key: own[key] for key in shipped} == shipped
-    assert own.keys() - shipped.keys() == {"temperature", "outliers"}, "fitted by each run on its images"
+def test_the_metadata_is_that_of_the_main_job(small_run: Any) -> None:
+    metadata = json.loads((BUNDLE / "configs" / "metadata.json").read_text())
+    unmeasured = dict.fromkeys(FIGURES)
+    fitted = fitted_metadata(metadata, TrainedModel.open(small_run.output), unmeasured)
+    assert fitted["network_data_format"] == metadata["network_data_format"]
+    assert fitted["data_source"] == metadata["data_source"]
+    assert "eval_metrics" not in fitted
 
 
 PRINTING = {
@@ -106,21 +104,14 @@ def test_an_image_is_forgotten_and_the_run_goes_on(
     small_run: Any,
     linked_copy: Callable[[Path, Path], Path],
     finish_run: Callable[..., None],
-    bundle_environment: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     run = linked_copy(small_run.output, tmp_path / "run")
     before = torch.load(run / "checkpoint.pt", weights_only=True)
     image = before["states"]["memory"]["classes"][3][0]
     shutil.copy(image, tmp_path / "patient.png")
-    done = subprocess.run(
-        [sys.executable, "-m", "scripts.commands.forget", str(run), str(tmp_path / "patient.png")],
-        cwd=BUNDLE,
-        env=bundle_environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"Removed 1 of 16 exemplars from the memory of {run}.")
+    assert main(["forget", str(run), str(tmp_path / "patient.png")]) == 0
+    assert capsys.readouterr().out.startswith(f"Removed 1 of 16 exemplars from the memory of {run}.")
     after = torch.load(run / "checkpoint.pt", weights_only=True)
     assert after["states"]["memory"]["classes"][3] == before["states"]["memory"]["classes"][3][1:]
     weights, old = (content["states"]["network"]["weights"] for content in (after, before))

@@ -20,32 +20,28 @@ def command_of(uninterrupted: Any, methods: Sequence[str], output: Path) -> list
     """Return a comparison of methods on the images of that run, two of its tasks."""
     keys = dict(uninterrupted.overrides)
     keys["source#sets"] = "['cells','spaces']"
-    options = ["--data", "generated", "--methods", *methods, "--seeds", "1", "--jobs", "2", "--threads", "1"]
+    options = ["generated", *methods, "--seeds", "1", "--jobs", "2", "--threads", "1"]
     pairs = [part for key, value in keys.items() for part in (f"--{key}", str(value))]
-    return [sys.executable, "-m", "scripts.commands.compare", *options, "--output", str(output), *pairs]
+    return ["-m", "scripts.commands", "compare", *options, "--output", str(output), *pairs]
 
 
 def test_one_failing_method_stops_no_other_and_a_finished_run_is_left_alone(
-    uninterrupted: Any, bundle_environment: dict[str, str], tmp_path: Path
+    uninterrupted: Any, python: Callable[..., Any], tmp_path: Path
 ) -> None:
     page = (BUNDLE / "configs" / "methods" / "finetune.yaml").read_text()
     (tmp_path / "broken.yaml").write_text(f"{page}training#data: yesterdays\n")
     output = tmp_path / "out"
 
-    def run(*methods: str) -> subprocess.CompletedProcess[str]:
-        command = command_of(uninterrupted, methods, output)
-        return subprocess.run(command, cwd=BUNDLE, env=bundle_environment, capture_output=True, text=True, timeout=300)
-
-    first = run(str(tmp_path / "broken.yaml"), "finetune")
+    first = python(command_of(uninterrupted, [str(tmp_path / "broken.yaml"), "finetune"], output))
     assert first.returncode == 1, first.stdout + first.stderr
-    assert "generated-broken-s1: failed with 1: Error: " in first.stderr
+    assert "generated-broken-mobilenet_v2-s1: failed with 1: Error: " in first.stderr
     assert "yesterdays" in first.stderr
-    assert "generated-finetune-s1: finished\n" in first.stderr
+    assert "generated-finetune-mobilenet_v2-s1: finished\n" in first.stderr
     last = first.stderr.splitlines()[-1]
-    assert last.startswith("Error: 1 of 2 runs failed (generated-broken-s1: ")
+    assert last.startswith("Error: 1 of 2 runs failed (generated-broken-mobilenet_v2-s1: ")
     assert "yesterdays" in last
 
-    metrics = json.loads((output / "generated-finetune-s1" / "metrics.json").read_text())
+    metrics = json.loads((output / "generated-finetune-mobilenet_v2-s1" / "metrics.json").read_text())
     with (output / "comparison.csv").open() as file:
         rows = {row["method"]: row for row in csv.DictReader(file)}
     assert float(rows["finetune"]["final_accuracy_mean"]) == metrics["final_accuracy"]
@@ -57,13 +53,13 @@ def test_one_failing_method_stops_no_other_and_a_finished_run_is_left_alone(
         with Image.open(output / f"{name}.png") as picture:
             picture.load()
 
-    checkpoint = (output / "generated-finetune-s1" / "checkpoint.pt").stat().st_mtime_ns
-    log = (output / "generated-finetune-s1.log").read_bytes()
-    second = run("finetune")
+    checkpoint = (output / "generated-finetune-mobilenet_v2-s1" / "checkpoint.pt").stat().st_mtime_ns
+    log = (output / "generated-finetune-mobilenet_v2-s1.log").read_bytes()
+    second = python(command_of(uninterrupted, ["finetune"], output))
     assert second.returncode == 0, second.stderr
-    assert second.stderr == "generated-finetune-s1: finished before\n"
-    assert (output / "generated-finetune-s1" / "checkpoint.pt").stat().st_mtime_ns == checkpoint
-    assert (output / "generated-finetune-s1.log").read_bytes() == log
+    assert second.stderr == "generated-finetune-mobilenet_v2-s1: finished before\n"
+    assert (output / "generated-finetune-mobilenet_v2-s1" / "checkpoint.pt").stat().st_mtime_ns == checkpoint
+    assert (output / "generated-finetune-mobilenet_v2-s1.log").read_bytes() == log
 
 
 def test_an_interrupted_comparison_leaves_no_process_behind(
@@ -74,13 +70,14 @@ def test_an_interrupted_comparison_leaves_no_process_behind(
         return {number for number, path in lines.items() if b"monai.bundle" in (text := content(path)) and here in text}
 
     here = str(tmp_path).encode()
-    command = command_of(uninterrupted, ["finetune", "joint"], tmp_path)
+    command = [sys.executable, *command_of(uninterrupted, ["finetune", "joint"], tmp_path)]
     process = subprocess.Popen(command, cwd=BUNDLE, env=bundle_environment, stderr=subprocess.PIPE, text=True)
     wait_until(process, lambda: len(started()) == 2)
     process.send_signal(signal.SIGINT)
     _, printed = process.communicate(timeout=200)
     assert (process.returncode, started()) == (130, set())
-    assert printed == "Stopped. What was learnt is saved: run the same command again to go on.\n"
+    last = "Stopped. What was learnt is saved: run the same command again (without --restart) to go on."
+    assert printed.splitlines()[-1] == last
 
 
 def content(path: Path) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from scripts.edge.classifier import EdgeClassifier
+from scripts.deploy.edge.classifier import EdgeClassifier
 
 CONFIGS = ("configs/train.json", "configs/export.json")
 
@@ -21,7 +21,7 @@ def run(tmp_path: Path, small_run: Any, linked_copy: Callable[[Path, Path], Path
 
 def test_the_last_model_is_exported_with_the_images_at_hand(run: Path, small_run: Any, bundle_run: Any) -> None:
     keys = {**small_run.overrides, "model": run, "dataset_dir": small_run.dataset, "calibration_images": 20}
-    done = bundle_run(CONFIGS, {**keys, "largest_loss": 1.0})
+    done = bundle_run(CONFIGS, {**keys, "largest_drop": 1.0})
     assert "agrees with torch" in done.stdout + done.stderr
     assert not (run / "export/model.pruned.onnx").exists()
     figures = json.loads((run / "export/export.json").read_text())
@@ -33,9 +33,10 @@ def test_the_last_model_is_exported_with_the_images_at_hand(run: Path, small_run
     assert list(edge.classify(str(image))["probabilities"]) == known
 
 
+@pytest.mark.slow
 def test_a_pruned_model_has_learnt_from_the_images_at_hand(run: Path, small_run: Any, bundle_run: Any) -> None:
     keys = {**small_run.overrides, "model": run, "dataset_dir": small_run.dataset, "calibration_images": 20}
-    done = bundle_run(CONFIGS, {**keys, "largest_loss": 1.0, "pruning": 0.5, "distillation_epochs": 1, "task": 1})
+    done = bundle_run(CONFIGS, {**keys, "largest_drop": 1.0, "pruning": 0.5, "distillation_epochs": 1, "task": 1})
     assert "epoch 1 of 1" in done.stdout + done.stderr
     figures = json.loads((run / "task_1/export/export.json").read_text())
     assert figures["model.pruned.onnx"]["gflops"] < figures["model.onnx"]["gflops"]

@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,13 @@ import torch
 from monai.bundle import ConfigParser
 from PIL import Image
 
-from scripts.inference import load_classifier
+from scripts.imaging.image_spec import ImageSpec
+from scripts.imaging.pixels import network_input
+from scripts.imaging.transforms import monai_preprocessing, read_rgb
+from scripts.model.folder import TrainedModel
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
-PREPROCESSING = {"image_size": 40, "mean": [0.5, 0.4, 0.3], "std": [0.3, 0.2, 0.1]}
+SPEC = ImageSpec(40, [0.5, 0.4, 0.3], [0.3, 0.2, 0.1])
 
 
 def picture(mode: str) -> Image.Image:
@@ -31,23 +35,35 @@ def picture(mode: str) -> Image.Image:
     return image.quantize(16) if mode == "P" else image.convert(mode)
 
 
-def preprocessing(config: str, key: str) -> Callable[[dict[str, str]], dict[str, Any]]:
-    parser = ConfigParser()
-    parser.read_config(BUNDLE / "configs" / config)
-    seen = {f"image#{key}": PREPROCESSING[key] for key in ("mean", "std")} if config == "train.json" else PREPROCESSING
-    parser.update({"image_size": PREPROCESSING["image_size"], **seen})
-    content: Callable[[dict[str, str]], dict[str, Any]] = parser.get_parsed_content(key)
-    return content
+def seen(path: Path) -> list[torch.Tensor]:
+    """Return what training, inference, an exported network's readers, and the edge make of an image."""
+    configs = {
+        "validate#preprocessing": {**read("train.json"), "image": SPEC},
+        "preprocessing": {**read("inference.json"), "trained": SimpleNamespace(image=SPEC)},
+        "exported": {"exported": monai_preprocessing(SPEC)},
+    }
+    prepared = [ConfigParser(config).get_parsed_content(key) for key, config in configs.items()]
+    images = [torch.as_tensor(prepare({"image": str(path)})["image"]) for prepare in prepared]
+    return [*images, torch.from_numpy(network_input(read_rgb(str(path)), SPEC))]
+
+
+def read(name: str) -> dict[str, Any]:
+    return dict(ConfigParser.load_config_file(BUNDLE / "configs" / name))
+
+
+def check_seen(path: Path) -> None:
+    trained, inferred, exported, edge = seen(path)
+    assert inferred.shape == SPEC.shape
+    assert torch.equal(inferred, trained)
+    assert torch.equal(edge, trained)
+    assert torch.allclose(exported, trained, atol=2e-5)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "LA", "RGBA", "transparent palette"])
 def test_an_image_is_preprocessed_as_in_training(tmp_path: Path, mode: str) -> None:
     path = tmp_path / "picture.png"
     picture(mode).save(path)
-    trained = preprocessing("train.json", "validate#preprocessing")({"image": str(path)})["image"]
-    inferred = preprocessing("inference.json", "preprocessing")({"image": str(path)})["image"]
-    assert inferred.shape == (3, 40, 40)
-    assert torch.equal(torch.as_tensor(inferred), torch.as_tensor(trained))
+    check_seen(path)
 
 
 def test_a_jpeg_is_preprocessed_as_in_training(tmp_path: Path) -> None:
@@ -55,9 +71,7 @@ def test_a_jpeg_is_preprocessed_as_in_training(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[274] = 6  # an orientation, which is not applied
     picture("RGB").save(path, exif=exif)
-    trained = preprocessing("train.json", "validate#preprocessing")({"image": str(path)})["image"]
-    inferred = preprocessing("inference.json", "preprocessing")({"image": str(path)})["image"]
-    assert torch.equal(torch.as_tensor(inferred), torch.as_tensor(trained))
+    check_seen(path)
 
 
 def test_a_folder_is_classified_from_any_working_directory(tmp_path: Path, small_run: Any, bundle_run: Any) -> None:
@@ -81,21 +95,20 @@ def test_a_folder_is_classified_from_any_working_directory(tmp_path: Path, small
         header, *rows = csv.reader(file)
     description = json.loads((small_run.output / "network.json").read_text())
     names = [name for task in description["tasks"] for name in task["classes"]]
-    assert header == ["image", "predicted class", *names, "doubt"]
+    assert header == ["image", "predicted class", "indeterminate", *names, "doubt"]
     assert [row[0] for row in rows] == ["a.png", "c.png", "deep/b.png"]
 
     # the plain way: the training's preprocessing, the network, a softmax
     parser = ConfigParser()
     parser.read_config(BUNDLE / "configs" / "train.json")
-    parser.update({"image_size": description["image_size"]})
-    parser.update({f"image#{key}": description[key] for key in ("mean", "std")})
+    parser.update({"image": ImageSpec(**description["image"])})
     prepare = parser.get_parsed_content("validate#preprocessing")
-    network = load_classifier(small_run.output)
+    network = TrainedModel.open(small_run.output).network
     images = torch.stack([torch.as_tensor(prepare({"image": str(folder / row[0])})["image"]) for row in rows])
     with torch.no_grad():
         expected = (network(images) / description["temperature"]).softmax(1)
-    assert torch.tensor([[float(cell) for cell in row[2:-1]] for row in rows]).allclose(expected, atol=2e-6)
-    assert [row[1] for row in rows] == [header[2 + number] for number in expected.argmax(1).tolist()]
+    assert torch.tensor([[float(cell) for cell in row[3:-1]] for row in rows]).allclose(expected, atol=2e-6)
+    assert [row[1] for row in rows] == [header[3 + number] for number in expected.argmax(1).tolist()]
     records = json.loads((output / "predictions.json").read_text())["images"]
     assert [record["predicted_class"] for record in records] == [row[1] for row in rows]
 
@@ -125,12 +138,10 @@ def test_what_cannot_be_classified_says_why(
     assert said.startswith("Error: " + message.format(folder=folder, output=output, models=models))
 
 
-def test_a_description_without_weights_says_train_first(
-    tmp_path: Path, small_run: Any, refusal: Callable[..., str]
-) -> None:
+def test_a_description_without_weights_is_refused(tmp_path: Path, small_run: Any, refusal: Callable[..., str]) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "network.json").write_bytes((small_run.output / "network.json").read_bytes())
     folder = small_run.dataset / "Pathology16" / "cells" / "test" / "large"
     overrides = {"dataset_dir": folder, "model": tmp_path / "models", "output_dir": tmp_path / "out", "device": "cpu"}
     said = refusal(overrides, ["configs/inference.json"])
-    assert said.startswith(f"Error: no trained model in {tmp_path}/models: give a run or a model's folder")
+    assert said.startswith(f"Error: {tmp_path}/models has no SHA256SUMS that can be read")

@@ -21,14 +21,14 @@ def image_folders(dataset: Path, names: list[str]) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def three_tasks(tmp_path_factory: pytest.TempPathFactory, uninterrupted: Any, finish_run: Any) -> dict[str, Any]:
-    """Settings of a later task after a run of three with copies, whose images are deleted."""
+    """All that a later task needs to be told after a run of three with copies, whose images are deleted."""
     folder = tmp_path_factory.mktemp("three_tasks")
     dataset = Path(shutil.copytree(uninterrupted.dataset, folder / "images"))
     overrides = {**uninterrupted.overrides, "dataset_dir": dataset, "memory#exemplars": "copies"}
     finish_run({**overrides, "output_dir": folder / "run", "source#sets": EARLIER})
     for old in image_folders(dataset, EARLIER):
         shutil.rmtree(old)
-    return {**overrides, "previous": folder / "run", "source#sets": LATER}
+    return {"previous": folder / "run", "source#sets": LATER}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def fourth_task(
     three_tasks: dict[str, Any],
     tmp_path_factory: pytest.TempPathFactory,
     start_run: Any,
-    bundle_run: Any,
+    finish_run: Any,
     wait_until: Any,
 ) -> Path:
     """The output folder of the later task, which was killed once on the way."""
@@ -46,7 +46,7 @@ def fourth_task(
     wait_until(process, (output / "epoch.pt").exists)
     process.kill()
     process.join()
-    bundle_run("configs/train.json", overrides)
+    finish_run(overrides)
     return output
 
 
@@ -130,9 +130,18 @@ def test_class_already_learnt_is_refused_by_name(uninterrupted: Any, refusal: An
     assert last.endswith("rename it or leave it out of the split")
 
 
-def test_changed_setting_is_refused_for_a_later_task(
-    one_task_with_paths: dict[str, Any], refusal: Any, tmp_path: Path
+def test_changed_settings_are_refused_for_a_later_task(
+    one_task_with_paths: dict[str, Any], bundle_run: Any, tmp_path: Path
 ) -> None:
-    overrides = {**one_task_with_paths, "output_dir": tmp_path / "run", "source#sets": ["fibres"]}
-    last = refusal({**overrides, "memory_size": 24})
-    assert f"the run in {overrides['previous']} has learnt with other settings (memory_size was 16, is 24)" in last
+    new = {"previous": one_task_with_paths["previous"], "source#sets": ["fibres"], "output_dir": tmp_path / "run"}
+
+    def last(overrides: dict[str, Any], *methods: str) -> str:
+        done = bundle_run(["configs/train.json", *methods], {**new, **overrides}, check=False)
+        assert done.returncode == 1
+        return str(done.stderr.splitlines()[-1])
+
+    said = last({"memory_size": 24, "network_def#head": "levels", "adapter_epochs": 9})
+    assert f"the run in {new['previous']} has learnt with other settings (memory_size was 16, is 24; " in said
+    assert "network_def#head was unified, is levels): leave them out, or give that run's" in said
+    assert "method was dynammo, is acl" in last({}, "configs/methods/acl.yaml")
+    assert not (tmp_path / "run").exists()

@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from scripts.commands.compare import Run
 from scripts.commands.configs import parse_config
-from scripts.commands.merging import TunedRun, stages
-from scripts.handlers.checkpoint import read_checkpoint
-from scripts.networks import NetworkState
+from scripts.commands.experiments.merging import TunedRun, stages
+from scripts.learning.handlers.checkpoint import read_checkpoint
+from scripts.model.networks import NetworkState
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 WAYS = ("average", "regmean", "ties")
@@ -28,6 +29,7 @@ def finished(uninterrupted: Any) -> Run:
     return Run("dynammo", 1, uninterrupted.output, (), overrides)
 
 
+@pytest.mark.slow
 def test_adapters_are_tuned_once_and_merged_in_every_way(
     uninterrupted: Any, bundle_environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -39,19 +41,19 @@ def test_adapters_are_tuned_once_and_merged_in_every_way(
     def run(*strategies: str) -> subprocess.CompletedProcess[str]:
         options = ["--data", "generated", "--seeds", "1", "--starts", "first", "--batchnorms", "pooled", "recalibrated"]
         options += ["--threads", "1", "--output", str(output), "--strategies", *strategies]
-        command = [sys.executable, "-m", "scripts.commands.merging", *options, *pairs]
+        command = [sys.executable, "-m", "scripts.commands.experiments.merging", *options, *pairs]
         return subprocess.run(command, cwd=BUNDLE, env=bundle_environment, capture_output=True, text=True, timeout=300)
 
     first = run(*WAYS[:2])
     assert first.returncode == 0, first.stdout + first.stderr
-    folder = output / "first" / "generated-dynammo+statistics-s1"
+    folder = output / "first" / "generated-dynammo+statistics-mobilenet_v2-s1"
     checkpoint = (folder / "checkpoint.pt").stat().st_mtime_ns
     second = run(*WAYS)
     assert second.returncode == 0, second.stderr
     assert (folder / "checkpoint.pt").stat().st_mtime_ns == checkpoint
     said = second.stderr.splitlines()
-    assert said == ["generated-dynammo+statistics-s1: finished before"] + [
-        f"generated-dynammo+statistics-s1: first, ties, {rule}" for rule in ("pooled", "recalibrated")
+    assert said == ["generated-dynammo+statistics-mobilenet_v2-s1: finished before"] + [
+        f"generated-dynammo+statistics-mobilenet_v2-s1: first, ties, {rule}" for rule in ("pooled", "recalibrated")
     ], "what was evaluated before is not evaluated again"
     with (output / "merging.csv").open() as file:
         rows = list(csv.DictReader(file))

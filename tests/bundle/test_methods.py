@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import pytest
 import torch
 
 from scripts.commands.configs import (
+    OF_TRANSFORMERS,
     TRAIN,
     data_files,
     known_configs,
@@ -22,8 +21,8 @@ from scripts.commands.configs import (
     parse_config,
     published_files,
 )
-from scripts.engines import Stage
-from scripts.inference.model import load_classifier
+from scripts.learning.engines import Stage
+from scripts.model.folder import TrainedModel
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 METHODS = known_methods()
@@ -55,7 +54,7 @@ SMALL: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, *OF_TRANSFORMERS])
 def test_a_method_can_be_read_over_every_data_set(method: str) -> None:
     for data in DATA_SETS:
         before = parse_config([TRAIN, *data_files(data)], []).get("data")
@@ -68,7 +67,9 @@ def test_a_method_can_be_read_over_every_data_set(method: str) -> None:
         assert parser.get_parsed_content("optimizer#lr") > 0
         stages = parser.get_parsed_content("stages")
         assert all(callable(stage.loss) for stage in stages if isinstance(stage, Stage))
-        names = [handler["_target_"].removeprefix("scripts.handlers.") for handler in parser.get("train#handlers")]
+        names = [
+            handler["_target_"].removeprefix("scripts.learning.handlers.") for handler in parser.get("train#handlers")
+        ]
         assert len(names) == len(set(names))
 
 
@@ -87,16 +88,17 @@ def learn(method: str, backbone: str, run_here: Callable[..., None], folder: Pat
     return json.loads((folder / "run" / "metrics.json").read_text())
 
 
-# three methods on the quick backbones here, all on all of them below
-@pytest.mark.parametrize("backbone", QUICK)
-@pytest.mark.parametrize("method", ["dynammo", "acl", "podnet"])
+# what merges on the quick backbones, what does not on one; all on all of them below
+@pytest.mark.parametrize(
+    ("method", "backbone"), [*(("dynammo", name) for name in QUICK), ("acl", "resnet18"), ("podnet", "mobilenet_v2")]
+)
 def test_a_method_learns_unequal_tasks_on_a_backbone(
     method: str, backbone: str, run_here: Callable[..., None], tmp_path: Path
 ) -> None:
     found = learn(method, backbone, run_here, tmp_path)
     assert found["final_accuracy"] is not None
     assert found["task_incremental_final_accuracy"] >= found["final_accuracy"]
-    classifier = load_classifier(tmp_path / "run")
+    classifier = TrainedModel.open(tmp_path / "run").network
     side = BACKBONES[backbone]
     shape = (2, 1, side, side, side) if backbone.endswith("_3d") else (2, 3, side, side)
     assert classifier(torch.zeros(shape)).shape == (2, len(found["classes"]))
@@ -111,26 +113,18 @@ def test_every_method_learns_on_every_backbone(
     assert learn(method, backbone, run_here, tmp_path)["final_accuracy"] is not None
 
 
-@pytest.mark.parametrize(
-    "methods",
-    [
-        ("acl", "dynammo", "der_expandable", "finetune+without_memory"),
-        pytest.param(("all",), marks=pytest.mark.slow),
-    ],
-)
-def test_one_command_compares_methods(
-    methods: tuple[str, ...], bundle_environment: dict[str, str], tmp_path: Path
-) -> None:
+@pytest.mark.slow
+def test_one_command_compares_all_methods(python: Callable[..., Any], tmp_path: Path) -> None:
     images, output = tmp_path / "images", tmp_path / "out"
-    command = [sys.executable, "-m", "scripts.commands.compare", "--data", "generated_small", "--methods", *methods]
+    command = ["-m", "scripts.commands", "compare", "generated_small", "all"]
     command += ["--adapter_epochs", "1", "--finetune_epochs", "2", "--backbone_epochs", "1"]
     command += [f"--source#{part}_per_class={count}" for part, count in (("train", 8), ("val", 4), ("test", 4))]
     command += ["--seeds", "1", "--jobs", "2", "--threads", "1", "--output", str(output), "--dataset_dir", str(images)]
-    done = subprocess.run(command, cwd=BUNDLE, env=bundle_environment, capture_output=True, text=True, timeout=2400)
+    done = python(command, seconds=2400)
     assert done.returncode == 0, done.stderr
     with (output / "comparison.csv").open() as file:
         rows = {row["method"]: row for row in csv.DictReader(file)}
-    assert sorted(rows) == (METHODS if methods == ("all",) else sorted(methods))
+    assert sorted(rows) == METHODS
     for method, row in rows.items():
         assert float(row["task_incremental_final_accuracy_mean"]) >= float(row["final_accuracy_mean"]), method
     # the plain backbone's cost for all but what keeps adapters or whole backbones

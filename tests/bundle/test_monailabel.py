@@ -22,8 +22,8 @@ from typing import Any
 
 import pytest
 
-from scripts.commands.model import load_image_classifier
 from scripts.commands.package import package
+from scripts.deploy.inference.loading import load_image_classifier
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 APP = Path("monailabel", "sample-apps", "monaibundle")

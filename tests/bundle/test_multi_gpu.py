@@ -32,8 +32,15 @@ def run_on_two(command: list[str], folder: Path, environment: dict[str, str]) ->
 
 @pytest.mark.parametrize(
     ("methods", "batch_size"),
-    [([], 6), (["configs/methods/dynammo_others.yaml"], 2)],
-    ids=["dynammo", "heads without an image of their own in a batch"],
+    [
+        pytest.param([], 6, id="dynammo"),
+        pytest.param(
+            ["configs/methods/dynammo_others.yaml"],
+            2,
+            id="heads without an image of their own in a batch",
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
 def test_two_processes_agree_and_one_writes(
     methods: list[str],
@@ -68,11 +75,12 @@ def test_two_processes_agree_and_one_writes(
 
     assert len(json.loads((output / "metrics.json").read_text())["accuracy_matrix"]) == 2
     printed = done.stdout + done.stderr
-    for line in ("Task 1/2 clusters, adapter tuning", "Task 2/2 fibres, balanced finetuning", "final mean class"):
+    for line in ("Task 1/2 clusters, adapter tuning: ", "Task 2/2 fibres, balanced finetuning: ", "final mean class"):
         assert printed.count(line) == 1, printed
     assert len(list((output / "exemplars").iterdir())) == 16  # all that the memory holds, and nothing half written
 
 
+@pytest.mark.slow
 def test_two_processes_keep_one_reservoir(
     tmp_path: Path, small_run: Any, bundle_command: Callable[..., list[str]], bundle_environment: dict[str, str]
 ) -> None:

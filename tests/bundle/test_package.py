@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +15,9 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import load_net_with_metadata
 
-from scripts.inference import load_classifier
+from scripts.model.folder import TrainedModel
 
-ROOT = Path(__file__).resolve().parents[2]
+Python = Callable[..., Any]
 SCHEMA = Path(__file__).with_name("metadata_schema.json")
 
 # Run in the folder that holds the unpacked one, by its name: all of it with the code and the configs that were packed.
@@ -30,7 +28,8 @@ import monai.bundle as bundle
 import torch
 folder, images, run, overrides = sys.argv[1:]
 sys.path.insert(0, folder)
-inference, metadata = f"{folder}/configs/inference.json", f"{folder}/configs/metadata.json"
+files = ("inference", "torchscript", "metadata")
+inference, torchscript, metadata = (f"{folder}/configs/{name}.json" for name in files)
 bundle.run(config_file=inference, dataset_dir=images, device="cpu")
 import scripts
 assert scripts.__file__ == f"{folder}/scripts/__init__.py", scripts.__file__
@@ -41,7 +40,7 @@ for files in ([f"{folder}/configs/train.json"], [f"{folder}/configs/{name}.json"
     workflow = bundle.create_workflow(config_file=files, workflow_type="train", **given)
     assert workflow.check_properties() == [], files
 bundle.verify_net_in_out("network_def", meta_file=metadata, config_file=inference, device="cpu")
-bundle.ckpt_export("network_def", filepath=f"{folder}/models/model.ts", config_file=inference, bundle_root=folder)
+bundle.ckpt_export("network_def", filepath=f"{folder}/models/model.ts", config_file=torchscript, bundle_root=folder)
 parent, _, name = folder.rpartition("/")
 network = bundle.load(name=name, bundle_dir=parent, workflow_type="inference", device="cpu")
 torch.save({"loaded": network.eval()(torch.ones(1, 3, 65, 65))}, f"{folder}/loaded.pt")
@@ -52,13 +51,13 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=["mobilenet", pytest.param("acl", marks=pytest.mark.slow)])
 def unpacked(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     small_run: Any,
     finish_run: Callable[..., None],
-    bundle_environment: dict[str, str],
+    python: Python,
 ) -> Path:
     """Train, package by the command, unpack elsewhere and use what is there."""
     kind: str = request.param
@@ -70,14 +69,7 @@ def unpacked(
         **KINDS[kind],
     }
     finish_run(overrides, ["configs/train.json", *(["configs/methods/acl.yaml"] if kind == "acl" else [])])
-    start = [sys.executable, "-m", "scripts.commands.package"]
-    packed = subprocess.run(
-        [*start, str(folder / "run"), str(folder / f"{kind}.zip")],
-        cwd=ROOT / "bundle",
-        env=bundle_environment,
-        capture_output=True,
-        text=True,
-    )
+    packed = python(["-m", "scripts.commands", "package", folder / "run", folder / f"{kind}.zip"])
     assert packed.returncode == 0, packed.stderr
     assert f"{kind}.zip: the bundle with the model of" in packed.stdout
     elsewhere = tmp_path_factory.mktemp("elsewhere")
@@ -85,23 +77,17 @@ def unpacked(
         archive.extractall(elsewhere)
     images = small_run.dataset / "Pathology16" / "clusters" / "test"
     given = {key: str(value) if isinstance(value, Path) else value for key, value in overrides.items()}
-    used = subprocess.run(
-        [sys.executable, "-c", USE, str(elsewhere / kind), str(images), str(folder / "run"), json.dumps(given)],
-        cwd=elsewhere,
-        env=bundle_environment,
-        capture_output=True,
-        text=True,
-    )
+    used = python(["-c", USE, elsewhere / kind, images, folder / "run", json.dumps(given)], elsewhere)
     assert used.returncode == 0, used.stdout + used.stderr
     return elsewhere / kind
 
 
 def test_it_classifies(unpacked: Path) -> None:
-    with open(unpacked / "eval" / "predictions.csv", newline="") as file:
+    with open(unpacked.parent / "eval" / "predictions.csv", newline="") as file:
         header, *rows = csv.reader(file)
-    assert header[2:-1] == ["clusters/nests", "clusters/rings", "fibres/parallel", "fibres/tangled"]
+    assert header[3:-1] == ["clusters/nests", "clusters/rings", "fibres/parallel", "fibres/tangled"]
     assert len(rows) == 8
-    assert all(sum(float(cell) for cell in row[2:-1]) == pytest.approx(1, abs=1e-5) for row in rows)
+    assert all(sum(float(cell) for cell in row[3:-1]) == pytest.approx(1, abs=1e-5) for row in rows)
 
 
 def test_its_metadata_is_valid_and_that_of_its_network(unpacked: Path) -> None:
@@ -109,13 +95,13 @@ def test_its_metadata_is_valid_and_that_of_its_network(unpacked: Path) -> None:
     jsonschema.validate(metadata, json.loads(SCHEMA.read_text()))
     description = json.loads((unpacked / "models" / "network.json").read_text())
     tensors = metadata["network_data_format"]
-    assert tensors["inputs"]["image"]["spatial_shape"] == [description["image_size"]] * 2
+    assert tensors["inputs"]["image"]["spatial_shape"] == [description["image"]["size"]] * 2
     assert tensors["outputs"]["pred"]["num_channels"] == 4
     assert 0 <= metadata["eval_metrics"]["final_accuracy"] <= 1
 
 
 def test_its_torchscript_says_what_the_network_says(unpacked: Path) -> None:
-    network = load_classifier(unpacked / "models")
+    network = TrainedModel.open(unpacked / "models").network
     exported = torch.jit.load(unpacked / "models" / "model.ts").eval()
     images = torch.rand(3, 3, 65, 65)
     with torch.no_grad():
@@ -127,10 +113,10 @@ def test_its_torchscript_says_what_the_network_says(unpacked: Path) -> None:
 def test_its_torchscript_is_used_without_the_bundle(unpacked: Path, small_run: Any, tmp_path: Path) -> None:
     """The config inside the exported file prepares an image and turns the output into probabilities by MONAI alone."""
     exported, _, extra = load_net_with_metadata(
-        str(unpacked / "models" / "model.ts"), more_extra_files=["inference.json"]
+        str(unpacked / "models" / "model.ts"), more_extra_files=["torchscript.json"]
     )
-    config = json.loads(extra["inference.json"])
-    parts = {key: config[key] for key in ("image_size", "mean", "std", "preprocessing", "inferer", "postprocessing")}
+    config = json.loads(extra["torchscript.json"])
+    parts = {key: config[key] for key in ("preprocessing", "inferer", "postprocessing")}
     assert "scripts." not in json.dumps(parts)
     parser = ConfigParser(parts)
     prepare, inferer, finish = (
@@ -142,6 +128,49 @@ def test_its_torchscript_is_used_without_the_bundle(unpacked: Path, small_run: A
         output = inferer(torch.as_tensor(image)[None], exported.eval())
     temperature = json.loads((unpacked / "models" / "network.json").read_text())["temperature"]
     probabilities = finish({"pred": output[0] / temperature})["pred"]
-    with open(unpacked / "eval" / "predictions.csv", newline="") as file:
+    with open(unpacked.parent / "eval" / "predictions.csv", newline="") as file:
         row = next(row for row in csv.reader(file) if row[0] == name)
-    assert torch.as_tensor(probabilities).tolist() == pytest.approx([float(cell) for cell in row[2:-1]], abs=1e-5)
+    assert torch.as_tensor(probabilities).tolist() == pytest.approx([float(cell) for cell in row[3:-1]], abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def deployed(small_run: Any, python: Python, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unpacked zip of a run, for deployment alone."""
+    folder = tmp_path_factory.mktemp("deployment")
+    packed = python(["-m", "scripts.commands", "package", small_run.output, folder / "deployed.zip", "--deploy"])
+    assert packed.returncode == 0, packed.stderr
+    with zipfile.ZipFile(folder / "deployed.zip") as archive:
+        archive.extractall(folder)
+    return folder / "deployed"
+
+
+def test_a_zip_for_deployment_classifies(deployed: Path, small_run: Any, python: Python) -> None:
+    images = small_run.dataset / "Pathology16" / "clusters" / "test"
+    assert not (deployed / "scripts" / "learning").exists()
+    run = ["monai.bundle", "run", "--config_file", "configs/inference.json", "--dataset_dir", str(images)]
+    for command in (run, ["scripts.commands", "classify", "models", str(images), "--output", str(deployed / "said")]):
+        done = python(["-m", *command], deployed)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert (deployed / "eval" / "predictions.csv").read_bytes() == (deployed / "said" / "predictions.csv").read_bytes()
+
+
+LEARN = """
+from scripts.deploy.service import ImageStore, Trainings
+from scripts.deploy.service.problems import Problem
+from scripts.deploy.versions import VersionStore
+try:
+    Trainings("trainings", ImageStore("images"), VersionStore("store"), None, {}, {}).start({}, "Zoe")
+except Problem as problem:
+    print(problem)
+"""
+
+
+def test_a_zip_for_deployment_says_that_it_learns_nothing(deployed: Path, small_run: Any, python: Python) -> None:
+    learnt = python(["-c", LEARN], deployed)
+    assert learnt.stdout == "this bundle was packaged for deployment alone: learn where the whole one is\n", (
+        learnt.stderr
+    )
+    store = ["-m", "scripts.commands", "versions", "store", "add", str(small_run.output)]
+    added = python(store, deployed)
+    assert added.returncode == 1
+    assert added.stderr.splitlines()[-1].startswith("Error: this bundle was packaged for deployment alone")

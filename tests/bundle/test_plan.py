@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from scripts.commands.plan import main
+from scripts.commands.app import main
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 
@@ -32,28 +31,27 @@ def arguments_of(small_run: Any, folder: Path) -> list[str]:
 
 
 def test_the_plan_is_written_and_nothing_is_trained_or_downloaded(
-    small_run: Any, bundle_environment: dict[str, str], tmp_path: Path
+    small_run: Any, python: Callable[..., Any], tmp_path: Path
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "scripts.commands.plan", "generated", *arguments_of(small_run, tmp_path)],
-        cwd=BUNDLE,
-        env={**bundle_environment, "TORCH_HOME": str(tmp_path / "torch"), "https_proxy": "http://localhost:1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
+    done = python(
+        ["-m", "scripts.commands", "plan", "generated", *arguments_of(small_run, tmp_path)],
+        TORCH_HOME=str(tmp_path / "torch"),
+        https_proxy="http://localhost:1",
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Plan for generated: 48 training and 16 test images (classes: 4, tasks: 2)" in done.stdout
+    assert "Plan for generated: 48 training, 8 validation and 16 test images (classes: 4, tasks: 2)" in done.stdout
     assert "Training would refuse it: give a memory_size of at least 4" in done.stdout
-    training = shlex.split(done.stdout.splitlines()[-1].partition("To train: ")[2])
-    assert training[1:6] == ["-m", "monai.bundle", "run", "--config_file", f'["{BUNDLE}/configs/train.json"]']
+    assert "No estimate of time and memory, since a rehearsal of the training ended with: Error: " in done.stdout
+    *_, said = done.stdout.partition("To train: ")
+    training = shlex.split(said)
+    assert training[1:] == ["train", "generated", *arguments_of(small_run, tmp_path)]
     written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     sheets = {f"contact_sheets/{name}.png" for name in ("cells-small", "cells-large", "spaces-holes", "spaces-bands")}
     assert written == {f"run/plan/{name}" for name in ("plan.json", "plan.md", *sheets)}
     content = json.loads((tmp_path / "run" / "plan" / "plan.json").read_text())
     assert [(task["name"], task["images"], task["memory_per_class"]) for task in content["tasks"]] == [
-        ("cells", {"64x64 RGB": 32}, 1),
-        ("spaces", {"64x64 RGB": 32}, 0),
+        ("cells", {"64x64 RGB": 36}, 1),
+        ("spaces", {"64x64 RGB": 36}, 0),
     ]
     assert [warning["kind"] for warning in content["warnings"]] == ["tiny_class", "memory"]
 
@@ -64,7 +62,7 @@ def test_a_mistake_in_the_data_ends_with_one_line(
 ) -> None:
     monkeypatch.setattr(sys, "argv", sys.argv)
     given = ["--dataset_dir", str(tmp_path / "nowhere"), "--output_dir", str(tmp_path / "run")]
-    assert main(["image_folder", *given]) == 1
+    assert main(["plan", "image_folder", *given]) == 1
     assert f"Error: data folder {tmp_path}/nowhere is missing" in capsys.readouterr().err.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
 
@@ -90,6 +88,13 @@ def test_a_later_run_is_planned_on_top_of_the_one_before(
     content = json.loads((tmp_path / "run" / "plan" / "plan.json").read_text())
     assert [task["learnt_before"] for task in content["tasks"]] == [True] * 4 + [False]
     assert [task["memory_per_class"] for task in content["tasks"]] == [40, 20, 13, 10, 8]
+    estimate = content["estimate"]
+    assert estimate["fault"] == ""
+    assert list(estimate["parts"]) == ["start", "reading", "adapter_tuning", "balanced_finetuning", "between"]
+    assert estimate["seconds"] == pytest.approx(sum(estimate["parts"].values()))
+    assert min(estimate["parts"].values()) > 0
+    assert estimate["memory"] > 2e8
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"plan"}
     found = {warning["kind"]: warning["images"] for warning in content["warnings"]}
     assert found["shared"] == [str(tested)]
     assert set(found) == {"two_labels", "shared", "tiny_class"}
@@ -99,22 +104,24 @@ def test_a_later_run_is_planned_on_top_of_the_one_before(
     ("given", "part"),
     [
         (("--limt", "3"), "--limt was given '3', but there is no such key: did you mean --limits?"),
-        (("--planned_tasks#limt", "3"), "did you mean --planned_tasks#limit?"),
         (("--image_size", "abc"), "--image_size was given 'abc': it takes a whole number"),
-        (("--batch_size", "-3"), "--batch_size was given '-3': it takes a whole number from 1"),
-        (("--device", "cuda:1"), "--device was given 'cuda:1', which is not there"),
+        *(
+            pytest.param(given, said, marks=pytest.mark.slow)
+            for given, said in (
+                (("--planned_tasks#limt", "3"), "did you mean --planned_tasks#limit?"),
+                (("--batch_size", "-3"), "--batch_size was given '-3': it takes a whole number from 1"),
+                (("--device", "cuda:1"), "--device was given 'cuda:1', which is not there"),
+            )
+        ),
     ],
 )
 def test_it_refuses_what_training_refuses_before_an_image_is_opened(
-    given: tuple[str, str], part: str, bundle_environment: dict[str, str], tmp_path: Path
+    given: tuple[str, str], part: str, python: Callable[..., Any], tmp_path: Path
 ) -> None:
-    plan = [sys.executable, "-m", "scripts.commands.plan", "generated", *given]
-    train = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/train.json", *given]
+    plan = ["-m", "scripts.commands", "plan", "generated", *given]
+    train = ["-m", "monai.bundle", "run", "--config_file", "configs/train.json", *given]
     for command in (plan, train):
-        places = ["--dataset_dir", str(tmp_path / "images"), "--output_dir", str(tmp_path / "run")]
-        done = subprocess.run(
-            [*command, *places], cwd=BUNDLE, env=bundle_environment, capture_output=True, text=True, timeout=300
-        )
+        done = python([*command, "--dataset_dir", tmp_path / "images", "--output_dir", tmp_path / "run"])
         assert done.returncode == 2
         assert part in done.stderr.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []

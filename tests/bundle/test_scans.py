@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from scripts.commands.app import main
 from scripts.commands.forget import forget
+from scripts.deploy.versions import VersionStore
 
 DICOM = ("configs/train.json", "configs/datasets/dicom.yaml")
 NIFTI = ("configs/train.json", "configs/datasets/nifti.yaml")
@@ -74,6 +76,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, bundle_run: Callable[..., 
         **SETTINGS,
         "dataset_dir": folder / "images",
         "output_dir": folder / "run",
+        "split": 2,
         "image#presentation#window": "40,400",
         "memory#exemplars": "copies",
     }
@@ -98,7 +101,7 @@ def test_a_broken_file_stops_the_training_with_its_code(
 
 def test_the_presentation_travels_with_the_model(trained: dict[str, Any]) -> None:
     network = json.loads((trained["folder"] / "run" / "network.json").read_text())
-    assert network["presentation"]["window"] == [40, 400]
+    assert network["image"]["presentation"]["window"] == [40, 400]
     tests = json.loads((trained["folder"] / "run" / "tasks.json").read_text())[0]["test"]
     assert all(item["image"].endswith("#?window=40,400") for item in tests)
 
@@ -126,7 +129,7 @@ def test_evaluation_and_classification_agree_and_only_reports_name_anybody(
     images = folder / "images" / "test"
     scans.dicom(images / "scout", picture(0, 0), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], PatientName=NAME)
     classified = bundle_run(
-        ("configs/inference.json", "configs/scans.json"),
+        ("configs/inference.json",),
         {"model": folder / "run", "dataset_dir": images, "output_dir": tmp_path / "out", "device": "cpu"},
     )
     rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").open()))
@@ -140,6 +143,19 @@ def test_evaluation_and_classification_agree_and_only_reports_name_anybody(
     (images / "scout").unlink()
     printed = trained["printed"] + "".join(done.stdout + done.stderr for done in (evaluated, classified))
     assert traces([folder / "run", tmp_path / "out"], printed) == []
+
+
+def test_what_was_learnt_from_is_copied_without_names(trained: dict[str, Any], tmp_path: Path) -> None:
+    pytest.importorskip("dicognito", reason="no dicognito: install the extra [deidentify]")
+    VersionStore(tmp_path / "store").begin()
+    words = [str(trained["folder"] / "run"), str(tmp_path / "copies"), "--store", str(tmp_path / "store")]
+    assert main(["deidentify", *words]) == 1
+    assert main(["deidentify", *words, "--burned_in"]) == 0
+    copies = list((tmp_path / "copies").glob("*.dcm"))
+    assert len(copies) == 4 * 6 - 1  # one is broken
+    names = [word.encode() for word in (NAME, IDENTIFIER, ACCESSION)]
+    assert not any(name in path.read_bytes() for path in copies for name in names)
+    assert traces([tmp_path / "copies", tmp_path / "store", trained["folder"] / "run"], "") == []
 
 
 def test_shared_patients_stop_the_run(trained: dict[str, Any], refusal: Callable[..., str], tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from scripts.commands.versions import main
+from scripts.deploy.versions import VersionStore
+from scripts.deploy.versions.audit import account
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 
@@ -54,22 +56,33 @@ def test_every_task_of_a_run_is_a_version_once(uninterrupted: Any, store: Path, 
     assert str(uninterrupted.dataset) not in said, "no path of an image, which may name a patient"
 
 
-def test_a_version_passes_the_gate_or_the_old_one_goes_on(versions: Callable[..., Any]) -> None:
-    assert versions("promote", "1") == (0, "Version 1 is served now.\n", "")
-    status, _, said = versions("promote", "2", "--margin", "0", "--floor", "0.99")
+ANY = ("--class_margin", "1", "--mean_margin", "1", "--class_floor", "0", "--mean_floor", "0")
+
+
+def test_a_version_passes_the_gate_or_the_old_one_goes_on(versions: Callable[..., Any], store: Path) -> None:
+    status, _, said = versions("promote", "1")  # of three test images a class
     assert (status, said.count("\n")) == (3, 1)
-    assert "version 2 is refused, its mean class recall is" in said
-    assert said.endswith("version 1 is served as before\n")
-    assert versions("promote", "2", "--margin", "1")[0] == 0
+    assert "version 1 is refused, " in said and "nothing is served yet" in said
+    assert versions("--by", "Dr Zoe", "promote", "1", *ANY) == (0, "Version 1 is served now.\n", "")
+    status, _, said = versions("promote", "2", "--mean_floor", "0.99", "--reason", "I want it")
+    assert status == 3
+    assert "mean: its recall is" in said and said.endswith("version 1 is served as before\n"), "no reason helps there"
+    assert versions("promote", "2", *ANY)[0] == 0
     assert " served " in versions("list")[1].splitlines()[3]
     assert versions("rollback")[:2] == (0, "Version 1 is served now.\n")
     assert versions("rollback")[0] == 1
+    refused, promoted = (
+        next(event for event in VersionStore(store).audit.events() if event["event"] == kind)
+        for kind in ("refused", "promoted")
+    )
+    assert (promoted["by"], promoted["asked"]["mean_floor"], refused["by"]) == ("Dr Zoe", 0.0, account())
 
 
 def test_the_card_says_what_the_version_is(versions: Callable[..., Any], uninterrupted: Any) -> None:
     status, card, _ = versions("card", "2")
     assert status == 0
-    for part in ("version 2", "Parent: version 1", "expected calibration error", "SHA-256", "Not a medical device"):
+    said = ("version 2", "Parent: version 1", "Licence: no pretrained weights", "expected calibration error", "SHA-256")
+    for part in (*said, "Not a medical device"):
         assert part in card
     assert str(uninterrupted.dataset) not in card
 
@@ -99,7 +112,7 @@ def test_going_back_waits_for_neither_torch_nor_monai() -> None:
     [
         (["add", "nowhere"], "no trained model in nowhere: give a run's folder"),
         (["promote", "99"], "has no version 99: choose among those there are (1, 2"),
-        (["promote", "1", "--margin", "7"], "margin is 7.0: give a number from 0 to 1"),
+        (["promote", "1", "--class_margin", "7"], "class_margin is 7.0: give a number from 0 to 1"),
     ],
 )
 def test_a_mistake_ends_with_one_line(arguments: list[str], part: str, versions: Callable[..., Any]) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +15,9 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import load_net_with_metadata
 
-from scripts.commands.package import main as package
-from scripts.inference import load_classifier
-from scripts.tasks.generated_volumes import SHAPES, draw_volume
+from scripts.commands.app import main
+from scripts.learning.sources.generated_volumes import SHAPES, draw_volume
+from scripts.model.folder import TrainedModel
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 CONFIGS = ("configs/train.json", "configs/networks/resnet18_3d.yaml", "configs/datasets/generated_volumes.yaml")
@@ -45,10 +43,10 @@ import sys
 import monai.bundle as bundle
 folder, volumes = sys.argv[1:]
 sys.path.insert(0, folder)
-inference, metadata = f"{folder}/configs/inference.json", f"{folder}/configs/metadata.json"
+inference, torchscript, metadata = (f"{folder}/configs/{n}.json" for n in ("inference", "torchscript", "metadata"))
 bundle.run(config_file=inference, dataset_dir=volumes, device="cpu")
 bundle.verify_net_in_out("network_def", meta_file=metadata, config_file=inference, device="cpu")
-bundle.ckpt_export("network_def", filepath=f"{folder}/models/model.ts", config_file=inference, bundle_root=folder)
+bundle.ckpt_export("network_def", filepath=f"{folder}/models/model.ts", config_file=torchscript, bundle_root=folder)
 """
 
 
@@ -72,21 +70,13 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def unpacked(
-    run: Path, volumes: Path, tmp_path_factory: pytest.TempPathFactory, bundle_environment: dict[str, str]
-) -> Path:
+def unpacked(run: Path, volumes: Path, tmp_path_factory: pytest.TempPathFactory, python: Callable[..., Any]) -> Path:
     """The packaged run, unpacked elsewhere and used there."""
     folder = tmp_path_factory.mktemp("elsewhere")
-    assert package([str(run), str(folder / "solids.zip")]) == 0
+    assert main(["package", str(run), str(folder / "solids.zip")]) == 0
     with zipfile.ZipFile(folder / "solids.zip") as archive:
         archive.extractall(folder)
-    used = subprocess.run(
-        [sys.executable, "-c", USE, str(folder / "solids"), str(volumes)],
-        cwd=folder,
-        env=bundle_environment,
-        capture_output=True,
-        text=True,
-    )
+    used = python(["-c", USE, folder / "solids", volumes], folder)
     assert used.returncode == 0, used.stdout + used.stderr
     return folder / "solids"
 
@@ -108,31 +98,30 @@ def test_a_run_of_volumes_is_evaluated(run: Path, finish_run: Callable[..., None
 
 
 def test_a_folder_of_volumes_is_classified_as_the_network_does(unpacked: Path, volumes: Path) -> None:
-    with open(unpacked / "eval" / "predictions.csv", newline="") as file:
+    output = unpacked.parent / "eval"  # below the folder that it was used in
+    with open(output / "predictions.csv", newline="") as file:
         rows = list(csv.reader(file))[1:]
-    with open(unpacked / "eval" / "refused.csv", newline="") as file:
+    with open(output / "refused.csv", newline="") as file:
         assert [row[0] for row in csv.reader(file)] == ["image", "flat.npy"]
     assert [row[0] for row in rows] == sorted(f"{shape}.npy" for shape in SHAPES)
-    description = json.loads((unpacked / "models" / "network.json").read_text())
     parser = ConfigParser()
     parser.read_config([str(BUNDLE / path) for path in CONFIGS])
-    seen = {f"image#{key}": description[key] for key in ("mean", "std")}
-    parser.update({"image_size": description["image_size"], **seen})
+    parser.update({"image": TrainedModel.open(unpacked / "models").image})
     prepare = parser.get_parsed_content("validate#preprocessing")  # as in training
     batch = torch.stack([torch.as_tensor(prepare({"image": str(volumes / row[0])})["image"]) for row in rows])
     with torch.no_grad():
-        expected = load_classifier(unpacked / "models")(batch).softmax(1)
-    assert torch.tensor([[float(cell) for cell in row[2:-1]] for row in rows]).allclose(expected, atol=2e-6)
+        expected = TrainedModel.open(unpacked / "models").network(batch).softmax(1)
+    assert torch.tensor([[float(cell) for cell in row[3:-1]] for row in rows]).allclose(expected, atol=2e-6)
 
 
 def test_torchscript_of_volumes_is_used_without_the_bundle(unpacked: Path, volumes: Path) -> None:
     exported, _, extra = load_net_with_metadata(
-        str(unpacked / "models" / "model.ts"), more_extra_files=["inference.json"]
+        str(unpacked / "models" / "model.ts"), more_extra_files=["torchscript.json"]
     )
-    config = json.loads(extra["inference.json"])
-    parts = {key: config[key] for key in ("image_size", "mean", "std", "preprocessing")}
+    config = json.loads(extra["torchscript.json"])
+    parts = {"preprocessing": config["preprocessing"]}
     assert "scripts." not in json.dumps(parts)
     volume = ConfigParser(parts).get_parsed_content("preprocessing")({"image": str(volumes / "cube.npy")})["image"]
     batch = torch.as_tensor(volume)[None]
     with torch.no_grad():
-        assert exported.eval()(batch).allclose(load_classifier(unpacked / "models")(batch), atol=1e-4)
+        assert exported.eval()(batch).allclose(TrainedModel.open(unpacked / "models").network(batch), atol=1e-4)

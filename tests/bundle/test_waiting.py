@@ -19,7 +19,7 @@ from monai.data import set_track_meta
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from scripts.engines import ContinualTrainer
+from scripts.learning.engines import ContinualTrainer
 
 TRAIN = Path(__file__).resolve().parents[2] / "bundle" / "configs" / "train.json"
 OPERATORS = {"_local_scalar_dense", "equal", "masked_select", "nonzero"}  # the first: item, bool, float, int
@@ -88,7 +88,7 @@ def test_once_an_epoch_is_asked_whether_the_losses_are_finite_and_nothing_else(l
     network = {"backbone": "mobilenet_v2", "network_def#sites": ["features.3"], "optimizer#lr": 0.001}
     head = {
         "network_def#head": loss.split("_")[0].replace("seen", "unified"),
-        "balanced_finetuning#loss": {"_target_": f"scripts.losses.{loss}", "_mode_": "callable"},
+        "balanced_finetuning#loss": {"_target_": f"scripts.learning.losses.{loss}", "_mode_": "callable"},
     }
     # Adam counts its steps in tensors on the host, which it reads: that waits for no device
     parser.update(

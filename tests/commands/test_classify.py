@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ import pydicom
 import pytest
 from PIL import Image
 
-from scripts.commands.classify import main
-from scripts.commands.model import load_image_classifier
+from scripts.commands.app import main
+from scripts.deploy.inference.loading import load_image_classifier
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 RNG = np.random.default_rng(0)
@@ -38,7 +39,7 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def images(tmp_path: Path, scans: Any) -> Path:
-    """Two photographs, a DICOM image, and a text."""
+    """Two photographs, and a DICOM image."""
     folder = tmp_path / "in"
     (folder / "deep").mkdir(parents=True)
     Image.fromarray(PICTURES[0]).save(folder / "a.png")
@@ -46,12 +47,11 @@ def images(tmp_path: Path, scans: Any) -> Path:
     scans.dicom(
         folder / "ST0" / "IM0", GREY, PatientName="Secretname^A", PatientID="PATIENT-1", AccessionNumber="ACC-1"
     )
-    (folder / "notes.txt").write_text("no image")
     return folder
 
 
 def run(*words: object) -> int:
-    return main([str(word) for word in words])
+    return main(["classify", *(str(word) for word in words)])
 
 
 def listed(folder: Path) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def test_images_and_dicom_are_classified(
     images: Path, tmp_path: Path, trained_model: Path, is_valid_dicom: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert run("--input", images, "--output", out, "--model", trained_model, "--batch_size", 2) == 0
+    assert run(trained_model, images, "--output", out, "--batch_size", 2) == 0
     said, model = capsys.readouterr().out.splitlines()
     assert said == f"Classified 3 images, refused 0: {out}"
     assert model.startswith(f"Model: {trained_model}, 2 tasks, the last second, sha256 ")
@@ -90,7 +90,7 @@ def test_images_and_dicom_are_classified(
 
 
 def test_the_same_input_twice_gives_the_same_report_uid(images: Path, tmp_path: Path, trained_model: Path) -> None:
-    words = ("--input", images, "--model", trained_model)
+    words = (trained_model, images)
     assert run(*words, "--output", tmp_path / "a") == run(*words, "--output", tmp_path / "b", "--batch_size", 1) == 0
     first, second = (pydicom.dcmread(tmp_path / name / "ST0" / "IM0.sr.dcm") for name in "ab")
     assert first.SOPInstanceUID == second.SOPInstanceUID
@@ -103,7 +103,7 @@ def test_refused_images_are_listed_and_the_exit_status_says_so(
     out = tmp_path / "out"
     Image.new("CMYK", (8, 8)).save(images / "print.jpg")
     scans.dicom(images / "scout", GREY, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
-    words = ("--input", images, "--output", out, "--model", trained_model)
+    words = (trained_model, images, "--output", out)
     assert run(*words) == 3
     printed = capsys.readouterr()
     assert printed.out.splitlines()[0] == f"Classified 3 images, refused 2: {out}"
@@ -116,17 +116,60 @@ def test_refused_images_are_listed_and_the_exit_status_says_so(
     assert [record["code"] for record in listed(out)["refused"]] == ["unsupported_kind", "localizer"]
     assert json.loads((out / "scout.result.json").read_text())["refused"] == "localizer"
     assert run(*words, "--allow_refused") == 0
-    assert run(*words, "--presentation", "accept=localizer") == 3
+    assert run(*words, "--presentation#accept", "['localizer']") == 3
     assert [record["image"] for record in listed(out)["refused"]] == ["print.jpg"]
 
 
+def test_pictures_are_known_by_content_and_all_else_is_named(tmp_path: Path, trained_model: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    kinds = {"a.jfif": "JPEG", "b.JPE": "JPEG", "c.jp2": "JPEG2000", "noext": "PNG", "w": "WEBP", "z.page": "TIFF"}
+    for name, kind in kinds.items():
+        with open(folder / name, "wb") as file:
+            Image.fromarray(PICTURES[0]).save(file, kind)
+    (folder / "d.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (folder / "notes.txt").write_text("no image")
+    (folder / "task.json").write_text("{}")  # mercure's own
+    assert run(trained_model, folder, "--output", out) == 3
+    content = listed(out)
+    assert [record["image"] for record in content["images"]] == sorted(kinds)
+    assert [(record["image"], record["code"]) for record in content["refused"]] == [
+        ("d.heic", "unsupported_kind"),
+        ("notes.txt", "unsupported_kind"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "odd", [b"caf\xe9.png", b"x" * 236 + b".png", b"x" * 251 + b".png"], ids=["bytes", "240", "255"]
+)
+def test_an_odd_name_loses_nobodys_result(tmp_path: Path, trained_model: Path, odd: bytes) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name, kind in ((b"good.png", "RGB"), (odd, "RGB"), (b"bad-" + odd[4:], "CMYK")):
+        with open(os.path.join(os.fsencode(folder), name), "wb") as file:
+            Image.fromarray(PICTURES[0]).convert(kind).save(file, "JPEG")
+    assert run(trained_model, folder, "--output", out) == 3
+    assert len(listed(out)["images"]) == 2 and len(listed(out)["refused"]) == 1
+    assert len(list(out.glob("*.result.json"))) == 3
+    with open(out / "refused.csv", encoding="utf-8", newline="") as file:
+        assert len(list(csv.reader(file))) == 2
+
+
+def test_a_file_in_the_place_of_a_folder_is_said(
+    images: Path, tmp_path: Path, trained_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(trained_model, images / "a.png", "--output", tmp_path / "out") == 1
+    said = capsys.readouterr().err
+    assert said == f"Error: image folder {images}/a.png is a file: give the folder that it is in (IMAGES)\n"
+
+
 def test_our_own_results_are_never_input(images: Path, tmp_path: Path, trained_model: Path) -> None:
-    words = ("--model", trained_model, "--saliency", "dicom")
-    assert run("--input", images, "--output", tmp_path / "first", *words) == 0
+    words = ("--saliency", "dicom")
+    assert run(trained_model, images, "--output", tmp_path / "first", *words) == 0
     for path in (tmp_path / "first").rglob("*.dcm"):
         shutil.copy(path, images)
-    accepted = ("--presentation", "accept=derived,burned_in,localizer,missing_identifiers,unknown_orientation")
-    assert run("--input", images, "--output", tmp_path / "again", *words, *accepted) == 3
+    accepted = ("--presentation#accept", "derived,burned_in,localizer,missing_identifiers,unknown_orientation")
+    assert run(trained_model, images, "--output", tmp_path / "again", *words, *accepted) == 3
     content = listed(tmp_path / "again")
     assert [(record["image"], record["code"]) for record in content["refused"]] == [
         ("IM0.saliency.dcm", "own_result"),
@@ -138,11 +181,12 @@ def test_our_own_results_are_never_input(images: Path, tmp_path: Path, trained_m
 def test_saliency_is_drawn_when_asked_for(
     images: Path, tmp_path: Path, trained_model: Path, is_valid_dicom: Any
 ) -> None:
-    words = ("--input", images, "--model", trained_model, "--saliency")
+    words = (trained_model, images, "--saliency")
     assert run(*words, "png", "--output", tmp_path / "png") == 0
     names = sorted(path.relative_to(tmp_path / "png").as_posix() for path in (tmp_path / "png").rglob("*.saliency.*"))
     assert names == ["ST0/IM0.saliency.png", "a.png.saliency.png", "deep/b.jpg.saliency.png"]
-    assert Image.open(tmp_path / "png" / "a.png.saliency.png").size == (50, 40)
+    drawn = Image.open(tmp_path / "png" / "a.png.saliency.png")
+    assert drawn.width > 2 * 50 and drawn.height > 40
     assert run(*words, "dicom", "--output", tmp_path / "dicom") == 0
     (capture,) = (tmp_path / "dicom").rglob("*.saliency.dcm")
     assert is_valid_dicom(capture) and is_valid_dicom(capture.with_name("IM0.sr.dcm"))
@@ -151,7 +195,7 @@ def test_saliency_is_drawn_when_asked_for(
 
 
 def test_the_threshold_makes_results_indeterminate(images: Path, tmp_path: Path, trained_model: Path) -> None:
-    words = ("--input", images, "--output", tmp_path / "out", "--model", trained_model)
+    words = (trained_model, images, "--output", tmp_path / "out")
     assert run(*words, "--threshold", 1, "--temperature", 50) == 0
     content = listed(tmp_path / "out")
     assert (content["model"]["threshold"], content["model"]["temperature"]) == (1.0, 50.0)
@@ -187,13 +231,13 @@ def test_mercure_names_the_folders_and_the_settings(
     monkeypatch.setenv("HOLOSCAN_MODEL_PATH", str(trained_model))
     Image.new("CMYK", (8, 8)).save(images / "print.jpg")
     presentation = {"accept": ["derived", "burned_in"], "window": [2000, 4000]}
-    settings = {"threshold": 0.99, "allow_refused": True, "presentation": presentation, "saliency": "png", "workers": 1}
+    settings = {"threshold": 1.0, "allow_refused": True, "presentation": presentation, "saliency": "png", "workers": 1}
     (images / "task.json").write_text(task(settings))
     assert run() == 0
     content = listed(tmp_path / "out")
-    assert content["model"]["threshold"] == 0.99
+    assert content["model"]["threshold"] == 1.0
     assert [record["image"] for record in content["images"]] == ["ST0/IM0", "a.png", "deep/b.jpg"]
-    assert (tmp_path / "out" / "a.png.saliency.png").is_file()
+    assert not list((tmp_path / "out").rglob("*.saliency.png")), "all are indeterminate"
     text = (tmp_path / "out" / "predictions.json").read_text()
     assert "Secretname" not in text and "PATIENT-1" not in text
     assert run("--threshold", 0) == 0  # the command line wins
@@ -211,6 +255,7 @@ def test_mercure_names_the_folders_and_the_settings(
         ("{", "cannot read the module's settings in {images}/task.json: it must be mercure's task.json"),
         ("[1]", "cannot read the module's settings in {images}/task.json"),
         (task("all"), "cannot read the module's settings in {images}/task.json"),
+        (task({"workers": 0}), "setting 'workers' in {images}/task.json is 0: it takes a whole number from 1"),
     ],
 )
 def test_settings_that_mean_nothing_are_named(
@@ -228,36 +273,42 @@ def test_settings_that_mean_nothing_are_named(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_user_without_a_name_may_classify(
+    images: Path, tmp_path: Path, trained_model: Path, python: Callable[..., Any]
+) -> None:
+    nameless = (
+        "import os, pwd, runpy, sys\n"
+        "for name in ('HOME', 'LOGNAME', 'USER', 'LNAME', 'USERNAME'): os.environ.pop(name, None)\n"
+        "pwd.getpwuid = {}.__getitem__  # as in a container run with --user 12345\n"
+        "runpy.run_module('scripts.commands', run_name='__main__', alter_sys=True)"
+    )
+    words = (trained_model, images, "--output", tmp_path / "out", "--device", "cpu")
+    done = python(["-c", nameless, "classify", *words])
+    assert done.returncode == 0, done.stderr
+    assert len(listed(tmp_path / "out")["images"]) == 3
+
+
 MISTAKES = {
-    "no input": (["--output", "{out}"], "no input folder: give one with --input, or in HOLOSCAN_INPUT_PATH or"),
-    "no output": (["--input", "{images}"], "no output folder: give one with --output, or in HOLOSCAN_OUTPUT_PATH or"),
-    "missing": (["--input", "{out}", "--output", "{images}"], "input folder {out} is missing: give one that exists"),
-    "empty": (["--input", "{empty}", "--output", "{out}"], "input folder {empty} has no images: put some there (.png"),
-    "within": (["--input", "{images}", "--output", "{images}/out"], "output folder {images}/out and image folder"),
-    "same": (["--input", "{images}", "--output", "{images}"], "output folder {images} and image folder {images} lie"),
-    "file": (["--input", "{images}", "--output", "{file}"], "output folder {file} is a file: give a folder"),
+    "no images": (["{model}"], "no folder of images: name one (classify RUN IMAGES)"),
+    "missing": (["{model}", "{out}"], "image folder {out} is missing: give one that exists"),
+    "empty": (["{model}", "{empty}", "--output", "{out}"], "image folder {empty} has no images: put some there (PNG, "),
+    "within": (["{model}", "{images}", "--output", "{images}/out"], "output folder {images}/out and image folder"),
+    "same": (["{model}", "{images}", "--output", "{images}"], "output folder {images} and image folder {images} lie"),
+    "file": (["{model}", "{images}", "--output", "{file}"], "output folder {file} is a file: give a folder"),
     "no model": (
-        ["--input", "{images}", "--output", "{out}", "--model", "{empty}"],
+        ["{empty}", "{images}", "--output", "{out}"],
         "no trained model in {empty}: give a run or a model's folder (--model RUN)",
     ),
     "many models": (
-        ["--input", "{images}", "--output", "{out}", "--model", "{models}"],
+        ["{models}", "{images}", "--output", "{out}"],
         "{models} holds several models: give one of first, second with its folder (--model)",
     ),
-    "setting": (
-        ["--input", "{images}", "--output", "{out}", "--presentation", "window"],
-        "'window' is no setting: give KEY=VALUE",
-    ),
     "unknown setting": (
-        ["--input", "{images}", "--output", "{out}", "--presentation", "windows=1,2"],
+        ["{model}", "{images}", "--output", "{out}", "--presentation#windows", "1,2"],
         "unknown setting 'windows': choose among window, accept",
     ),
-    "threshold": (
-        ["--input", "{images}", "--output", "{out}", "--threshold", "7"],
-        "threshold is 7.0: give a probability, 0 to 1",
-    ),
     "device": (
-        ["--input", "{images}", "--output", "{out}", "--device", "nothing"],
+        ["{model}", "{images}", "--output", "{out}", "--device", "nothing"],
         "device nothing cannot be used",
     ),
 }
@@ -279,8 +330,8 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
         (places["models"] / name).mkdir(parents=True)
         (places["models"] / name / "network.json").touch()
     before = snapshot(tmp_path)
-    given = [word.format(images=images, **places) for word in words]
-    assert run("--model", trained_model, *given) == 1
+    given = [word.format(images=images, model=trained_model, **places) for word in words]
+    assert run(*given) == 1
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.startswith("Error: " + message.format(images=images, **places))
@@ -289,12 +340,11 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
 
 
 @pytest.mark.parametrize(
-    "words", [["--batch_size", "0"], ["--workers", "-1"], ["--saliency", "jpg"], ["--colour", "1"]]
+    "words",
+    [["--batch_size", "0"], ["--workers", "-1"], ["--saliency", "jpg"], ["--colour", "1"], ["--threshold", "7"]],
 )
 def test_an_unknown_option_ends_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        main(words)
-    assert end.value.code == 2
+    assert run("model", "images", *words) == 2
     assert words[0] in capsys.readouterr().err.splitlines()[-1]
 
 
@@ -316,8 +366,8 @@ def test_nothing_is_written_but_the_output_and_nobody_is_named(
     (tmp_path / "here").mkdir()
     before = snapshot(tmp_path)
     bundle = snapshot(BUNDLE)
-    command = [sys.executable, "-m", "scripts.commands.classify", "--input", str(images)]
-    command += ["--output", str(tmp_path / "out"), "--model", str(tmp_path / "models"), "--saliency", "dicom"]
+    command = [sys.executable, "-m", "scripts.commands", "classify", str(tmp_path / "models"), str(images)]
+    command += ["--output", str(tmp_path / "out"), "--saliency", "dicom"]
     done = subprocess.run(command, cwd=tmp_path / "here", env=variables, capture_output=True, text=True)
     assert done.returncode == 3
     assert done.stdout.splitlines()[0] == f"Classified 3 images, refused 1: {tmp_path}/out"
@@ -331,10 +381,12 @@ def test_nothing_is_written_but_the_output_and_nobody_is_named(
     assert not any(word in done.stdout + done.stderr for word in ("Secretname", "PATIENT-1", "ACC-1"))
 
 
-def test_an_output_folder_that_cannot_be_written_is_named(
-    images: Path, tmp_path: Path, trained_model: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("out", ["{file}/out", "/proc", "/proc/out"])  # stop root too, whom permissions do not
+def test_an_output_folder_that_cannot_be_written_is_one_line(
+    images: Path, tmp_path: Path, trained_model: Path, capsys: pytest.CaptureFixture[str], out: str
 ) -> None:
     (tmp_path / "file").touch()
-    out = tmp_path / "file" / "out"  # stops root too, whom permissions do not
-    assert run("--input", images, "--output", out, "--model", trained_model) == 1
-    assert capsys.readouterr().err.splitlines()[-1].startswith(f"Error: cannot write {out}/")
+    out = out.format(file=tmp_path / "file")
+    assert run(trained_model, images, "--output", out) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"Error: cannot write {out}: ")

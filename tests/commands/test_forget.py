@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from scripts.commands.forget import main
-from scripts.memory import ExemplarMemory, ReservoirMemory
+from scripts.commands.app import main
+from scripts.learning.memory import ExemplarMemory, ReservoirMemory
 
 
 def save_images(folder: Path, count: int = 4) -> list[dict[str, Any]]:
@@ -41,8 +41,9 @@ def write_run(folder: Path, items: list[dict[str, Any]], exemplars: str) -> Path
 def write_config(folder: Path, kind: str, exemplars: str) -> None:
     """Write of a run's config what says how it keeps images."""
     copies = {"exemplars": exemplars, "folder": "$@output_dir + '/exemplars'"}
-    memory = {"_target_": f"scripts.memory.{kind}", "size": 4, **copies}
-    config = {"image": {"presentation": None}, "output_dir": "elsewhere", "memory": memory, "recorded": {}}
+    memory = {"_target_": f"scripts.learning.memory.{kind}", "size": 4, **copies}
+    image = {"_target_": "scripts.imaging.image_spec.ImageSpec", "size": 8, "mean": [0.5], "std": [0.5]}
+    config = {"image": image, "output_dir": "elsewhere", "memory": memory, "recorded": {}}
     (folder / "config.json").write_text(json.dumps(config))
 
 
@@ -57,7 +58,7 @@ def test_an_image_is_forgotten_by_content(tmp_path: Path, exemplars: str, capsys
     run = write_run(tmp_path / "run", items, exemplars)
     before = torch.load(run / "checkpoint.pt", weights_only=True)
     renamed = shutil.copy(items[1]["image"], tmp_path / "renamed.png")
-    assert main([str(run), str(renamed)]) == 0
+    assert main(["forget", str(run), str(renamed)]) == 0
     said = capsys.readouterr().out
     assert "Removed 1 of 4 exemplars" in said
     assert "The trained weights are not changed" in said
@@ -72,7 +73,7 @@ def test_an_image_is_forgotten_by_content(tmp_path: Path, exemplars: str, capsys
 def test_a_copy_is_deleted_and_the_data_set_is_not_touched(tmp_path: Path) -> None:
     items = save_images(tmp_path / "images")
     run = write_run(tmp_path / "run", items, "copies")
-    assert main([str(run), items[0]["image"]]) == 0
+    assert main(["forget", str(run), items[0]["image"]]) == 0
     assert len(list((run / "exemplars").iterdir())) == 3
     assert len(list((tmp_path / "images").iterdir())) == 4
 
@@ -83,14 +84,14 @@ def test_a_run_given_by_a_relative_path_can_be_used_from_elsewhere(
     items = save_images(tmp_path / "images")
     write_run(tmp_path / "run", items, "copies")
     monkeypatch.chdir(tmp_path)
-    assert main(["run", items[0]["image"]]) == 0
+    assert main(["forget", "run", items[0]["image"]]) == 0
     assert all(Path(image).is_absolute() for image in kept(tmp_path / "run"))
 
 
 def test_a_class_that_is_left_without_exemplars_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     items = save_images(tmp_path / "images")
     run = write_run(tmp_path / "run", items, "paths")
-    assert main([str(run), items[2]["image"], items[3]["image"]]) == 0
+    assert main(["forget", str(run), items[2]["image"], items[3]["image"]]) == 0
     assert "Removed 2 of 4 exemplars" in (said := capsys.readouterr().out)
     assert "None are left of odd." in said
 
@@ -107,7 +108,7 @@ def test_a_reservoir_keeps_the_logits_of_what_is_not_forgotten(
     write_config(run, "ReservoirMemory", "copies")
     content["states"]["memory"] = memory.state_dict()
     torch.save(content, run / "checkpoint.pt")
-    assert main([str(run), items[1]["image"]]) == 0
+    assert main(["forget", str(run), items[1]["image"]]) == 0
     assert "Removed 1 of 4 exemplars" in capsys.readouterr().out
     memory.load_state_dict(torch.load(run / "checkpoint.pt", weights_only=True)["states"]["memory"])
     assert [item["logits"].tolist() for item in memory.items()] == [[0.0, 1.0], [4.0, 5.0], [6.0, 7.0]]
@@ -118,15 +119,15 @@ def test_an_image_that_is_no_exemplar_changes_nothing(tmp_path: Path, capsys: py
     items = save_images(tmp_path / "images", count=5)
     run = write_run(tmp_path / "run", items[:4], "paths")
     before = (run / "checkpoint.pt").read_bytes()
-    assert main([str(run), items[4]["image"]]) == 0
-    assert "No exemplar of the run" in capsys.readouterr().out
+    assert main(["forget", str(run), items[4]["image"]]) == 1
+    assert "no exemplar of the run" in capsys.readouterr().err
     assert (run / "checkpoint.pt").read_bytes() == before
     assert (run / "epoch.pt").exists()
 
 
 def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     items = save_images(tmp_path / "images")
-    assert main([str(tmp_path), items[0]["image"]]) == 1
+    assert main(["forget", str(tmp_path), items[0]["image"]]) == 1
     assert capsys.readouterr().err == f"Error: no checkpoint.pt in {tmp_path}: give the output folder of a run\n"
-    assert main([str(tmp_path), str(tmp_path / "gone.png")]) == 1
+    assert main(["forget", str(tmp_path), str(tmp_path / "gone.png")]) == 1
     assert "gone.png is missing" in capsys.readouterr().err

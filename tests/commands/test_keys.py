@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from scripts.commands import configs, pages
+from scripts.commands.app import main
 from scripts.commands.given import OWN, given
-from scripts.commands.key_table import is_expression, quoted, read_keys, reference
-from scripts.commands.keys import STRUCTURE, check, check_keys, main, top_level_keys, unknown_keys
-from scripts.errors import UsageError
+from scripts.commands.key_table import is_expression, is_of, quoted, read_keys, reference
+from scripts.commands.keys import STRUCTURE, check, check_keys, top_level_keys, unknown_keys
+from scripts.utils.errors import UsageError
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 CONFIGS = BUNDLE / "configs"
@@ -40,8 +41,8 @@ CONFIG: dict[str, Any] = {
     "restart": False,
     "dataset_dir": "$@test_data + '/images'",
     "limits": {"num_workers": 0},
-    "source": {"_target_": "scripts.tasks.LabelsCsv", "root": "@dataset_dir", "label": "label"},
-    "memory": {"_target_": "scripts.memory.ExemplarMemory", "size": "@memory_size", "folder": "x"},
+    "source": {"_target_": "scripts.learning.sources.LabelsCsv", "root": "@dataset_dir", "label": "label"},
+    "memory": {"_target_": "scripts.learning.memory.ExemplarMemory", "size": "@memory_size", "folder": "x"},
     "random_transforms": [{"_target_": "RandFlipd", "keys": "image", "prob": 0.5, "spatial_axis": 1}],
     "optimizer": {"_target_": "torch.optim.SGD", "_mode_": "callable", "lr": 0.05, "nesterov": False},
     "run": [{"_target_": "scripts.commands.keys.check_keys"}],
@@ -157,7 +158,7 @@ def test_a_value_of_another_type_or_out_of_range_is_refused(typed: str, line: st
     [
         ("--memory_sise 40", ["--memory_sise was given '40'", "--memory_size", "a whole number from 0 (images)"]),
         ("--num_workers 2", ["no file in --config_file has this key", "did you mean --limits#num_workers"]),
-        ("--zzzz", ["--zzzz was given no value", "scripts.commands.keys lists all keys"]),
+        ("--zzzz", ["--zzzz was given no value", "dynammo keys [WORD] lists the keys"]),
         ("--memory#sise 5", ["--memory#sise was given '5', but memory takes size, ", "did you mean --memory#size?"]),
         ("--limits#worker 1", ["but limits takes num_workers; did you mean --limits#num_workers?"]),
         ("--random_transforms#0#probb 1", ["random_transforms#0 takes keys, prob, "]),
@@ -168,6 +169,14 @@ def test_a_value_of_another_type_or_out_of_range_is_refused(typed: str, line: st
 def test_what_nothing_takes_is_refused_with_the_nearest_name(typed: str, parts: list[str], tmp_path: Path) -> None:
     line = refusal(tmp_path, *typed.split())
     assert [part for part in parts if part not in line] == []
+
+
+def test_a_number_of_a_methods_own_block_stays_a_number(tmp_path: Path) -> None:
+    config = {**CONFIG, "ewc": {"strength": 1000.0}}
+    assert checked(tmp_path, "--ewc#strength", "5", config=config)["ewc"] == {"strength": 5}
+    line = refusal(tmp_path, "--ewc#strength", "abc", config=config)
+    assert line == "--ewc#strength was given 'abc': it takes a number or null, such as --ewc#strength 1000.0"
+    assert "did you mean --ewc#strength?" in refusal(tmp_path, "--ewc#strenght", "5", config=config)
 
 
 @pytest.mark.parametrize("typed", [["--test_data", "x"], ["--tracking", "mlflow", "--run_name", "x"], ["run"]])
@@ -306,10 +315,10 @@ def test_later_steps_of_a_run_see_the_text_as_typed(tmp_path: Path, monkeypatch:
     assert workflow.parser.get_parsed_content("seen") == ["2019"]
 
 
-def test_a_run_ends_with_status_2_and_one_line(tmp_path: Path) -> None:
+def test_a_run_ends_with_status_2_and_one_line(python: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(tmp_path / "config.json")]
-    done = subprocess.run([*command, "--batch_size", "-3"], cwd=BUNDLE, capture_output=True, text=True)
+    command = ["-m", "monai.bundle", "run", "--config_file", tmp_path / "config.json"]
+    done = python([*command, "--batch_size", "-3"])
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
         "Error: --batch_size was given '-3': it takes a whole number from 1 (images), such as --batch_size 16"
@@ -361,20 +370,42 @@ def test_every_value_of_the_configs_fits_its_key() -> None:
             assert wrong == {}
 
 
+def value_at(content: Any, place: str) -> Any:
+    """Return the value at a place of a config; ``None`` where there is none."""
+    for part in place.split("#"):
+        content = content.get(part) if isinstance(content, dict) else None
+    return content
+
+
+def test_the_table_says_the_defaults_that_the_configs_have() -> None:
+    wrong = {}
+    for content in contents("*.json"):
+        for place, key in read_keys().items():
+            value = value_at(content, place)
+            if is_of("number", value):
+                written = "|".join(re.escape(text) for text in (f"{value}", f"{value:g}", f"{value / 2**20:g} MiB"))
+                if not re.search(rf"(?<![\w.])({written})(?![\w.]*\d)", key.why):
+                    wrong[place] = value, key.why
+    assert wrong == {}
+
+
 def test_every_example_is_what_its_key_takes() -> None:
     assert [key.place for key in read_keys().values() if not key.fits(key.read(key.example))] == []
 
 
 def test_the_page_of_keys_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([]) == 0
+    assert main(["keys"]) == 0
     assert (BUNDLE / "docs" / "KEYS.md").read_text() == capsys.readouterr().out
 
 
 def test_single_keys_are_printed_and_others_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["port", "adapter#kind"]) == 0
-    assert capsys.readouterr().out == reference([read_keys()["port"], read_keys()["adapter#kind"]]) + "\n"
-    assert main(["prot"]) == 2
-    assert capsys.readouterr().err == "Error: 'prot' is no key: did you mean port?\n"
+    assert main(["keys", "port", "adapter#width"]) == 0
+    assert capsys.readouterr().out == reference([read_keys()["port"], read_keys()["adapter#width"]]) + "\n"
+    assert main(["keys", "prot"]) == 2
+    assert capsys.readouterr().err.endswith(": did you mean port?\n")
+    assert main(["keys", "augmentation"]) == 2
+    assert main(["keys", "exemplars"]) == 0
+    assert "`memory_size`" in capsys.readouterr().out, "a word of what a key does"
 
 
 def test_an_example_is_quoted_where_a_shell_needs_it() -> None:

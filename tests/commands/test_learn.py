@@ -10,10 +10,10 @@ import pytest
 
 from scripts.commands.learn import config_of, main
 from scripts.commands.versions import served_folder
-from scripts.errors import UserError
-from scripts.service.background import ERROR
-from scripts.service.trainings import ORDER, OUTCOME
-from scripts.versions.store import VersionStore
+from scripts.deploy.service.background import ERROR
+from scripts.deploy.service.trainings import ORDER, OUTCOME
+from scripts.deploy.versions.store import VersionStore
+from scripts.utils.errors import UserError
 
 ORDERED: dict[str, Any] = {
     "version": 1,
@@ -33,7 +33,8 @@ def test_the_order_decides_what_is_learnt_and_the_operator_how(tmp_path: Path) -
 
 
 def test_what_went_wrong_is_in_the_folder_in_one_line(tmp_path: Path) -> None:
-    order = {**ORDERED, "images": str(tmp_path), "store": str(tmp_path / "store")}
+    store = VersionStore(tmp_path / "store").place
+    order = {**ORDERED, "images": str(tmp_path), "store": store, "by": "Zoe", "gate": {}}
     (tmp_path / ORDER).write_text(json.dumps(order))
     assert main([str(tmp_path)]) == 0
     outcome = json.loads((tmp_path / OUTCOME).read_text())

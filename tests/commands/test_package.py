@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
-import torch
 from monai.bundle import ConfigParser
 
-from scripts.commands.package import fitted_inference, fitted_metadata, main
-from scripts.networks import Classifier
-from scripts.run_config import RECORDED, write_run_config
-from scripts.transforms import Clahed
+from scripts.commands.app import main
+from scripts.commands.package import LEARNING, METADATA, TORCHSCRIPT, fitted_metadata, torchscript_config
+from scripts.imaging.transforms import Clahed
+from scripts.learning.run_config import write_run_config
+from scripts.model.folder import TrainedModel, write_model
+from scripts.model.networks import classifier_from
+from scripts.utils.running import RECORDED
 
 ROOT = Path(__file__).resolve().parents[2]
 DESCRIPTION: dict[str, Any] = {
@@ -25,10 +29,9 @@ DESCRIPTION: dict[str, Any] = {
     "adapter": None,
     "branches": ["backbone"],
     "sites": ["features.3"],
+    "levels": "published",
     "tasks": [{"name": "first", "classes": ["a", "b"]}, {"name": "second", "classes": ["c"]}],
-    "image_size": 65,
-    "mean": [0.5, 0.4, 0.6],
-    "std": [0.2, 0.25, 0.2],
+    "image": {"size": 65, "mean": [0.5, 0.4, 0.6], "std": [0.2, 0.25, 0.2]},
     "method": "finetune",
     "data": "skin8",
 }
@@ -45,12 +48,10 @@ METRICS = {
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run: as much of it as is packaged, and a checkpoint, which is not."""
     folder = tmp_path_factory.mktemp("run")
-    network = Classifier(**{key: DESCRIPTION[key] for key in list(DESCRIPTION)[:6]})
-    torch.save(network.state_dict(), folder / "model.pt")
-    (folder / "network.json").write_text(json.dumps(DESCRIPTION))
+    write_model(folder, classifier_from(DESCRIPTION).state_dict(), DESCRIPTION)
     (folder / "metrics.json").write_text(json.dumps(METRICS))
     (folder / "checkpoint.pt").write_bytes(b"what a hospital keeps to itself")
-    source = {"_target_": "scripts.tasks.ImageFolder", "root": str(folder / "images of Jane Doe")}
+    source = {"_target_": "scripts.learning.sources.ImageFolder", "root": str(folder / "images of Jane Doe")}
     places = {
         "dataset_dir": str(folder),
         "output_dir": str(folder),
@@ -66,8 +67,13 @@ def metadata() -> dict[str, Any]:
     return content
 
 
-def test_metadata_is_that_of_the_network() -> None:
-    fitted = fitted_metadata(metadata(), DESCRIPTION, METRICS)
+def trained(run: Path, **image: Any) -> TrainedModel:
+    model = TrainedModel.open(run)
+    return replace(model, image=replace(model.image, **image))
+
+
+def test_metadata_is_that_of_the_network(run: Path) -> None:
+    fitted = fitted_metadata(metadata(), trained(run), METRICS)
     image, prediction = (
         fitted["network_data_format"][side][name] for side, name in (("inputs", "image"), ("outputs", "pred"))
     )
@@ -81,9 +87,9 @@ def test_metadata_is_that_of_the_network() -> None:
     jsonschema.validate(fitted, schema)
 
 
-def test_metadata_of_a_network_of_volumes_has_one_channel_and_three_sides() -> None:
-    description = {**DESCRIPTION, "backbone": "resnet18_3d", "image_size": 28, "mean": [0.5], "std": [0.5]}
-    fitted = fitted_metadata(metadata(), description, METRICS)
+def test_metadata_of_a_network_of_volumes_has_one_channel_and_three_sides(run: Path) -> None:
+    volumes = trained(run, size=28, mean=[0.5], std=[0.5], dimensions=3)
+    fitted = fitted_metadata(metadata(), volumes, METRICS)
     image = fitted["network_data_format"]["inputs"]["image"]
     assert image["spatial_shape"] == [28, 28, 28]
     assert image["num_channels"] == len(image["channel_def"]) == 1
@@ -92,58 +98,55 @@ def test_metadata_of_a_network_of_volumes_has_one_channel_and_three_sides() -> N
     jsonschema.validate(fitted, json.loads((ROOT / "tests" / "bundle" / "metadata_schema.json").read_text()))
 
 
-def inference() -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((ROOT / "bundle" / "configs" / "inference.json").read_text())
-    return content
+def test_a_colour_transform_is_named_with_its_numbers(run: Path) -> None:
+    colour = {"name": "clahe", "clip_limit": 0.02, "tiles": 4}
+    words = fitted_metadata(metadata(), trained(run, colour=colour), METRICS)["image_classes"]
+    assert "their colours changed by clahe (clip_limit 0.02, tiles 4)" in words
+    assert "colours" not in fitted_metadata(metadata(), trained(run), METRICS)["image_classes"]
 
 
-def test_without_a_colour_transform_the_preprocessing_is_monai_alone() -> None:
-    fitted = fitted_inference(inference(), DESCRIPTION)
-    assert fitted == fitted_inference(inference(), {**DESCRIPTION, "colour_transform": None})
-    assert fitted["colour_transform"] is None
-    assert "scripts." not in json.dumps(fitted["preprocessing"])
-    assert "colours" not in fitted_metadata(metadata(), DESCRIPTION, METRICS)["image_classes"]
-
-
-def test_a_colour_transform_is_packed_with_its_numbers() -> None:
-    description = {**DESCRIPTION, "colour_transform": {"name": "clahe", "clip_limit": 0.02, "tiles": 4}}
-    fitted = fitted_inference(inference(), description)
-    assert fitted["colour_transform"] == description["colour_transform"]
-    assert fitted["preprocessing"] == inference()["preprocessing"]
-    keys = ("image_size", "mean", "std", "colour_transform", "preprocessing")
-    prepare = ConfigParser({key: fitted[key] for key in keys}).get_parsed_content("preprocessing")
+def test_who_has_the_exported_network_alone_needs_monai_alone(run: Path) -> None:
+    inference = json.loads((ROOT / "bundle" / "configs" / "inference.json").read_text())
+    config = torchscript_config(trained(run), inference)
+    assert "scripts." not in json.dumps({key: config[key] for key in ("preprocessing", "inferer", "postprocessing")})
+    colour = torchscript_config(trained(run, colour={"name": "clahe", "clip_limit": 0.02, "tiles": 4}), inference)
+    prepare = ConfigParser({"preprocessing": colour["preprocessing"]}).get_parsed_content("preprocessing")
     (made,) = [step for step in prepare.transforms if isinstance(step, Clahed)]
     assert (made.clip_limit, made.tiles) == (0.02, 4)
-    words = fitted_metadata(metadata(), description, METRICS)["image_classes"]
-    assert "their colours changed by clahe (clip_limit 0.02, tiles 4)" in words
-
-
-def test_the_metadata_of_the_main_job_stays_what_it_is() -> None:
-    shipped = json.loads((ROOT / "bundle" / "models" / "network.json").read_text())
-    unmeasured = dict.fromkeys(METRICS)
-    fitted = fitted_metadata(metadata(), shipped, unmeasured)
-    assert fitted["network_data_format"] == metadata()["network_data_format"]
-    assert fitted["data_source"] == metadata()["data_source"]
-    assert "eval_metrics" not in fitted
 
 
 def test_the_zip_holds_one_folder_with_code_configs_and_the_model_alone(run: Path, tmp_path: Path) -> None:
-    assert main([str(run), str(tmp_path / "skin.zip")]) == 0
+    assert main(["package", str(run), str(tmp_path / "skin.zip")]) == 0
     with zipfile.ZipFile(tmp_path / "skin.zip") as archive:
         names = archive.namelist()
         assert archive.read("skin/models/model.pt") == (run / "model.pt").read_bytes()
-        assert json.loads(archive.read("skin/configs/inference.json"))["mean"] == DESCRIPTION["mean"]
-        train = ROOT / "bundle" / "configs" / "train.json"
-        assert archive.read("skin/configs/train.json") == train.read_bytes()
+        for name in names:
+            file = ROOT / "bundle" / name.removeprefix("skin/")
+            own = name.startswith("skin/models/") or name in (f"skin/{METADATA}", f"skin/{TORCHSCRIPT}")
+            assert own or archive.read(name) == file.read_bytes(), "rewritten"
     assert {name.split("/")[0] for name in names} == {"skin"}
     assert {name.split("/")[1] for name in names} == {"LICENSE", "configs", "docs", "models", "scripts"}
     models = [name.removeprefix("skin/models/") for name in names if "/models/" in name]
-    assert models == ["config.json", "model.pt", "network.json"]
+    assert models == ["SHA256SUMS", "config.json", "model.pt", "network.json"]
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
 
 
+def test_a_zip_for_deployment_leaves_learning_out_and_says_so(run: Path, tmp_path: Path) -> None:
+    assert main(["package", str(run), str(tmp_path / "skin.zip"), "--deploy"]) == 0
+    with zipfile.ZipFile(tmp_path / "skin.zip") as archive:
+        content = {name.removeprefix("skin/"): archive.read(name) for name in archive.namelist()}
+    assert "scripts/learning, configs/train.json" in json.loads(content[METADATA])["contents"]
+    assert "configs/train.json" not in content and "configs/inference.json" in content
+    code = {name: data.decode() for name, data in content.items() if name.endswith(".py")}
+    assert [name for name, text in code.items() if re.search(r"(from|import) scripts\.learning", text)] == []
+    left_out = {f"scripts.commands.{name}" for name in LEARNING}
+    at_once = [line for text in code.values() for line in text.splitlines() if line.startswith(("from ", "import "))]
+    assert [line for line in at_once if line.split()[1] in left_out] == []
+    assert [name for name, data in content.items() if name.endswith(".json") and b'"scripts.learning' in data] == []
+
+
 def test_the_config_it_was_trained_with_goes_along_without_a_path(run: Path, tmp_path: Path) -> None:
-    assert main([str(run), str(tmp_path / "skin.zip")]) == 0
+    assert main(["package", str(run), str(tmp_path / "skin.zip")]) == 0
     with zipfile.ZipFile(tmp_path / "skin.zip") as archive:
         config = archive.read("skin/models/config.json").decode()
     assert json.loads(config)["memory_size"] == 24
@@ -153,7 +156,7 @@ def test_the_config_it_was_trained_with_goes_along_without_a_path(run: Path, tmp
 
 def test_the_same_run_gives_the_same_bytes(run: Path, tmp_path: Path) -> None:
     for folder in ("one", "two"):
-        assert main([str(run), str(tmp_path / folder / "x.zip")]) == 0
+        assert main(["package", str(run), str(tmp_path / folder / "x.zip")]) == 0
     assert (tmp_path / "one" / "x.zip").read_bytes() == (tmp_path / "two" / "x.zip").read_bytes()
 
 
@@ -162,28 +165,28 @@ def test_a_run_whose_figures_are_of_another_model_is_refused(
 ) -> None:
     copy = shutil.copytree(run, tmp_path / "copy")
     (copy / "metrics.json").write_text(json.dumps({**METRICS, "classes": ["a", "b"]}))
-    assert main([str(copy), str(tmp_path / "x.zip")]) == 1
+    assert main(["package", str(copy), str(tmp_path / "x.zip")]) == 1
     assert "is not finished" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("missing", "message"),
-    [("model.pt", "no trained model"), ("network.json", "no trained model"), ("metrics.json", "cannot read")],
+    [("model.pt", "{run}/model.pt, which"), ("network.json", "no trained model"), ("metrics.json", "cannot read")],
 )
 def test_a_folder_without_a_finished_run_is_refused(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], missing: str, message: str
 ) -> None:
     copy = shutil.copytree(run, tmp_path / "copy")
     (copy / missing).unlink()
-    assert main([str(copy), str(tmp_path / "x.zip")]) == 1
+    assert main(["package", str(copy), str(tmp_path / "x.zip")]) == 1
     said = capsys.readouterr().err
-    assert said.startswith(f"Error: {message}")
+    assert said.startswith("Error: " + message.format(run=copy))
     assert said.count("\n") == 1
     assert not (tmp_path / "x.zip").exists()
 
 
 def test_a_wrong_name_and_a_missing_folder_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(tmp_path), str(tmp_path / "x.tar")]) == 1
+    assert main(["package", str(tmp_path), str(tmp_path / "x.tar")]) == 1
     assert "ends in .zip" in capsys.readouterr().err
-    assert main([str(tmp_path / "gone"), str(tmp_path / "x.zip")]) == 1
+    assert main(["package", str(tmp_path / "gone"), str(tmp_path / "x.zip")]) == 1
     assert "gone is missing" in capsys.readouterr().err

@@ -29,8 +29,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scripts.decoding.reasons import ImageRefused
-from scripts.errors import find_user_error
+from scripts.imaging.decoding.reasons import ImageRefused
+from scripts.utils.errors import find_user_error
 
 SECONDS = 10
 LIMIT = 2**31  # bytes of memory

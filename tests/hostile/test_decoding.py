@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scripts.decoding.process import decoder
-from scripts.decoding.reasons import ImageRefused, Reason
-from scripts.errors import UserError
-from scripts.transforms import read_rgb, read_volume
+from scripts.imaging.decoding.process import decoder
+from scripts.imaging.decoding.reasons import ImageRefused, Reason
+from scripts.imaging.transforms import read_rgb, read_volume
+from scripts.utils.errors import UserError
 
 
 def read(reference: str) -> np.ndarray:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from itertools import pairwise
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +23,13 @@ from PIL import Image
 from pydicom.filewriter import write_file_meta_info
 from pynetdicom import AE, AllStoragePresentationContexts, _config, evt
 
-from scripts.commands.classify import main
-from scripts.decoding.reasons import Reason
-from scripts.edge.classifier import METADATA, EdgeClassifier
-from scripts.inference import identify, load_classifier
-from scripts.inference.export import ONNX, Exporter
-from scripts.networks import read_description
-from scripts.node.classes import not_images
-from scripts.node.queue import QueueRecord, State
+from scripts.commands.app import main
+from scripts.deploy.edge.classifier import METADATA, EdgeClassifier
+from scripts.deploy.export.exporter import ONNX, Exporter
+from scripts.deploy.node.classes import not_images
+from scripts.deploy.queue import QueueRecord, State
+from scripts.imaging.decoding.reasons import Reason
+from scripts.model.folder import TrainedModel
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 BATCH = 25
@@ -58,7 +55,7 @@ def check_folder(figures: Any, files: Iterator[Any], model: Path, folder: Path, 
             break
         started = time.time()
         one_by_one = ["--workers", "1", "--batch_size", "1"]
-        status = main(["--input", str(source), "--output", str(output), "--model", str(model), *one_by_one])
+        status = main(["classify", str(model), str(source), "--output", str(output), *one_by_one])
         written = [started, *sorted(path.stat().st_mtime for path in output.rglob("*.result.json"))]
         seconds = max(after - before for before, after in pairwise(written))
         assert status in (0, 3) and {path.name for path in folder.iterdir()} == {"in", "out"}
@@ -99,19 +96,16 @@ def exported(trained_model: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """An ONNX file for the edge."""
     folder = tmp_path_factory.mktemp("export")
     shown = torch.randn(8, 3, 40, 40, generator=torch.Generator().manual_seed(0))
-    network = load_classifier(trained_model)
+    trained = TrainedModel.open(trained_model)
     with torch.no_grad():
-        labels = network(shown).argmax(1)
-    description = read_description(str(trained_model / "network.json"))
+        labels = trained.network(shown).argmax(1)
     Exporter(
-        network=network,
-        description=description,
-        model=identify(trained_model),
+        trained=trained,
         folder=str(folder),
         calibration=lambda: [shown],
         test=[{"image": shown, "label": labels}],
         tolerance=1e-3,
-        largest_loss=1.0,
+        largest_drop=1.0,
     ).run()
     return folder / ONNX
 
@@ -168,14 +162,16 @@ class HostileCaller:
         """
         dataset = pydicom.dcmread(io.BytesIO(good.content), force=True, stop_before_pixels=True)
         meta = dataset.file_meta
-        meta.MediaStorageSOPInstanceUID = f"1.2.826.0.1.{number}"
+        before = str(dataset.get("SOPInstanceUID") or "1.2.826.0.1")
+        own = f"1.{10 ** (len(before) - 3) + number}"  # as long; an image is known by the UID that it is sent under
+        meta.MediaStorageSOPInstanceUID = own
         meta.MediaStorageSOPClassUID = meta.get("MediaStorageSOPClassUID") or "1.2.840.10008.5.1.4.1.1.4"
         start = 144 + int.from_bytes(good.content[140:144], "little") if good.content[132:136] == b"\x02\0\0\0" else 0
         path = folder / "sent.dcm"
         with open(path, "wb") as file:
             file.write(b"\0" * 128 + b"DICM")
             write_file_meta_info(file, meta, enforce_standard=True)
-            file.write(damaged(good.content[start:]))
+            file.write(damaged(good.content[start:].replace(before.encode(), own.encode())))
         self._entity.requested_contexts = []
         self._entity.add_requested_context(meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID)
         association = self._entity.associate("127.0.0.1", self.port, ae_title="DYNAMMO")
@@ -223,8 +219,24 @@ class HostileCaller:
 
 
 @pytest.fixture
+def start(start_python: Callable[..., BaseProcess], tmp_path: Path) -> Callable[..., BaseProcess]:
+    """Start a config's run with settings; what it prints goes to a file."""
+
+    def start(config: str, settings: Mapping[str, Any]) -> BaseProcess:
+        pairs = [word for key, value in settings.items() for word in (f"--{key}", value)]
+        log = [tmp_path / "log"] * 2
+        return start_python(["-m", "monai.bundle", "run", "--config_file", config, *pairs], output=log)
+
+    return start
+
+
+@pytest.fixture
 def node(
-    trained_model: Path, tmp_path: Path, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+    trained_model: Path,
+    tmp_path: Path,
+    free_port: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
+    start: Callable[..., BaseProcess],
 ) -> Iterator[Any]:
     """A node as a process of its own, whose reports an archive here takes."""
     monkeypatch.setattr(_config, "STORE_SEND_CHUNKED_DATASET", True)  # files are sent as they are
@@ -233,18 +245,15 @@ def node(
     archive = reports.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, lambda event: 0)])
     assert archive is not None
     settings = {"model": trained_model, "queue_dir": tmp_path / "queue", "device": "cpu", "port": port}
-    settings |= {"destination_port": archive.server_address[1], "destination_ae_title": "ARCHIVE"}
-    pairs = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/node.json", *pairs]
-    with open(tmp_path / "log", "wb") as log:
-        process = subprocess.Popen(command, cwd=BUNDLE, stdout=log, stderr=log)
+    settings |= {"destination_port": archive.server_address[1], "destination_ae_title": "ARCHIVE", "health_port": 0}
+    process = start("configs/node.json", settings)
     caller = HostileCaller(port)
     try:
         until(caller.answers)
         yield process, caller, tmp_path / "queue"
     finally:
         process.kill()
-        process.wait()
+        process.join()
         archive.shutdown()
 
 
@@ -284,10 +293,11 @@ def check_node(figures: Any, node: Any, goods: list[Any], count: int, damage: An
         figures.slowest = max(figures.slowest, time.monotonic() - started)
         figures.outcomes["stream"] += 1
     until(caller.answers)
-    assert process.poll() is None
+    assert process.is_alive()
     figures.memory = peak(process.pid)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(WAIT) == 0
+    process.terminate()
+    process.join(WAIT)
+    assert process.exitcode == 0
 
 
 def test_a_node_judges_damaged_images_and_goes_on(
@@ -310,14 +320,13 @@ def test_a_node_judges_a_thousand_damaged_images(
 
 
 @pytest.fixture
-def service(trained_model: Path, tmp_path: Path, free_port: Callable[[], int]) -> Iterator[tuple[Any, str]]:
+def service(
+    trained_model: Path, tmp_path: Path, free_port: Callable[[], int], start: Callable[..., BaseProcess]
+) -> Iterator[tuple[Any, str]]:
     """The labelling service as a process of its own, and its address."""
     port = free_port()
     settings = {"model": trained_model, "service_dir": tmp_path / "service", "device": "cpu", "port": port}
-    pairs = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/service.json", *pairs]
-    with open(tmp_path / "log", "wb") as log:
-        process = subprocess.Popen(command, cwd=BUNDLE, stdout=log, stderr=log)
+    process = start("configs/service.json", settings)
 
     def answers() -> bool:
         with suppress(requests.ConnectionError):
@@ -329,7 +338,7 @@ def service(trained_model: Path, tmp_path: Path, free_port: Callable[[], int]) -
         yield process, f"http://127.0.0.1:{port}"
     finally:
         process.kill()
-        process.wait()
+        process.join()
 
 
 def check_service(figures: Any, service: Any, files: Iterator[Any], damage_json: Any, peak: Any) -> None:
@@ -356,10 +365,11 @@ def check_service(figures: Any, service: Any, files: Iterator[Any], damage_json:
             figures.faults.append(f"{path.name}: {answer.status_code} {answer.text[:200]}")
         figures.outcomes["answered" if answer.ok else refused.get("reason") or "named error"] += 1
         path.unlink()
-    assert process.poll() is None
+    assert process.is_alive()
     figures.memory = peak(process.pid)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(WAIT) == 0
+    process.terminate()
+    process.join(WAIT)
+    assert process.exitcode == 0
 
 
 def test_the_service_answers_damaged_requests(

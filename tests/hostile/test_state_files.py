@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scripts.commands.classify import options, task_settings
-from scripts.commands.model import load_image_classifier
-from scripts.commands.queue import describe
+from scripts.commands.classify import Order, task_settings
+from scripts.commands.queue import describe, failed
 from scripts.commands.versions import promote, table
-from scripts.errors import UserError
-from scripts.node.queue import DATABASE, ImageQueue
-from scripts.versions.gate import ANSWERS
-from scripts.versions.store import AUDIT, RECORD, VersionStore
+from scripts.deploy.inference.loading import load_image_classifier
+from scripts.deploy.queue import DATABASE, ImageQueue, QueueRecord
+from scripts.deploy.versions.gate import ANSWERS
+from scripts.deploy.versions.store import AUDIT, VersionStore
+from scripts.utils.files import VERSION
+from scripts.utils.sums import SUMS
 
 
 @pytest.fixture(scope="module")
@@ -32,18 +33,18 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def store(trained_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of two versions, the first of which is served."""
-    store = VersionStore(tmp_path_factory.mktemp("store") / "store")
+    """A folder with a store of two versions, the first of which is served, and the key of its log beside it."""
+    store = VersionStore(tmp_path_factory.mktemp("versions") / "store")
     files = {name: (trained_model / name).read_bytes() for name in ("model.pt", "network.json")}
     tasks = json.loads(files["network.json"])["tasks"]
     tested = {"images": {"benign": 2}, "recalls": {"benign": 1.0}, "refused": 0}
     tested |= {"mean_class_recall": 1.0, "calibration_error": 0.1}
-    details = {"name": "a", "tasks": tasks, "tested": tested, "accuracy_matrix": [[1.0]], "config": {"seed": 1}}
+    details = {"name": "a", "tasks": tasks, "tested": tested, "accuracy_matrix": [[1.0]], "config": {}, "licence": "a"}
     answers = json.dumps({f"{number:064x}": ["benign", "benign"] for number in range(4)}).encode()
     for parent in (None, 1):
         store.add({**files, ANSWERS: answers}, details, parent)
     store.promote(1)
-    return store.folder
+    return store.folder.parent
 
 
 def damaged_copies(source: Path, name: str, count: int, damage: Any, folder: Path) -> Iterator[Path]:
@@ -64,33 +65,29 @@ def damaged_copies(source: Path, name: str, count: int, damage: Any, folder: Pat
 
 def use_store(folder: Path) -> None:
     """Do with a store what the command does."""
-    store = VersionStore(folder)
-    store.settle()
+    store = VersionStore(folder / "store")
+    store.recover()
     table(store)
     for version in store.versions():
         version.parent  # noqa: B018
-    promote(store, 2, 0.02, 0.0)
+    promote(store, 2, {"class_margin": 1.0, "mean_floor": 0.0})
     store.rollback()
     store.check()
 
 
 def use_task_file(folder: Path) -> None:
-    """Do with mercure's settings what the command does; an unknown option ends it with status 2."""
-    try:
-        options({}).parse_args(task_settings({"MERCURE_IN_DIR": str(folder)}))
-    except SystemExit as stopped:
-        if stopped.code == 2:
-            raise UserError("it said so") from stopped
-        raise
+    """Do with mercure's settings what the command does."""
+    Order(None, str(folder), "out").with_task(task_settings({"MERCURE_IN_DIR": str(folder)})).settings()
 
 
 def use_queue(folder: Path) -> None:
     """Do with a node's folder what the command that looks into it and the node do."""
-    describe(str(folder), ["1.2.3"])
-    describe(str(folder), [])
+    with closing(QueueRecord(str(folder))) as record:
+        for said in (describe(record, ["1.2.3"]), describe(record, []), failed(record)):
+            assert said
     with closing(ImageQueue(str(folder), lambda: "model")) as queue:
         queue.next()
-        queue.add("1.2.9", b"image")
+        queue.add("1.2.99", queue.new_file())
 
 
 def check_all(tally: Any, count: int, sources: Any, tmp_path: Path) -> None:
@@ -104,7 +101,7 @@ def check_all(tally: Any, count: int, sources: Any, tmp_path: Path) -> None:
 
 @pytest.fixture
 def sources(
-    trained_model: Path, store: Path, picture: str, damage: Any, damage_json: Any, tmp_path: Path
+    trained_model: Path, store: Path, picture: str, damage: Any, damage_json: Any, vouch: Any, put: Any, tmp_path: Path
 ) -> dict[str, tuple[Path, str, Callable[..., bytes], Callable[[Path], object]]]:
     """By door: a folder, the file in it that is damaged, how, and what is done with the folder."""
     mercure, queue = tmp_path / "mercure", tmp_path / "queue"
@@ -113,18 +110,24 @@ def sources(
     (mercure / "task.json").write_text(json.dumps({"process": {"module_name": "a", "settings": settings}}))
     with closing(ImageQueue(str(queue), lambda: "model")) as made:
         for number in range(20):
-            made.add(f"1.2.{number}", b"image" * 1000)
+            put(made, f"1.2.{number}", b"image" * 1000)
 
     def classify(folder: Path) -> None:
         load_image_classifier(folder).classify(picture)
 
+    def classify_vouched(folder: Path) -> None:
+        """Classify with files that somebody has vouched for again."""
+        vouch(folder)
+        classify(folder)
+
     return {
-        "network.json": (trained_model, "network.json", damage_json, classify),
-        "model.pt": (trained_model, "model.pt", damage, classify),
+        "SHA256SUMS": (trained_model, SUMS, damage, classify),
+        "network.json": (trained_model, "network.json", damage_json, classify_vouched),
+        "model.pt": (trained_model, "model.pt", damage, classify_vouched),
         "task.json": (mercure, "task.json", damage_json, use_task_file),
-        "version.json": (store, f"versions/0002/{RECORD}", damage_json, use_store),
-        "answers.json": (store, f"versions/0002/{ANSWERS}", damage_json, use_store),
-        "audit.jsonl": (store, AUDIT, damage, use_store),
+        "version.json": (store, f"store/versions/0002/{VERSION}", damage_json, use_store),
+        "answers.json": (store, f"store/versions/0002/{ANSWERS}", damage_json, use_store),
+        "audit.jsonl": (store, f"store/{AUDIT}", damage, use_store),
         "queue.db": (queue, DATABASE, damage, use_queue),
     }
 

@@ -9,6 +9,7 @@ from scipy.special import softmax
 
 from scripts.metrics.calibration import (
     calibration_error,
+    error_interval,
     errors_by_chance,
     fit_temperature,
     probabilities_at,
@@ -87,3 +88,15 @@ def test_the_errors_by_chance_are_what_calibrated_models_have() -> None:
     found = errors_by_chance(probabilities)
     assert found.mean() == pytest.approx(np.mean(errors), rel=0.1)
     assert np.quantile(found, 0.9) == pytest.approx(np.quantile(errors, 0.9), rel=0.1)
+
+
+def test_the_interval_is_that_of_drawing_images_with_repeats_and_narrows_with_their_number() -> None:
+    labels, logits = draw(300, 4, 5)
+    probabilities = softmax(3 * logits, axis=1)
+    rng = np.random.default_rng(1)
+    draws = [rng.integers(0, len(labels), len(labels)) for _ in range(400)]
+    errors = [calibration_error(labels[own], probabilities[own]) for own in draws]
+    low, high = error_interval(labels, probabilities)
+    assert (low, high) == pytest.approx(tuple(np.quantile(errors, (0.025, 0.975))), abs=0.015)
+    fewer = error_interval(labels[:40], probabilities[:40])
+    assert fewer[1] - fewer[0] > 1.5 * (high - low)

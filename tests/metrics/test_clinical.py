@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from scripts.files import write_csv
 from scripts.metrics.clinical import class_rows, confusion_matrix, confusion_table, table_of
+from scripts.utils.files import write_csv
 
 CLASSES = ["BKL", "MEL", "vascular, other", "none"]
 

@@ -1,20 +1,14 @@
-"""The table against plain computations, empty cells, the rule of noise, and the pictures."""
+"""The table against plain computations, empty cells and the rule of noise."""
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
-from PIL import Image
 from scipy.stats import ttest_rel
 
 from scripts.metrics.comparison import COMPARED, FORGETTING, best_method, csv_rows, difference, markdown
-from scripts.metrics.comparison_plots import accuracies_figure, cost_figure, forgetting_figure
-from scripts.metrics.plots import save_figure
 
 
 def run(accuracy: float, **others: Any) -> dict[str, Any]:
@@ -147,36 +141,3 @@ def test_the_best_forgets_least() -> None:
     assert best_method(RESULTS, FORGETTING) == "acl"
     assert [best_method(RESULTS, measure) for measure in COMPARED[:2]] == ["joint", "acl"]
     assert best_method({"icarl": {}}, FORGETTING) is None
-
-
-@pytest.mark.parametrize("results", [RESULTS, {"icarl": {}}], ids=["some", "none"])
-def test_pictures_open(results: Any, tmp_path: Path) -> None:
-    for number, draw in enumerate((accuracies_figure, cost_figure, forgetting_figure)):
-        save_figure(tmp_path / f"{number}.png", draw(results))
-        with Image.open(tmp_path / f"{number}.png") as picture:
-            picture.load()
-
-
-def labels(figure: Figure) -> list[str]:
-    return figure.axes[0].get_legend_handles_labels()[1]
-
-
-def test_pictures_show_what_was_measured_and_nothing_else() -> None:
-    lines = accuracies_figure(RESULTS)
-    assert labels(lines) == ["dynammo", "acl", "finetune", "joint"]
-    drawn = {line.get_label(): np.asarray(line.get_ydata(), dtype=float) for line in lines.axes[0].lines}
-    assert drawn["dynammo"] == pytest.approx([100, 76.5, 53])
-    assert [math.isnan(value) for value in drawn["joint"]] == [True, True, False]
-    assert labels(cost_figure(RESULTS)) == ["dynammo", "acl", "finetune", "joint"]
-    bars = forgetting_figure(RESULTS).axes[0]
-    assert sorted(bar.get_width() for bar in bars.patches) == pytest.approx([41.833333, 47, 77])
-    assert [text.get_text() for text in bars.texts] == [" not measured"] * 2
-
-
-def test_a_method_looks_alike_in_every_picture_and_like_no_other() -> None:
-    results = {f"method {number}": {1: run(0.5)} for number in range(25)}
-    styles = [(line.get_color(), line.get_marker()) for line in accuracies_figure(results).axes[0].lines]
-    assert len(set(styles)) == 25
-    assert len({colour for colour, _ in styles}) == 20
-    bars = [bar.get_facecolor() for bar in forgetting_figure(results).axes[0].patches]
-    assert bars == [colour for colour, _ in styles]

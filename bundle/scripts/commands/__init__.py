@@ -1,1 +1,1 @@
-"""Commands before and after a run, each started with ``python -m scripts.commands.<name>`` from the bundle's folder."""
+"""What the command ``dynammo`` does (``everyone`` and ``further`` list its commands), and a run's first step."""

@@ -1,13 +1,10 @@
-"""Train methods on one data set, several seeds each, and set the results side by side.
-
-python -m scripts.commands.compare --data DATA --methods METHOD ... --seeds SEED ... [--key value ...]
-"""
+"""Train methods on one data set, several seeds each, and set the results side by side."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from scripts import bundle_root
+from scripts import child_environment
 from scripts.commands.configs import (
     SUFFIXES,
     TRAIN,
@@ -27,21 +24,26 @@ from scripts.commands.configs import (
     method_files,
     parse_config,
     published_files,
-    read_config,
     run_arguments,
 )
-from scripts.commands.keys import top_level_keys, unknown_keys
-from scripts.commands.terminal import end_or_stop, held_back, positive
-from scripts.errors import UserError
-from scripts.files import CHECKPOINT, cannot_write, last_line, write_atomically, write_csv
+from scripts.commands.early import check_early, given_value
+from scripts.commands.found import find_data
+from scripts.commands.keys import top_level_keys
+from scripts.commands.terminal import held_back, interruptible
+from scripts.learning.run_config import config_of, differences, read_run_config, run_folder
+from scripts.learning.run_config import is_finished as run_is_finished
 from scripts.metrics.comparison import csv_rows, markdown
-from scripts.metrics.comparison_plots import accuracies_figure, cost_figure, forgetting_figure
-from scripts.metrics.plots import save_figure
-from scripts.run_config import config_of, differences, read_run_config
-from scripts.run_config import is_finished as run_is_finished
+from scripts.pictures.canvas import save_figure
+from scripts.pictures.comparison import accuracies_figure, cost_figure, forgetting_figure
+from scripts.utils.errors import GO_ON, UsageError, UserError, install_error_hook
+from scripts.utils.files import CHECKPOINT, cannot_write, last_line, write_atomically, write_csv
+from scripts.utils.looked_on import BETWEEN
 
 REFERENCE = "dynammo"
+RESULTS = "comparison.json"
+"""What the runs of a comparison measured, by method and seed."""
 ALL = "all"
+OUTPUT = Path("runs")
 # keys that the comparison sets itself, or that would make its runs unlike each other
 SET_HERE = ("config_file", "seed", "output_dir", "previous", "restart")
 # glibc otherwise gives the memory of each step back to the system, and takes it in small pages: a third and a fifth of
@@ -51,10 +53,6 @@ ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": str(2**32),
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
-EPILOG = (
-    "A finished run is not trained again, one that was interrupted goes on, one that fails does not stop the others. "
-    "The output folder gets comparison.md, comparison.csv, three pictures, and a folder and a log for each run."
-)
 _SECONDS_TO_STOP = 30
 _SECONDS_BETWEEN_LOOKS = 0.2
 
@@ -123,12 +121,15 @@ def plan_runs(
             raise UserError(f"--{key} cannot be set for a comparison, whose runs have folders and seeds of their own")
     shared = [file for name in data.split(",") for file in data_files(name)]
     methods = known_methods() if list(methods) == [ALL] else methods
-    files = {_named(method): [*method_files(method), *published_files(data, method)] for method in methods}
+    files = {_named(method): (*shared, *method_files(method), *published_files(data, method)) for method in methods}
     if len(files) < len(set(methods)):
         raise UserError(f"two of the methods {', '.join(methods)} have one name: rename one of the files")
-    _check_keys(overrides, [*shared, *(file for own in files.values() for file in own)])
+    name, backbones = data_name(data), dict[str, str]()
+    for method, own in files.items():
+        check_early([TRAIN, *own], overrides)
+        backbones[method] = given_value("backbone", [TRAIN, *own], overrides)
     return [
-        Run(method, seed, output / f"{data_name(data)}-{method}-s{seed}", (*shared, *own), tuple(overrides))
+        Run(method, seed, Path(run_folder(str(output), name, method, backbones[method], seed)), own, tuple(overrides))
         for seed in dict.fromkeys(seeds)
         for method, own in files.items()
     ]
@@ -137,17 +138,6 @@ def plan_runs(
 def _named(method: str) -> str:
     """Return a method's name, where a page or a part of it is a file."""
     return "+".join(Path(name).stem if name.endswith(SUFFIXES) else name for name in method.split("+"))
-
-
-def _check_keys(overrides: Sequence[str], files: Sequence[Path]) -> None:
-    """Refuse a key that is in no config: it would change nothing, and its warning would be lost in the logs."""
-    config: dict[str, Any] = {}
-    for file in (TRAIN, *files):
-        config[str(file)] = content = read_config(file)
-        config.update(content)  # whole configs stay beside: expressions that a later one replaces name keys, too
-    for key, alike in unknown_keys(top_level_keys(overrides), config).items():
-        hint = f": did you mean --{alike[0]}?" if alike else ": see docs/KEYS.md"
-        raise UserError(f"--{key} is no key of the config{hint}")
 
 
 def data_name(data: str) -> str:
@@ -175,6 +165,8 @@ def is_finished(run: Run) -> bool:
 def train(runs: Sequence[Run], jobs: int, threads: int, ended: Callable[[Run, int], None]) -> None:
     """Train, each run in a process of its own, which is stopped in order when this one is interrupted.
 
+    How far they are is said every few seconds.
+
     Args:
         runs: what to train or to go on with.
         jobs: processes at a time.
@@ -182,23 +174,31 @@ def train(runs: Sequence[Run], jobs: int, threads: int, ended: Callable[[Run, in
         ended: told of each run and its exit status.
     """
     waiting, running = list(runs), dict[subprocess.Popen[bytes], Run]()
+    said, lines = time.monotonic(), dict[Run, str]()
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
                 run = waiting.pop(0)
+                tell(run, f"training, {run.log} has all of it")
                 with held_back():
-                    running[_start(run, threads)] = run
+                    running[start_run(run, threads)] = run
+            if time.monotonic() - said >= BETWEEN:
+                said = time.monotonic()
+                for run in running.values():
+                    if (line := last_line(run.log)) != lines.get(run):
+                        lines[run] = line
+                        tell(run, line)
             for process in [process for process in running if process.poll() is not None]:
                 ended(running.pop(process), process.returncode)
             time.sleep(_SECONDS_BETWEEN_LOOKS)
     finally:
-        _stop(list(running))
+        stop_runs(list(running))
 
 
-def _start(run: Run, threads: int) -> subprocess.Popen[bytes]:
+def start_run(run: Run, threads: int) -> subprocess.Popen[bytes]:
+    """Start or go on with a run in a process of its own."""
     run.folder.parent.mkdir(parents=True, exist_ok=True)
-    path = os.pathsep.join([bundle_root(), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**ALLOCATOR, **os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path}
+    environment = {**ALLOCATOR, **child_environment(OMP_NUM_THREADS=str(threads))}
     command = [sys.executable, "-m", "monai.bundle", *run.arguments()]
     with run.log.open("ab") as log:
         # a session of its own: Ctrl-C reaches this process alone, which then stops the others once
@@ -207,7 +207,7 @@ def _start(run: Run, threads: int) -> subprocess.Popen[bytes]:
         )
 
 
-def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+def stop_runs(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     """Ask processes to end; those that do not are killed, and lose at most an epoch."""
     for process in processes:
         process.terminate()
@@ -255,12 +255,15 @@ def write_comparison(title: str, runs: Sequence[Run], output: Path) -> str:
     Raises:
         UserError: the folder cannot be written.
     """
-    results = read_results(runs)
-    text = markdown(title, results, list(dict.fromkeys(run.seed for run in runs)), REFERENCE)
+    results, seeds = read_results(runs), list(dict.fromkeys(run.seed for run in runs))
+    text = markdown(title, results, seeds, REFERENCE)
     save_figure(output / "accuracy_over_tasks.png", accuracies_figure(results))
     save_figure(output / "accuracy_and_cost.png", cost_figure(results))
     save_figure(output / "forgetting.png", forgetting_figure(results))
     write_csv(output / "comparison.csv", csv_rows(results))
+    write_atomically(
+        output / RESULTS, json.dumps({"title": title, "seeds": seeds, "results": results}, indent=1) + "\n"
+    )
     write_atomically(output / "comparison.md", text)
     return text
 
@@ -332,15 +335,72 @@ def runs_failed(failed: Mapping[Run, str], count: int, output: Path) -> UserErro
     )
 
 
-def compare(runs: Sequence[Run], title: str, output: Path, jobs: int, threads: int) -> str:
+@dataclass(frozen=True)
+class Comparison:
+    """What is to be compared.
+
+    Attributes:
+        data: see :func:`scripts.commands.found.find_data`; further configs after commas.
+        methods: see :func:`plan_runs`.
+        seeds: whole numbers with commas between them.
+        keys: ``--key value`` words for each run.
+        output: gets the tables and the pictures; ``None``: a folder called like the data.
+        own_runs: gets the runs, called as training calls them; ``None``: the output, too.
+        jobs: processes at a time.
+        threads: of each process; ``None``: the cores divided by the jobs.
+    """
+
+    data: str
+    methods: tuple[str, ...]
+    seeds: str
+    keys: tuple[str, ...] = ()
+    output: Path | None = None
+    own_runs: Path | None = None
+    jobs: int = 1
+    threads: int | None = None
+
+    @property
+    def title(self) -> str:
+        """What is learnt."""
+        return data_name(self.data)
+
+    @property
+    def folder(self) -> Path:
+        """Where the results go."""
+        return (self.output or OUTPUT / "comparisons" / self.title).absolute()
+
+    def runs(self) -> list[Run]:
+        """Return its runs.
+
+        Raises:
+            UserError: as :func:`plan_runs`, or for seeds that are no numbers.
+        """
+        seeds = seeds_in(self.seeds)
+        data, keys = self.data, self.keys
+        if "," not in data and (found := find_data(data)).keys:
+            data, keys = ",".join(map(str, found.files)), (*found.keys, *keys)
+        folder = (self.own_runs or self.folder).absolute()
+        return plan_runs(data, self.methods, seeds, keys, folder)
+
+
+def seeds_in(text: str) -> tuple[int, ...]:
+    """Read numbers with commas between them.
+
+    Raises:
+        UsageError: for anything else.
+    """
+    seeds = text.split(",")
+    if not all(seed.isascii() and seed.isdigit() for seed in seeds):
+        raise UsageError(f"--seeds was given '{text}': it takes whole numbers, such as --seeds 1,2,3")
+    return tuple(map(int, seeds))
+
+
+def compare(wanted: Comparison, show: bool = False) -> str:
     """Train what is not finished, and write the comparison after each run.
 
     Args:
-        runs: see :func:`plan_runs`.
-        title: what is learnt.
-        output: gets the tables and the pictures.
-        jobs: processes at a time.
-        threads: of each process.
+        wanted: the comparison.
+        show: return the lines of MONAI, and train nothing.
 
     Returns:
         The table for readers, and where it is.
@@ -348,60 +408,21 @@ def compare(runs: Sequence[Run], title: str, output: Path, jobs: int, threads: i
     Raises:
         UserError: where runs failed; the others are finished, and the table is printed.
     """
-    failed = train_unfinished(runs, output, jobs, threads, lambda: write_comparison(title, runs, output))
-    text = write_comparison(title, runs, output)
+    runs, output = wanted.runs(), wanted.folder
+    if show:
+        return "\n".join(shlex.join(["python", "-m", "monai.bundle", *run.arguments()]) for run in runs)
+    install_error_hook(GO_ON)
+    with interruptible():
+        failed = train_unfinished(
+            runs, output, wanted.jobs, threads_of(wanted), lambda: write_comparison(wanted.title, runs, output)
+        )
+    text = write_comparison(wanted.title, runs, output)
     if failed:
         print(text)
         raise runs_failed(failed, len(runs), output)
     return f"{text}\nThe comparison and its pictures are in {output}."
 
 
-def add_run_options(parser: argparse.ArgumentParser, folder: str) -> None:
-    """Add the options of a command that trains several runs; ``folder``: of its results, in the bundle's runs."""
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="default: 1 2 3")
-    parser.add_argument("--jobs", type=positive, default=1, help="runs at a time; default: 1")
-    parser.add_argument("--threads", type=positive, help="threads a run; default: the cores divided by the jobs")
-    parser.add_argument("--output", type=Path, help=f"default: runs/{folder}/DATA in the bundle")
-    parser.set_defaults(folder=folder)
-
-
-def where_and_how(given: argparse.Namespace) -> tuple[Path, int]:
-    """Return the output folder and the threads a run that the options of :func:`add_run_options` ask for."""
-    default = Path(bundle_root()) / "runs" / given.folder / data_name(given.data)
-    return (given.output or default).absolute(), given.threads or max((os.cpu_count() or 1) // given.jobs, 1)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.commands.compare",
-        usage="%(prog)s --data DATA --methods METHOD ... [--seeds SEED ...] [options] [--key value ...]",
-        description="Train methods on one data set, several seeds each, and set the results side by side.",
-        epilog=EPILOG,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--data", required=True, help="generated, a name in configs/datasets, or a file; further ones after commas"
-    )
-    parser.add_argument(
-        "--methods",
-        required=True,
-        nargs="+",
-        help="names in configs/methods with those of configs/parts after +, files, or: all",
-    )
-    add_run_options(parser, "comparisons")
-    given, overrides = parser.parse_known_args(arguments)
-    if overrides and not overrides[0].startswith("--"):
-        parser.error(f"'{overrides[0]}' is no key")
-    title = data_name(given.data)
-    output, threads = where_and_how(given)
-
-    def work() -> str:
-        runs = plan_runs(given.data, given.methods, given.seeds, overrides, output)
-        return compare(runs, title, output, given.jobs, threads)
-
-    return end_or_stop(work)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def threads_of(wanted: Comparison) -> int:
+    """Return the threads of each process."""
+    return wanted.threads or max((os.cpu_count() or 1) // wanted.jobs, 1)

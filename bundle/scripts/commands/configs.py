@@ -12,7 +12,7 @@ from fire.parser import DefaultParseValue
 
 from scripts import bundle_root
 from scripts.commands.key_table import read_keys
-from scripts.errors import UserError
+from scripts.utils.errors import UserError
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
@@ -31,7 +31,9 @@ COMBINED = (
     *("frozen+ridge", "frozen+levels+ridge", "frozen+ridge+ncm", "frozen+ridge+fecam"),
 )
 """Methods of several pages that the docs name."""
-_KINDS = {"datasets": "data set", "methods": "method", "parts": "part"}
+OF_TRANSFORMERS = ("coda_prompt", "dualprompt", "l2p")
+"""Methods that learn on no other backbone than a plain vision transformer."""
+_KINDS = {"datasets": "data set", "methods": "method", "networks": "network", "parts": "part"}
 
 
 def data_files(data: str) -> list[Path]:
@@ -73,8 +75,8 @@ def published_files(data: str, method: str) -> list[Path]:
 
 
 def known_methods() -> list[str]:
-    """Return the names of all methods that the docs name, sorted."""
-    return sorted([*known_configs("methods"), *COMBINED])
+    """Return the names of all methods that the docs name and that learn on any backbone, sorted."""
+    return sorted({*known_configs("methods"), *COMBINED} - {*OF_TRANSFORMERS})
 
 
 def known_configs(folder: str) -> dict[str, Path]:
@@ -86,7 +88,7 @@ def find_config(folder: str, name: str) -> Path:
     """Return a config by the name that it has in a folder of ``configs``, or by its path.
 
     Args:
-        folder: ``datasets``, ``methods`` or ``parts``.
+        folder: ``datasets``, ``methods``, ``networks`` or ``parts``.
         name: the name of a file there, or a JSON or YAML file.
 
     Raises:

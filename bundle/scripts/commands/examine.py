@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.commands.model import load_image_classifier
-from scripts.decoding.reasons import ImageRefused
-from scripts.errors import UserError
-from scripts.files import DESCRIPTION, WEIGHTS
-from scripts.inference.evaluation import evaluation_items
-from scripts.inference.model import TASK
+from scripts.deploy.inference.classification import ImageClassifier
+from scripts.deploy.inference.loading import load_image_classifier
+from scripts.deploy.versions.gate import ANSWERS, Answers
+from scripts.deploy.versions.store import Version, VersionStore
+from scripts.imaging.decoding.reasons import ImageRefused
+from scripts.learning.evaluation.report import evaluation_items
+from scripts.learning.run_config import DATA, read_run_config, what_matters
+from scripts.learning.tasks.record import read_tasks
 from scripts.metrics.accuracy_matrix import mean_class_recall
-from scripts.metrics.calibration import calibration_error
-from scripts.networks.classifier import class_names, read_description
-from scripts.run_config import DATA, read_run_config, what_matters
-from scripts.tasks.record import read_tasks, testable
-from scripts.versions.gate import ANSWERS, Answers
-from scripts.versions.store import Version, VersionStore
+from scripts.metrics.calibration import calibration_error, error_interval
+from scripts.model.description import ADVICE
+from scripts.model.folder import TASK
+from scripts.model.networks import weights_licence
+from scripts.utils.errors import UserError
+from scripts.utils.files import WEIGHTS
+from scripts.utils.sums import file_sha256, read_checked, sha256
 
 METRICS = "metrics.json"
 BATCH = 32
@@ -45,27 +47,29 @@ def add(store: VersionStore, run: Path) -> str:
     config = read_run_config(run)
     lines = []
     for folder in folders:
-        weights = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+        weights = file_sha256(folder / WEIGHTS)
         known = [version for version in store.versions() if version.record["files"][WEIGHTS] == weights]
         lines.append(f"{folder} is version {(known or [_add_task(store, run, folder, config)])[0].number}.")
     return "\n".join(lines)
 
 
 def _add_task(store: VersionStore, run: Path, folder: Path, config: Mapping[str, Any]) -> Version:
-    description = read_description(str(folder / DESCRIPTION))
-    tested, answers = examine(run, folder)
+    classifier = load_image_classifier(folder)
+    description = classifier.trained.description
+    tested, answers = examine(run, classifier)
     metrics = json.loads((run / METRICS).read_text())
     matrix = metrics["accuracy_matrix"][: len(description["tasks"])]
     calibrated = {entry["task"]: entry for entry in metrics.get("calibration", [])}
     details = {
-        "name": "-".join(str(description[key]) for key in ("data", "method", "backbone") if description.get(key)),
+        "name": classifier.model.name,
         "tasks": description["tasks"],
         "tested": tested,
         "accuracy_matrix": [row[: len(description["tasks"])] for row in matrix],
         "calibration": calibrated.get(description["tasks"][-1]["name"], {}),
         "config": what_matters(config, DATA),
+        "licence": weights_licence(config["backbone"], config["weights"]),
     }
-    files = {name: (folder / name).read_bytes() for name in (WEIGHTS, DESCRIPTION)}
+    files = read_checked(folder, ADVICE)
     files[ANSWERS] = f"{json.dumps(answers, indent=1)}\n".encode()
     return store.add(files, details, parent_of(description, store.versions()))
 
@@ -76,7 +80,7 @@ def parent_of(description: Mapping[str, Any], versions: Sequence[Version]) -> in
     return next((version.number for version in reversed(versions) if version.record["tasks"] == before), None)
 
 
-def examine(run: Path, folder: Path) -> tuple[dict[str, Any], Answers]:
+def examine(run: Path, classifier: ImageClassifier) -> tuple[dict[str, Any], Answers]:
     """Let a model classify the test images of the classes that it knows.
 
     Returns:
@@ -85,14 +89,14 @@ def examine(run: Path, folder: Path) -> tuple[dict[str, Any], Answers]:
     Raises:
         UserError: when the images of all tasks are gone.
     """
-    names = class_names(read_description(str(folder / DESCRIPTION)))
-    items = evaluation_items(read_tasks(run), len(names), testable)
-    results = load_image_classifier(folder).classify_all([item["image"] for item in items], BATCH)
+    names = classifier.model.classes
+    items = evaluation_items(read_tasks(run), len(names))
+    results = classifier.classify_all([item["image"] for item in items], BATCH)
     answers: dict[str, tuple[str, str]] = {}
     labels, scores = list[int](), list[list[float]]()
     for item, result in zip(items, results, strict=True):
         if not isinstance(result, ImageRefused):
-            key = hashlib.sha256(str(item["image"]).encode()).hexdigest()
+            key = sha256(str(item["image"]).encode())
             answers[key] = names[item["label"]], result.predicted_class
             labels.append(item["label"])
             scores.append([result.probabilities[name] for name in names])
@@ -102,6 +106,7 @@ def examine(run: Path, folder: Path) -> tuple[dict[str, Any], Answers]:
         "recalls": recalls(answers, names),
         "mean_class_recall": mean_class_recall(labels, predictions),
         "calibration_error": calibration_error(labels, scores),
+        "calibration_interval": error_interval(labels, scores),
         "refused": len(items) - len(answers),
     }
     return tested, answers

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
-
 import torch
 
-from scripts.commands.model import load_image_classifier
-from scripts.errors import UserError
-from scripts.inference.drift import DriftMonitor
-from scripts.inference.folder import ResultFolder
-from scripts.inference.images import find_images
-from scripts.inference.model import model_folder, said_of
-from scripts.inference.saliency import make_saliency
+from scripts.commands.classify import TASK, Order
+from scripts.commands.key_table import is_expression
+from scripts.deploy.inference.drift import DriftMonitor
+from scripts.deploy.inference.folder import ResultFolder
+from scripts.deploy.inference.images import find_images
+from scripts.deploy.inference.loading import load_image_classifier
+from scripts.deploy.inference.saliency import make_saliency
+from scripts.imaging.decoding.kinds import PICTURES
+from scripts.utils.errors import UserError
 
 
-def classify_folder(given: argparse.Namespace) -> tuple[int, int, str]:
+def classify_folder(order: Order) -> tuple[int, int, str]:
     """Classify the images of a folder.
-
-    Args:
-        given: the options; see :func:`scripts.commands.classify.options`.
 
     Returns:
         How many images are classified, how many refused, and by which model.
@@ -28,37 +24,26 @@ def classify_folder(given: argparse.Namespace) -> tuple[int, int, str]:
     Raises:
         UserError: when the model is missing or of no use, there is no image, or the results cannot be written.
     """
-    model = model_folder(given.model)
+    (model, images, output), settings = order.places, order.settings()
+    device = settings["device"]
     classifier = load_image_classifier(
         folder=model,
-        presentation=settings_of(given.presentation),
-        temperature=given.temperature,
-        threshold=given.threshold,
-        device=given.device or ("cuda" if torch.cuda.is_available() else "cpu"),
-        workers=given.workers,
+        presentation=settings["presentation"],
+        temperature=settings["temperature"],
+        threshold=settings["threshold"],
+        device=("cuda" if torch.cuda.is_available() else "cpu") if is_expression(device) else device,
+        workers=order.workers,
     )
-    items = find_images(given.input, classifier.suffixes, classifier.presentation)
+    items = [item for item in find_images(images, classifier.presentation) if item["name"] != TASK]
     if not items:
-        names = ", ".join(classifier.suffixes)
-        raise UserError(f"input folder {given.input} has no images: put some there ({names}, DICOM, NIfTI)")
-    saliency = make_saliency(given.saliency, classifier.network, classifier.prepare)
-    drift = DriftMonitor(given.drift_images, given.drift_level)
-    results = ResultFolder(given.output, lambda: classifier.model, saliency, drift)
+        names = ", ".join(PICTURES)
+        raise UserError(f"image folder {images} has no images: put some there ({names}, DICOM, NIfTI)")
+    saliency = make_saliency(settings["saliency"], classifier.network, classifier.prepare)
+    drift = DriftMonitor(settings["drift_images"], settings["drift_level"])
+    results = ResultFolder(output, classifier.model, saliency, drift, settings["codes"])
     results.start()
-    said = classifier.classify_all([item["image"] for item in items], given.batch_size)
+    said = classifier.classify_all([item["image"] for item in items], settings["batch_size"])
     for item, result in zip(items, said, strict=True):
         results.put(item["name"], item["image"], result)
     results.finish()
-    return len(results.results), len(results.refusals), said_of(model)
-
-
-def settings_of(pairs: Sequence[str]) -> dict[str, str]:
-    """Return ``KEY=VALUE`` texts as settings.
-
-    Raises:
-        UserError: for a text without ``=``.
-    """
-    for pair in pairs:
-        if "=" not in pair:
-            raise UserError(f"'{pair}' is no setting: give KEY=VALUE, such as window=40,400 (--presentation)")
-    return dict(pair.split("=", 1) for pair in pairs)
+    return len(results.results), len(results.refusals), str(classifier.trained)

@@ -1,9 +1,7 @@
-"""Remove images from what a run keeps: ``python -m scripts.commands.forget RUN_DIR IMAGE ... [--class NAME]``."""
+"""Remove images from what a run keeps."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -12,27 +10,22 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 
-from scripts.commands.terminal import end
-from scripts.decoding.scans import is_scan, make_selection
-from scripts.errors import UserError
-from scripts.files import CHECKPOINT, WEIGHTS, write_atomically
-from scripts.handlers.checkpoint import EPOCH, read_checkpoint
-from scripts.handlers.closed_form import feature_vectors
-from scripts.memory import ExemplarMemory, FeatureExtractor, FeatureSums
-from scripts.memory.exemplars import image_file
-from scripts.networks import ClassMeansHead, ContinualNet, NetworkState, UnifiedHead
-from scripts.run_config import read_run_config
+from scripts.commands.take_over import parser_of
+from scripts.imaging.decoding.scans import is_scan, make_selection
+from scripts.learning.features import FeatureExtractor, FeatureSums
+from scripts.learning.handlers.checkpoint import EPOCH, read_checkpoint
+from scripts.learning.handlers.closed_form import feature_vectors
+from scripts.learning.memory import ExemplarMemory
+from scripts.learning.memory.exemplars import image_file
+from scripts.model.folder import TrainedModel, write_model
+from scripts.model.networks import ContinualNet, NetworkState
+from scripts.utils.errors import UserError
+from scripts.utils.files import CHECKPOINT, WEIGHTS, write_atomically
+from scripts.utils.words import counted
 
-EPILOG = (
-    "An exemplar is an image of an old task that later training sees again. Each is compared by content, so a renamed "
-    "file is found; one that was saved anew is not. An image of an npz file is given as FILE.npz#train/INDEX. "
-    "Do not use this while the run is training. A run that learnt from this one (--previous) and a run moved aside "
-    "(--restart) keep exemplars of their own: use this on each of them. A method in closed form keeps sums over the "
-    "features of all images: with --class, the images, given again, are taken out of them and of the head."
-)
 TRAINED = "The trained weights are not changed by it: what the network has learnt from them it still knows."
 SUBTRACTED = (
-    "Took {number} images out of the sums and solved the head anew: {file} is written again. {exactness}Adapters, and "
+    "Took {images} out of the sums and solved the head anew: {file} is written again. {exactness}Adapters, and "
     "copies of the model elsewhere (models, task_<t>), are not changed by it."
 )
 MOVED = (
@@ -56,8 +49,8 @@ def forget(run: Path, images: Sequence[str], label: str | None = None) -> str:
         What was done, in one line.
 
     Raises:
-        UserError: when the folder holds no run, an image or an exemplar is not there, the run is not finished or keeps
-            no sums, or they do not hold the images.
+        UserError: when the folder holds no run, an image or an exemplar is not there, none is to be forgotten, the run
+            is not finished or keeps no sums, or they do not hold the images.
     """
     for image in images:
         if not image_file(image).is_file():
@@ -69,16 +62,16 @@ def forget(run: Path, images: Sequence[str], label: str | None = None) -> str:
     sums = FeatureSums() if "sums" in states else None
     if sums is not None:
         sums.load_state_dict(states["sums"])
-    parser = _parser(run)
+    parser = parser_of(run)
     memory: ExemplarMemory = parser.get_parsed_content("memory")
     memory.load_state_dict(states["memory"])
-    shown = parser.get_parsed_content("image#presentation")
+    shown = parser.get_parsed_content("image").presentation
     listed = [name for image in images for name in _as_trained(image, shown)]
-    said = TRAINED if label is None else _subtract(content, parser, sums, listed, label, run / WEIGHTS)
+    said = TRAINED if label is None else _subtract(content, parser, sums, listed, label, run)
     count = memory.forget(listed)
     if not count and label is None:
-        ask = "" if sums is None else " Name their class (--class) to take them out of the sums over features."
-        return f"No exemplar of the run in {run} has the content of what was given: nothing is changed.{ask}"
+        ask = "give what it keeps" if sums is None else "name their class (--class) to take them out of its sums"
+        raise UserError(f"no exemplar of the run in {run} has the content of what was given, nothing is changed: {ask}")
     states["memory"] = memory.state_dict()
     write_atomically(run / CHECKPOINT, lambda file: torch.save(content, file))
     (run / EPOCH).unlink(missing_ok=True)
@@ -92,22 +85,15 @@ def forget(run: Path, images: Sequence[str], label: str | None = None) -> str:
     )
 
 
-def _parser(run: Path) -> ConfigParser:
-    """Return what builds the objects of the run, wherever it was moved to."""
-    parser = ConfigParser({**read_run_config(run), "output_dir": str(run), "weights": None, "device": "cpu"})
-    parser.parse()
-    return parser
-
-
 def _subtract(
     content: dict[str, Any],
     parser: ConfigParser,
     sums: FeatureSums | None,
     images: Sequence[str],
     label: str,
-    model: Path,
+    folder: Path,
 ) -> str:
-    """Take images out of the sums, solve the head anew in ``content`` and in the ``model`` file, and say so."""
+    """Take images out of the sums, solve the head anew in ``content`` and in the run's ``folder``, and say so."""
     classes = [name for task in content["tasks"] for name in task[1:]]
     if sums is None:
         raise UserError("the run keeps no sums over features: leave --class out")
@@ -118,7 +104,6 @@ def _subtract(
     network: ContinualNet = parser.get_parsed_content("network_def")
     NetworkState(network).load_state_dict(content["states"]["network"])
     features: FeatureExtractor = parser.get_parsed_content("features")
-    assert isinstance(network.head, UnifiedHead | ClassMeansHead)
     number = classes.index(label)
     items = [{"image": image, "label": number} for image in images]
     moved = _moved(network, number)
@@ -126,14 +111,15 @@ def _subtract(
     network.head.solve(sums.second, sums.first, sums.shrinkage)
     content["states"] |= {"network": NetworkState(network).state_dict(), "sums": sums.state_dict()}
     plain = network.merge_and_unload([{"name": task[0], "classes": task[1:]} for task in content["tasks"]])
-    write_atomically(model, lambda file: torch.save(plain.state_dict(), file))
-    return SUBTRACTED.format(number=len(images), file=model, exactness=MOVED if moved else "")
+    write_model(folder, plain.state_dict(), TrainedModel.open(folder).description)
+    taken, exactness = counted(len(images), "image"), MOVED if moved else ""
+    return SUBTRACTED.format(images=taken, file=folder / WEIGHTS, exactness=exactness)
 
 
 def _moved(network: ContinualNet, number: int) -> bool:
     """Say whether adapters were tuned, and merged, in a task after that of class ``number``."""
     task = next(index for index, end in enumerate(accumulate(network.classes)) if number < end)
-    tuned = [int(name.removeprefix("task")) for name in network.adapter_branches()]
+    tuned = [int(name.removeprefix("task")) for name in network.backbone.added() if name.startswith("task")]
     return max(tuned, default=0) > task
 
 
@@ -142,18 +128,3 @@ def _as_trained(image: str, presentation: Mapping[str, Any] | None) -> list[str]
     if presentation is None or not Path(image).is_file() or not is_scan(image):
         return [image]
     return make_selection(presentation).references(image)[0]
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.commands.forget", description=__doc__, epilog=EPILOG)
-    parser.add_argument("run", metavar="RUN_DIR", type=Path, help="output folder of a run")
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image file whose content is to be forgotten")
-    name = "the class as which they were learnt, to take them out of the sums of a method in closed form too"
-    parser.add_argument("--class", metavar="NAME", dest="label", help=name)
-    given = parser.parse_args(arguments)
-    return end(lambda: forget(given.run.resolve(), given.images, given.label))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,12 +1,11 @@
 """Refuse what a command line gives and nothing takes, and print what each key takes.
 
 MONAI takes any key, so that a misspelt one does nothing; it reads a key without a value as true, and texts such as 2019
-as numbers. ``python -m scripts.commands.keys [KEY ...]`` prints the keys.
+as numbers.
 """
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import json
 import logging
@@ -20,12 +19,11 @@ from typing import TYPE_CHECKING, Any
 from scripts import bundle_root
 from scripts.commands.configs import CONFIGS
 from scripts.commands.given import Given, given
-from scripts.commands.key_table import Key, quoted, read_keys, reference
+from scripts.commands.key_table import Key, quoted, read_keys
 from scripts.commands.pages import FOLDERS, SUFFIX, check_method, check_order, inside
-from scripts.commands.terminal import end
 from scripts.commands.values import check_backbone, check_device, check_places, check_values, shown, take_texts
-from scripts.errors import UsageError
-from scripts.run_config import RECORDED, running_parser
+from scripts.utils.errors import UsageError
+from scripts.utils.running import RECORDED, running_parser
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
@@ -34,7 +32,7 @@ STRUCTURE = ("_meta_", "imports", "initialize", "run", "finalize", RECORDED)
 """Keys that MONAI, or a run's own config, has."""
 TRACKING = ("tracking_uri", "experiment_name", "run_name", "save_execute_config")
 """Keys of MONAI's ``--tracking``."""
-SEE = "python -m scripts.commands.keys lists all keys"
+SEE = "dynammo keys [WORD] lists the keys"
 
 
 def top_level_keys(arguments: Sequence[str]) -> list[str]:
@@ -88,8 +86,8 @@ def check(said: Given, parser: ConfigParser) -> None:
     listed = parser.load_config_files(list(said.files))
     if said.files:
         _check_words(said, listed)
-        _check_has_value(said, listed)
-        _check_typed(said, listed)
+        check_has_value(said, listed)
+        check_typed(said, listed)
         _check_files(said, listed)
     check_places(said, parser.get(), listed)
     if take_texts(said, parser):
@@ -108,7 +106,8 @@ def _check_words(said: Given, listed: Mapping[str, Any]) -> None:
             raise UsageError(f"'{word}' stands without a key: write --KEY VALUE; {SEE}")
 
 
-def _check_has_value(said: Given, listed: Mapping[str, Any]) -> None:
+def check_has_value(said: Given, listed: Mapping[str, Any]) -> None:
+    """Refuse a typed key without a value, unless it is a switch."""
     keys = read_keys()
     for key, text in said.typed().items():
         is_known = key in listed or key in keys
@@ -117,7 +116,7 @@ def _check_has_value(said: Given, listed: Mapping[str, Any]) -> None:
             raise UsageError(f"--{key} has no value: write --{key} VALUE, or leave it out")
 
 
-def _check_typed(said: Given, listed: Mapping[str, Any]) -> None:
+def check_typed(said: Given, listed: Mapping[str, Any]) -> None:
     """Refuse typed top-level keys that none of the listed files has or refers to."""
     typed, keys = said.typed(), read_keys()
     allowed = (*STRUCTURE, *(TRACKING if any(key == "tracking" for key, _ in said.pairs) else ()))
@@ -166,30 +165,20 @@ def bundle_keys() -> set[str]:
     return {key for file in files for key in top_level_names(file)}
 
 
-def named(places: Sequence[str]) -> list[Key]:
-    """Return keys by their places, or all of them where none is named.
+def named(words: Sequence[str]) -> list[Key]:
+    """Return keys: all, or those that are called like a word, else those with it in their place or description.
 
     Raises:
-        UsageError: for a place that is none of the keys; it names the nearest.
+        UsageError: for a word that no key has; it names the nearest.
     """
     keys = read_keys()
-    for place in places:
-        if place.lstrip("-") not in keys:
-            alike = difflib.get_close_matches(place.lstrip("-"), list(keys), 1)
+    found: dict[str, Key] = {}
+    for word in (word.lstrip("-").replace("::", "#") for word in words):
+        described = {place: key for place, key in keys.items() if word.lower() in f"{place} {key.effect}".lower()}
+        own = {word: keys[word]} if word in keys else described
+        if not own:
+            alike = difflib.get_close_matches(word, list(keys), 1)
             hint = f"did you mean {alike[0]}?" if alike else "leave it out to see all keys"
-            raise UsageError(f"'{place}' is no key: {hint}")
-    return [keys[place.lstrip("-")] for place in places] or list(keys.values())
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command."""
-    parser = argparse.ArgumentParser(
-        usage="python -m scripts.commands.keys [KEY ...]", description="Print what each key takes and does."
-    )
-    parser.add_argument("keys", metavar="KEY", nargs="*", help="keys such as image_size; all, where none is named")
-    places = parser.parse_args(arguments).keys
-    return end(lambda: reference(named(places)))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+            raise UsageError(f"'{word}' is no key, and no key's description has it: {hint}")
+        found |= own
+    return list((found or keys).values())

@@ -7,7 +7,6 @@ gate lets it pass; how it stands is in the folder.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import subprocess
@@ -16,15 +15,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts import bundle_root
+from scripts import child_environment
 from scripts.commands.configs import read_config, run_arguments
 from scripts.commands.versions import Refused, promote
-from scripts.errors import UserError, describe
-from scripts.files import WEIGHTS, last_line, write_atomically
-from scripts.run_config import CONFIG, read_run_config
-from scripts.service.background import DONE, ERROR, now
-from scripts.service.trainings import LOG, ORDER, OUTCOME, PROGRESS, RUN
-from scripts.versions.store import VersionStore
+from scripts.deploy.service.background import DONE, ERROR, now
+from scripts.deploy.service.trainings import LOG, ORDER, OUTCOME, PROGRESS, RUN
+from scripts.deploy.versions.store import VersionStore
+from scripts.learning.run_config import read_run_config
+from scripts.utils.errors import UserError, describe
+from scripts.utils.files import CONFIG, WEIGHTS, last_line, write_atomically
+from scripts.utils.sums import file_sha256
 
 NICENESS = 10
 
@@ -33,11 +33,11 @@ def config_of(order: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Return the keys that make a training learn what is ordered; all else is of the run that is gone on from.
 
     Args:
-        order: see :class:`scripts.service.trainings.Trainings`.
+        order: see :class:`scripts.deploy.service.trainings.Trainings`.
         folder: of the order.
     """
     source = {
-        "_target_": "scripts.tasks.Datalist",
+        "_target_": "scripts.learning.sources.Datalist",
         "root": order["images"],
         "file": str(folder / ORDER),
         "test": None,
@@ -50,7 +50,9 @@ def config_of(order: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "planned_tasks#limit": None,
         "previous": order["previous"],
         "output_dir": str(folder / RUN),
-        "+train#handlers": [{"_target_": "scripts.handlers.ProgressFileHandler", "path": str(folder / PROGRESS)}],
+        "+train#handlers": [
+            {"_target_": "scripts.learning.handlers.ProgressFileHandler", "path": str(folder / PROGRESS)}
+        ],
         **order["settings"],
     }
 
@@ -68,7 +70,7 @@ def learn(folder: Path) -> dict[str, Any]:
         UserError: the training failed; its last line says why.
     """
     order = read_config(folder / ORDER)
-    store = VersionStore(order["store"])
+    store = VersionStore(**order["store"], by=order["by"])
     store.version(order["version"])
     read_run_config(order["previous"])  # now, not once MONAI has been loaded
     write_atomically(folder / CONFIG, json.dumps(config_of(order, folder), indent=4) + "\n")
@@ -77,10 +79,10 @@ def learn(folder: Path) -> dict[str, Any]:
     from scripts.commands.examine import add  # takes seconds to import, and much memory
 
     add(store, folder / RUN)
-    weights = hashlib.sha256((folder / RUN / WEIGHTS).read_bytes()).hexdigest()
+    weights = file_sha256(folder / RUN / WEIGHTS)
     number = next(version.number for version in store.versions() if version.record["files"][WEIGHTS] == weights)
     try:
-        promote(store, number, order["margin"], order["floor"])
+        promote(store, number, order["gate"])
     except Refused as refusal:
         return {"version": number, "promoted": False, "reason": str(refusal)}
     return {"version": number, "promoted": True, "reason": None}
@@ -88,15 +90,13 @@ def learn(folder: Path) -> dict[str, Any]:
 
 def _train(folder: Path, configs: Sequence[Path]) -> None:
     command = [sys.executable, "-m", "monai.bundle", *run_arguments(configs, [])]
-    path = os.pathsep.join([bundle_root(), *filter(None, [os.environ.get("PYTHONPATH")])])
     with (folder / LOG).open("ab") as log:
         done = subprocess.run(
             command,
-            cwd=bundle_root(),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={**os.environ, "PYTHONPATH": path},
+            env=child_environment(),
             close_fds=False,  # the folder's lock is held for as long as this one writes there
         )
     if done.returncode:

@@ -1,42 +1,48 @@
-"""Write a finished run as a MONAI bundle in a zip file: ``python -m scripts.commands.package RUN_DIR ZIP_FILE``."""
+"""Write a finished run as a MONAI bundle in a zip file."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from scripts import bundle_root
-from scripts.commands.terminal import end
-from scripts.errors import UserError
-from scripts.files import DESCRIPTION, WEIGHTS, write_atomically
-from scripts.inference.model import load_classifier
-from scripts.networks.backbones import spatial_dims
-from scripts.networks.classifier import class_names, read_description
-from scripts.run_config import CONFIG, may_differ, read_run_config
+from scripts.imaging.image_spec import ImageSpec
+from scripts.imaging.transforms.preprocessing import monai_preprocessing
+from scripts.learning.run_config import may_differ, read_run_config
+from scripts.model.description import ADVICE
+from scripts.model.folder import TrainedModel
+from scripts.model.networks.classifier import NETWORK_KEYS
+from scripts.utils.errors import UserError
+from scripts.utils.files import CONFIG, WEIGHTS, write_atomically
+from scripts.utils.sums import SUMS, read_checked, sums_of
 
 FOLDERS = ("configs", "docs", "scripts")
 METADATA = "configs/metadata.json"
 TRAIN = "configs/train.json"
 INFERENCE = "configs/inference.json"
-VOLUMES = "configs/inference_volumes.json"  # what differs for volumes
-COLOUR = "scripts.transforms.make_colour"
+TORCHSCRIPT = "configs/torchscript.json"
+DEPLOYED = (METADATA, INFERENCE, "configs/node.json", "configs/service.json", "configs/keys.yaml")
+LEARNING = (
+    *("compare", "deidentify", "examine", "experiments", "forget", "learn", "package", "pictures", "plan", "report"),
+    *("reporting", "search", "start", "take_over", "track", "train"),
+)
+"""Commands that train, or read what trainings write."""
+LEFT_OUT = "for deployment alone: scripts/learning, configs/train.json and what belongs to them are left out"
 FIGURES = ("final_accuracy", "average_accuracy", "final_mean_class_recall", "average_mean_class_recall")
 DATE = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can hold: the same run gives the same bytes
 MODE = 0o644 << 16
 
 
-def package(run: Path, target: Path, root: Path) -> str:
+def package(run: Path, target: Path, root: Path, deploy: bool = False) -> str:
     """Write the zip: the bundle's code and configs, the run's model, and metadata that fits that model.
 
     Args:
         run: a run's folder.
         target: the zip file; the folder in it is called like the file, without ``.zip``.
         root: the bundle's folder.
+        deploy: leave out what only learning needs.
 
     Returns:
         What was done, in one line.
@@ -48,8 +54,8 @@ def package(run: Path, target: Path, root: Path) -> str:
         raise UserError(f"{target} is no zip file: give a name that ends in .zip")
     if not run.is_dir():
         raise UserError(f"run folder {run} is missing: give the output folder of a finished run")
-    content = _files(root)
-    content.update(_model(run, root))
+    content = {name: data for name, data in _files(root).items() if not (deploy and is_of_learning(name))}
+    content |= _model(run, root, deploy)
 
     def write(file: BinaryIO) -> None:
         with zipfile.ZipFile(file, "w") as archive:
@@ -63,51 +69,59 @@ def package(run: Path, target: Path, root: Path) -> str:
     return f"{target}: the bundle with the model of {run}, {target.stat().st_size / 2**20:.1f} MiB."
 
 
-def fitted_metadata(
-    metadata: Mapping[str, Any], description: Mapping[str, Any], metrics: Mapping[str, Any]
-) -> dict[str, Any]:
+def torchscript_config(trained: TrainedModel, inference: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config that ``ckpt_export`` puts into a TorchScript file, whose readers have MONAI alone.
+
+    Args:
+        trained: the model.
+        inference: the bundle's ``inference.json``.
+    """
+    described = {key: trained.description[key] for key in (*NETWORK_KEYS, "image")}
+    network = {"_target_": "scripts.model.networks.classifier_from", "description": described}
+    kept = {key: inference[key] for key in ("inferer", "postprocessing")}
+    return {"network_def": network, "preprocessing": monai_preprocessing(trained.image), **kept}
+
+
+def is_of_learning(name: str) -> bool:
+    """Say whether a file of the bundle is left out where it is only deployed."""
+    parts = Path(name).parts
+    if parts[0] == "configs":
+        return name.endswith((".json", ".yaml")) and name not in DEPLOYED
+    return parts[:2] == ("scripts", "learning") or (
+        parts[:2] == ("scripts", "commands") and parts[2].removesuffix(".py") in LEARNING
+    )
+
+
+def fitted_metadata(metadata: Mapping[str, Any], trained: TrainedModel, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``metadata.json`` as it is true of a trained network.
 
     Args:
         metadata: the bundle's own, of the main job.
-        description: the network's ``network.json``.
+        trained: the model.
         metrics: the run's ``metrics.json``; figures that were not measured are left out.
     """
-    classes, side = class_names(description), description["image_size"]
+    classes, spec = trained.identity.classes, trained.image
     fitted: dict[str, Any] = json.loads(json.dumps(metadata))
     tensors = fitted["network_data_format"]
     image, prediction = tensors["inputs"]["image"], tensors["outputs"]["pred"]
-    image["spatial_shape"] = [side] * spatial_dims(description["backbone"])
-    image["value_range"] = _value_range(description["mean"], description["std"])
+    image["spatial_shape"] = list(spec.shape[1:])
+    image["value_range"] = _value_range(spec.mean, spec.std)
     prediction["num_channels"] = len(classes)
     prediction["channel_def"] = {str(number): name for number, name in enumerate(classes)}
     kind, channels = "RGB images", "red, green and blue"
-    if len(image["spatial_shape"]) == 3:
+    if spec.dimensions == 3:
         kind, channels, fitted["data_type"] = "volumes", "all voxels", "npy"
         image.update(format="grey", num_channels=1, channel_def={"0": "intensity"})
     fitted["image_classes"] = (
-        f"{kind} of {' x '.join(map(str, image['spatial_shape']))} pixels, {_colour(description)}scaled to 0..1 and "
-        f"normalised with the mean {description['mean']} and the standard deviation {description['std']} of {channels}"
+        f"{kind} of {' x '.join(map(str, image['spatial_shape']))} pixels, {_colour(spec)}scaled to 0..1 and "
+        f"normalised with the mean {list(spec.mean)} and the standard deviation {list(spec.std)} of {channels}"
     )
-    if description["data"] != "generated":
-        fitted["data_source"] = f"the data set '{description['data']}'; see docs/data_license.txt"
+    data = trained.description.get("data")
+    if data != "generated":
+        fitted["data_source"] = f"the data set '{data}'; see docs/data_license.txt"
     figures = {name: metrics[name] for name in FIGURES if metrics[name] is not None}
     if figures:
         fitted["eval_metrics"] = figures
-    return fitted
-
-
-def fitted_inference(config: Mapping[str, Any], description: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``inference.json`` as who has only the exported model needs it, without the bundle's ``network.json``.
-
-    Without a colour transform its preprocessing is MONAI alone; with one it needs the bundle's code.
-    """
-    fitted: dict[str, Any] = json.loads(json.dumps(config))
-    colour = description.get("colour_transform")
-    fitted.update({key: description[key] for key in ("image_size", "mean", "std")}, colour_transform=colour)
-    if colour is None:
-        steps = fitted["preprocessing"]["transforms"]
-        fitted["preprocessing"]["transforms"] = [step for step in steps if step["_target_"] != COLOUR]
     return fitted
 
 
@@ -132,9 +146,9 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(own)
 
 
-def _colour(description: Mapping[str, Any]) -> str:
+def _colour(spec: ImageSpec) -> str:
     """Say in words what was done to the colours; nothing where nothing was."""
-    settings = dict(description.get("colour_transform") or {})
+    settings = dict(spec.colour or {})
     name = settings.pop("name", None)
     numbers = ", ".join(f"{key} {value}" for key, value in settings.items())
     return "" if name is None else f"before resizing their colours changed by {name} ({numbers}), "
@@ -157,25 +171,20 @@ def _files(root: Path) -> dict[str, bytes]:
     }
 
 
-def _model(run: Path, root: Path) -> dict[str, bytes]:
+def _model(run: Path, root: Path, deploy: bool) -> dict[str, bytes]:
     """Return the run's model, and the files that say what it is."""
-    load_classifier(run)  # refuses what could not be loaded where the zip is unpacked
-    description = read_description(str(run / DESCRIPTION))
+    trained = TrainedModel.open(run)  # refuses what could not be loaded where the zip is unpacked
     metrics = _read(run / "metrics.json")
-    if metrics["classes"] != class_names(description):
+    if metrics["classes"] != list(trained.identity.classes):
         raise UserError(f"the run in {run} is not finished: its model and its metrics.json differ; finish it first")
-    inference = _read(root / INFERENCE)
-    if spatial_dims(description["backbone"]) == 3:
-        inference.update(_read(root / VOLUMES))
-    inference = fitted_inference(inference, description)
-    metadata = fitted_metadata(_read(root / METADATA), description, metrics)
-    return {
-        f"models/{CONFIG}": _json(portable(read_run_config(run), _read(root / TRAIN))),
-        f"models/{WEIGHTS}": (run / WEIGHTS).read_bytes(),
-        f"models/{DESCRIPTION}": (run / DESCRIPTION).read_bytes(),
-        INFERENCE: _json(inference),
-        METADATA: _json(metadata),
-    }
+    metadata = fitted_metadata(_read(root / METADATA), trained, metrics)
+    vouched = read_checked(run, ADVICE)
+    files = {f"models/{name}": content for name, content in {**vouched, SUMS: sums_of(vouched)}.items()}
+    files[TORCHSCRIPT] = _json(torchscript_config(trained, _read(root / INFERENCE)))
+    if deploy:
+        return {**files, METADATA: _json({**metadata, "contents": LEFT_OUT})}
+    config = portable(read_run_config(run), _read(root / TRAIN))
+    return {**files, f"models/{CONFIG}": _json(config), METADATA: _json(metadata)}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -188,16 +197,3 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _json(content: Mapping[str, Any]) -> bytes:
     return (json.dumps(content, indent=4) + "\n").encode()
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.commands.package", description=__doc__)
-    parser.add_argument("run", metavar="RUN_DIR", type=Path, help="output folder of a finished run")
-    parser.add_argument("zip", metavar="ZIP_FILE", type=Path, help="the file to write; one that is there is replaced")
-    given = parser.parse_args(arguments)
-    return end(lambda: package(given.run, given.zip, Path(bundle_root())))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -10,7 +10,7 @@ from typing import Any
 from scripts.commands.configs import CONFIGS, known_configs
 from scripts.commands.given import Given
 from scripts.commands.key_table import is_expression
-from scripts.errors import UsageError
+from scripts.utils.errors import UsageError
 
 FOLDERS = ("networks", "datasets", "methods", "parts", "published")
 """The folders of the pages, in the order in which they are listed: a later one's values go over an earlier one's."""

@@ -1,31 +1,29 @@
-"""Say what would be trained, and train nothing: ``python -m scripts.commands.plan DATA [--key value ...]``."""
+"""Say what would be trained, and train nothing."""
 
 from __future__ import annotations
 
-import argparse
-import runpy
 import shlex
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from scripts.commands.configs import CONFIGS, TRAIN, data_files, run_arguments
-from scripts.commands.terminal import end
-from scripts.errors import UserError, find_user_error
+from scripts.commands.configs import CONFIGS, TRAIN, read_config
+from scripts.commands.found import find_data
+from scripts.commands.keys import top_level_keys
+from scripts.commands.train import training_files
+from scripts.commands.workflow import tell, workflow
+from scripts.utils.running import command_name
 
-EPILOG = (
-    "The images are counted, read once and checked: tiny classes, broken images, images or patients in training and "
-    "test, one image with two labels. The tables and a contact sheet of each class go to plan/ in the output folder. "
-    "The keys are those of training, such as --dataset_dir, --split and --memory_size, and of configs/plan.json."
-)
+PLAN = CONFIGS / "plan.json"
 
 
-def plan(data: str, overrides: Sequence[str]) -> str:
-    """Run MONAI's ``run`` with the configs of a data set and of the plan.
+def plan(data: str, keys: Sequence[str], method: str | None, network: str | None, show: bool) -> str:
+    """Run MONAI's ``run`` with the configs of a training, and of the plan over them.
 
     Args:
-        data: what is to be planned; see :func:`config_files`.
-        overrides: ``--key value`` pairs for the config, as ``monai.bundle run`` takes them.
+        data: see :func:`scripts.commands.found.find_data`.
+        keys: ``--key value`` words, those of training and of ``configs/plan.json``.
+        method: see :func:`scripts.commands.train.train`.
+        network: as the method.
+        show: return the equal line of MONAI, and plan nothing.
 
     Returns:
         How to train it, in one line.
@@ -33,43 +31,23 @@ def plan(data: str, overrides: Sequence[str]) -> str:
     Raises:
         UserError: where the data cannot be planned.
     """
-    files = config_files(data)
-    if overrides and not overrides[0].startswith("--"):
-        raise UserError(f"'{overrides[0]}' is no key: give a folder of images as --dataset_dir {overrides[0]}")
-    sys.argv = ["monai.bundle", *run_arguments(files, overrides)]
-    try:
-        runpy.run_module("monai.bundle", run_name="__main__")
-    except Exception as error:  # MONAI wraps what a constructor raises
-        mistake = find_user_error(error)
-        if mistake is None:
-            raise
-        raise mistake from error
-    training = shlex.join(["python", "-m", "monai.bundle", *run_arguments(files[:-1], overrides)])
-    return f"Nothing was trained. To train: {training}"
+    found = find_data(data)
+    if not show:
+        tell(f"Planning {data}: {found.words}.")
+    said = workflow([*training_files(found, method, network), PLAN], [*found.keys, *keys], show)
+    options = [*(["--method", method] if method else []), *(["--network", network] if network else [])]
+    words = [command_name(), "train", data, *options, *of_training(keys)]
+    return said or f"Nothing was trained. To train: {shlex.join(words)}"
 
 
-def config_files(data: str) -> list[Path]:
-    """Return the configs of a plan, later ones over earlier ones.
-
-    Args:
-        data: the name of a file in ``configs/datasets``, ``generated``, or a JSON or YAML file.
-
-    Raises:
-        UserError: where there is no such data set, or the file cannot be used.
-    """
-    return [TRAIN, *data_files(data), CONFIGS / "plan.json"]
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command."""
-    parser = argparse.ArgumentParser(
-        usage="python -m scripts.commands.plan DATA [--key value ...]", description=__doc__, epilog=EPILOG
-    )
-    parser.add_argument("data", metavar="DATA", help="generated, a name in configs/datasets, or a file")
-    parser.add_argument("overrides", metavar="--key value", nargs=argparse.REMAINDER, help="keys of the config")
-    given = parser.parse_args(arguments)
-    return end(lambda: plan(given.data, given.overrides))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def of_training(keys: Sequence[str]) -> list[str]:
+    """Return ``--key value`` words without those that a plan alone takes."""
+    own = read_config(PLAN).keys() - read_config(TRAIN).keys()
+    kept: list[str] = []
+    skips = False
+    for word in keys:
+        if word.startswith("--"):
+            skips = top_level_keys([word])[0] in own
+        if not skips:
+            kept.append(word)
+    return kept

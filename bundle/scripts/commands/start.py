@@ -6,8 +6,10 @@ import warnings
 
 from scripts.commands.keys import check_keys
 from scripts.commands.take_over import go_on
-from scripts.errors import install_error_hook
-from scripts.run_config import check_run, config_of, running_parser
+from scripts.commands.track import track
+from scripts.learning.run_config import check_run, config_of
+from scripts.utils.errors import install_error_hook
+from scripts.utils.running import running_parser
 
 
 def start() -> None:
@@ -20,6 +22,7 @@ def start() -> None:
     warnings.filterwarnings("ignore", message="NvImgCodec")
     check_keys()
     parser = running_parser()
+    track(parser)
     go_on(parser.get_parsed_content("previous"))
     folder, restart = parser.get_parsed_content("output_dir"), parser.get_parsed_content("restart")
     check_run(folder, config_of(parser), restart)

@@ -10,20 +10,11 @@ from typing import TYPE_CHECKING, Any
 from scripts.commands.configs import TRAIN, read_config
 from scripts.commands.given import Given, given, is_train
 from scripts.commands.values import typed_value
-from scripts.errors import UserError
-from scripts.files import WEIGHTS
-from scripts.run_config import (
-    CONFIG,
-    DATA,
-    LATER,
-    RECORDED,
-    config_of,
-    differences,
-    no_model,
-    read_run_config,
-    resolved,
-    running_parser,
-)
+from scripts.learning.run_config import DATA, LATER, config_of, differences, read_run_config, resolved
+from scripts.model.description import no_model
+from scripts.utils.errors import UserError
+from scripts.utils.files import CONFIG, WEIGHTS
+from scripts.utils.running import RECORDED, running_parser
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
@@ -121,6 +112,19 @@ def _replace(config: dict[str, Any]) -> None:
     kept = {"_meta_": parser.get("_meta_", {})}
     parser.set({**{key: own for key, own in config.items() if key != RECORDED}, **kept})
     parser.parse(reset=True)
+
+
+def parser_of(run: Path) -> ConfigParser:
+    """Return what builds the objects of a run, wherever it was moved to.
+
+    Raises:
+        UserError: when the folder holds no run.
+    """
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser({**read_run_config(run), "output_dir": str(run), "weights": None, "device": "cpu"})
+    parser.parse()
+    return parser
 
 
 def folder_of(model: str) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from scripts.errors import UserError
+from scripts.utils.errors import UserError
 
 
 def end(command: Callable[[], str | tuple[str, int]]) -> int:
@@ -26,8 +27,17 @@ def end(command: Callable[[], str | tuple[str, int]]) -> int:
         print(f"Error: {error}", file=sys.stderr)
         return error.exit_status
     said, status = (done, 0) if isinstance(done, str) else done
-    print(said)
+    if said:
+        _print(said)
     return status
+
+
+def _print(text: str) -> None:
+    """Print to who may have read enough (``| head``), which is no mistake."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it ends
 
 
 def end_or_stop(command: Callable[[], str]) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from scripts.commands.given import Given
 from scripts.commands.key_table import is_expression, quoted, read_keys
 from scripts.commands.signatures import Scalars, find_target, parameters, scalars
-from scripts.errors import UsageError
+from scripts.utils.errors import UsageError
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
@@ -133,12 +133,19 @@ def check_values(said: Given, config: Mapping[str, Any], listed: Mapping[str, An
     for place, key in read_keys().items():
         value = at(config, place)
         if value is not MISSING and not key.fits(value):
-            raise _refusal(place, typed, value, key.takes, quoted(key.example))
+            raise refusal(place, typed, value, key.takes, quoted(key.example))
     for place in typed:
-        known = scalars_at(config, place) if place not in read_keys() else Scalars()
+        known = Scalars() if place in read_keys() else scalars_at(config, place)
+        known = known if known.kinds or place in read_keys() else like(at(listed, place))
         value = at(config, place)
         if value is not MISSING and not is_expression(value) and not known.fits(value):
-            raise _refusal(place, typed, value, known.takes, _example(at(listed, place), known))
+            raise refusal(place, typed, value, known.takes, _example(at(listed, place), known))
+
+
+def like(value: Any) -> Scalars:
+    """Return what a place of a plain block takes, as far as its value tells: a switch or a number."""
+    kind = "switch" if isinstance(value, bool) else "number" if isinstance(value, int | float) else ""
+    return Scalars((kind,), may_be_null=True) if kind else Scalars()
 
 
 def _example(value: Any, known: Scalars) -> str:
@@ -146,7 +153,8 @@ def _example(value: Any, known: Scalars) -> str:
     return quoted(str(value).lower() if isinstance(value, bool) else str(value)) if is_one else ""
 
 
-def _refusal(place: str, typed: Mapping[str, str | None], value: Any, takes: str, example: str) -> UsageError:
+def refusal(place: str, typed: Mapping[str, str | None], value: Any, takes: str, example: str) -> UsageError:
+    """Return the error to raise for a value that its place does not take."""
     is_typed = typed.get(place) is not None
     said = f"--{place} was given '{typed[place]}'" if is_typed else f"{place} is {value!r} in the config"
     such = f", such as --{place} {example}" if example else ""
@@ -184,7 +192,7 @@ def _is_there(name: str) -> bool:
 
 
 def check_backbone(config: Mapping[str, Any]) -> None:
-    """Refuse a backbone without known sites for adapters.
+    """Refuse an unknown backbone.
 
     Raises:
         UsageError: names those that there are, and the nearest.
@@ -192,9 +200,11 @@ def check_backbone(config: Mapping[str, Any]) -> None:
     name = config.get("backbone")
     if not isinstance(name, str) or is_expression(name):
         return
-    from scripts.networks.backbones import SITES  # takes seconds
+    from scripts.model.networks.backbones import BACKBONES, TIMM  # takes seconds
 
-    if name not in SITES:
-        alike = difflib.get_close_matches(name, list(SITES), 1)
+    if name not in BACKBONES and not name.startswith(TIMM):
+        alike = difflib.get_close_matches(name, list(BACKBONES), 1)
         hint = f"; did you mean {alike[0]}?" if alike else ""
-        raise UsageError(f"--backbone was given '{name}': it takes one of {', '.join(SITES)}{hint}")
+        raise UsageError(
+            f"--backbone was given '{name}': it takes one of {', '.join(BACKBONES)}, or {TIMM}<name> of timm's{hint}"
+        )

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from scripts.metrics.accuracy_matrix import AccuracyMatrix, accuracy, mean_class_recall
 from scripts.metrics.clinical import class_rows, confusion_matrix, confusion_table, table_of
-from scripts.metrics.decision_rules import DecisionRules
 from scripts.metrics.open_set import mean_open_set, open_set_figures, task_identification_accuracy
 from scripts.metrics.record import RunRecord
 from scripts.metrics.scores import key_accuracy, scores_and_labels
 
 __all__ = [
     "AccuracyMatrix",
-    "DecisionRules",
     "RunRecord",
     "accuracy",
     "class_rows",

@@ -172,6 +172,12 @@ class AccuracyMatrix:
         self.accuracies = list(state["accuracies"])
         self.mean_class_recalls = list(state["mean_class_recalls"])
 
+    def until(self, tasks: int) -> AccuracyMatrix:
+        """Return the evaluations after the first ``tasks`` tasks."""
+        found = AccuracyMatrix()
+        found.load_state_dict({name: rows[:tasks] for name, rows in self.state_dict().items()})
+        return found
+
     @property
     def accuracy_matrix(self) -> list[Row]:
         """Square; row = after learning task i, column = on task j, None above the diagonal."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest
 
@@ -25,10 +24,8 @@ def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, classes: int) ->
     Returns:
         [classes, classes], row = true class, column = predicted class.
     """
-    from torchmetrics.functional.classification import multiclass_confusion_matrix  # slow, and training needs it not
-
-    truth, guess = (torch.as_tensor(np.asarray(values, dtype=np.int64)) for values in (labels, predictions))
-    counts: NDArray[np.int64] = multiclass_confusion_matrix(guess, truth, num_classes=classes).numpy()
+    truth, guess = (np.asarray(values, dtype=np.int64) for values in (labels, predictions))
+    counts: NDArray[np.int64] = np.bincount(truth * classes + guess, minlength=classes**2).reshape(classes, classes)
     return counts
 
 
@@ -58,7 +55,7 @@ def class_rows(labels: ArrayLike, probabilities: ArrayLike, classes: Sequence[st
 
 
 def table_of(rows: Sequence[ClassRow]) -> list[list[object]]:
-    """Turn :func:`class_rows` into a header and rows, for :func:`scripts.files.write_csv`.
+    """Turn :func:`class_rows` into a header and rows, for :func:`scripts.utils.files.write_csv`.
 
     Args:
         rows: at least one.
@@ -70,7 +67,7 @@ def table_of(rows: Sequence[ClassRow]) -> list[list[object]]:
 
 
 def confusion_table(counts: NDArray[np.int64], classes: Sequence[str]) -> list[list[object]]:
-    """Turn a confusion matrix into a header and rows, for :func:`scripts.files.write_csv`.
+    """Turn a confusion matrix into a header and rows, for :func:`scripts.utils.files.write_csv`.
 
     Args:
         counts: [C, C], row = true class.

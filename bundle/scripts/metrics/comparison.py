@@ -17,14 +17,14 @@ Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
 """Of each method, by seed, what ``metrics.json`` holds and ``seconds``, the time of training; {}: nothing finished."""
 
 CONFIDENCE = 0.95
-_NOTES = (
+NOTES = (
     "*last*: after the last task, *average*: over the stages, MCR: mean class recall, *task given*: each image's task "
     "is told, and only its classes stand to choice; all of these and forgetting in per cent. FLOPs are 2 x "
     "multiply-adds, of inference after the last task. Kept: what is stored between tasks for learning, exemplars, "
     "adapters and added backbones. Seconds are those of this machine under its load. A cell that was not measured is "
     "empty."
 )
-_RULE = (
+RULE = (
     "Percentage points: the mean difference over the seeds that both have, ± the half width of its 95 % interval "
     "(paired, Student's t with n - 1 degrees of freedom). *noise*: the interval holds 0. Of twenty differences between "
     "methods that are equal one lies beyond the noise by chance. After one seed nothing can be said about the noise."
@@ -166,6 +166,36 @@ def csv_rows(results: Results) -> list[list[object]]:
     return rows
 
 
+def summary(results: Results) -> list[list[str]]:
+    """Return the table for readers: a header, and a row a method."""
+    rows = [
+        [method, str(len(runs)), *(_summary(results, method, measure) for measure in MEASURES)]
+        for method, runs in results.items()
+    ]
+    return [["method", "seeds", *(measure.title for measure in MEASURES)], *rows]
+
+
+def unfinished(results: Results, seeds: Sequence[int]) -> str:
+    """Name the methods that lack results, with their seeds; an empty text where none does."""
+    missing = {method: [seed for seed in seeds if seed not in runs] for method, runs in results.items()}
+    return ", ".join(f"{method} (seed {', '.join(map(str, absent))})" for method, absent in missing.items() if absent)
+
+
+def differences(results: Results, reference: str) -> list[list[list[str]]]:
+    """Return tables of the differences to the best method and to another one; none of a single method.
+
+    Args:
+        results: see :data:`Results`.
+        reference: the method that all are compared with beside the best; left out where it has no results.
+    """
+    measured = [method for method, runs in results.items() if runs]
+    if len(measured) < 2:
+        return []
+    to_best = _differences(results, measured, {m: best_method(results, m) for m in COMPARED})
+    others = [_differences(results, measured, dict.fromkeys(COMPARED, reference))] if reference in measured else []
+    return [to_best, *others]
+
+
 def markdown(title: str, results: Results, seeds: Sequence[int], reference: str) -> str:
     """Return the table for readers, what was not run, and the differences to the best method and to another one.
 
@@ -173,32 +203,21 @@ def markdown(title: str, results: Results, seeds: Sequence[int], reference: str)
         title: what was learnt.
         results: see :data:`Results`.
         seeds: those that each method should have.
-        reference: the method that all are compared with beside the best; left out where it has no results.
+        reference: see :func:`differences`.
     """
-    rows = [
-        [method, len(runs), *(_summary(results, method, measure) for measure in MEASURES)]
-        for method, runs in results.items()
-    ]
-    headers = ["method", "seeds", *(measure.title for measure in MEASURES)]
-    parts = [f"# {title}: mean (standard deviation) over seeds", _table(rows, headers), _NOTES]
-    missing = {method: [seed for seed in seeds if seed not in runs] for method, runs in results.items()}
-    listed = [f"{method} (seed {', '.join(map(str, absent))})" for method, absent in missing.items() if absent]
-    if listed:
-        parts.append(f"Not finished, and not in the table: {', '.join(listed)}.")
-    measured = [method for method, runs in results.items() if runs]
-    if len(measured) > 1:
-        parts += ["## Differences", _RULE]
-        parts.append(_differences(results, measured, {m: best_method(results, m) for m in COMPARED}))
-        if reference in measured:
-            parts.append(_differences(results, measured, dict.fromkeys(COMPARED, reference)))
+    parts = [f"# {title}: mean (standard deviation) over seeds", _table(summary(results)), NOTES]
+    if absent := unfinished(results, seeds):
+        parts.append(f"Not finished, and not in the table: {absent}.")
+    if tables := differences(results, reference):
+        parts += ["## Differences", RULE, *map(_table, tables)]
     return "\n\n".join(parts) + "\n"
 
 
-def _differences(results: Results, methods: Sequence[str], references: Mapping[Measure, str | None]) -> str:
-    """Set the differences of all methods to a reference for each figure."""
+def _differences(results: Results, methods: Sequence[str], references: Mapping[Measure, str | None]) -> list[list[str]]:
+    """Return the differences of all methods to a reference for each figure: a header, and a row a method."""
     rows = [[method, *(shown_difference(results, method, n, m) for m, n in references.items())] for method in methods]
-    rows = [row for row in rows if any(row[1:])]  # the reference itself
-    return _table(rows, ["method", *(f"{m.title}: to {name}" if name else m.title for m, name in references.items())])
+    header = ["method", *(f"{m.title}: to {name}" if name else m.title for m, name in references.items())]
+    return [header, *(row for row in rows if any(row[1:]))]  # without the reference itself
 
 
 def shown_difference(results: Results, method: str, reference: str | None, measure: Measure) -> str:
@@ -231,5 +250,5 @@ def _summary(results: Results, method: str, measure: Measure) -> str:
     return f"{text} ({deviation / measure.unit:.{measure.digits}f})"
 
 
-def _table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
-    return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    return tabulate(rows, headers="firstrow", tablefmt="github", disable_numparse=True)

@@ -18,6 +18,10 @@ class RunRecord:
             reaches beside nearest means; as ``metrics.json`` has them.
         open_set: open-set figures after each task, for ``others`` heads.
         stages: task, stage and seconds of every stage run.
+        history: a row for each epoch of every stage, in order: ``task``, ``stage``, ``epoch`` (from 1), ``loss`` (mean
+            over the images), ``learning_rate`` (of the epoch, that of the first group of parameters) and
+            ``validation_accuracy`` (0..1; None without validation images).
+        confusions: counts after each task, row = true class, column = predicted class; None for a task without a stage.
     """
 
     def __init__(self) -> None:
@@ -26,6 +30,8 @@ class RunRecord:
         self.figures: dict[str, Any] = {}
         self.open_set: list[dict[str, float | None] | None] = []
         self.stages: list[dict[str, Any]] = []
+        self.history: list[dict[str, Any]] = []
+        self.confusions: list[list[list[int]] | None] = []
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain values, for a checkpoint that is loaded with ``weights_only``."""
@@ -35,6 +41,8 @@ class RunRecord:
             "figures": dict(self.figures),
             "open_set": list(self.open_set),
             "stages": list(self.stages),
+            "history": list(self.history),
+            "confusions": list(self.confusions),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -44,3 +52,5 @@ class RunRecord:
         self.figures = dict(state["figures"])
         self.open_set = list(state["open_set"])
         self.stages = list(state["stages"])
+        self.history = list(state["history"])
+        self.confusions = list(state["confusions"])

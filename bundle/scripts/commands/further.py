@@ -1,0 +1,277 @@
+"""The commands that some need: comparing, versions, export, the doors of a hospital, and what goes on inside."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scripts.commands.everyone import DATA_HELP, Run, Show, Work, command, plain_command
+from scripts.commands.keyed import KEYS
+
+FURTHER = "Further"
+
+app = typer.Typer()
+keyed, plain = command(app, FURTHER), plain_command(app, FURTHER)
+
+
+@keyed("dynammo export runs/lesions-dynammo-resnet18-s1 --pruning 0.3")
+def export(ctx: typer.Context, run: Run, show: Show = False) -> Work:
+    """Write a run's model as TorchScript, ONNX and 8-bit ONNX, each checked."""
+    from scripts.commands.train import on_a_run
+
+    return lambda: on_a_run(run, ("train", "export"), "model", ctx.meta[KEYS], show)
+
+
+@keyed(
+    "dynammo compare generated dynammo acl finetune --seeds 1,2,3",
+    "dynammo compare /data/lesions dynammo dynammo+lora+levels+ridge --adapter_epochs 20",
+)
+def compare(
+    ctx: typer.Context,
+    data: Annotated[str, typer.Argument(metavar="DATA", help=f"{DATA_HELP}; configs further on after commas")],
+    methods: Annotated[list[str], typer.Argument(metavar="METHOD...", help="methods with parts after +, or: all")],
+    seeds: Annotated[str, typer.Option("--seeds", metavar="N,N", help="of each method")] = "1,2,3",
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="runs at a time")] = 1,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="of a run; the cores divided by the jobs")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="DIR", help="runs/comparisons/DATA where none is given")
+    ] = None,
+    runs: Annotated[
+        Path | None, typer.Option("--runs", metavar="DIR", help="where runs are, or will be; the output if not given")
+    ] = None,
+    show: Annotated[bool, typer.Option("--show", help="print the lines of MONAI, and do nothing")] = False,
+) -> Work:
+    """Train methods on the same images, several seeds each, and set the results side by side.
+
+    A finished run is not trained again, one that was interrupted goes on, one that fails does not stop the others.
+    """
+    from scripts.commands.compare import Comparison, compare
+
+    wanted = Comparison(data, tuple(methods), seeds, tuple(ctx.meta[KEYS]), output, runs, jobs, threads)
+    return lambda: compare(wanted, show)
+
+
+@plain(
+    "dynammo report runs/lesions-dynammo-resnet18-s1",
+    "dynammo report runs/lesions-dynammo-resnet18-s1 --pictures --store /data/versions --output lesions.html",
+    "dynammo report runs/comparisons/lesions",
+)
+def report(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="the folder of a run, or of a comparison")],
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="report.html in the folder where none is given")
+    ] = None,
+    pictures: Annotated[bool, typer.Option("--pictures", help="show some test images, and name their files")] = False,
+    scans: Annotated[bool, typer.Option("--scans", help="with --pictures: also of DICOM and NIfTI files")] = False,
+    store: Annotated[
+        Path | None, typer.Option("--store", metavar="DIR", help="a store of versions, whose audit log is reported")
+    ] = None,
+    intended_use: Annotated[
+        str | None, typer.Option("--intended_use", metavar="TEXT", help="what the model is for, in your words")
+    ] = None,
+) -> Work:
+    """Write one page that holds all of a run or of a comparison: figures, pictures, and a regulator's headings.
+
+    The page needs no network and no other file; the model of each task classifies its test images anew for it.
+    """
+    from scripts.commands.report import report
+
+    return lambda: report(run, output, pictures, scans, store, intended_use)
+
+
+@plain(
+    "dynammo pictures runs/lesions-dynammo-resnet18-s1",
+    "dynammo pictures runs/lesions-dynammo-resnet18-s1 --image /data/lesions/nevus/7.png",
+)
+def pictures(
+    run: Run,
+    image: Annotated[
+        str | None, typer.Option("--image", metavar="FILE", help="whose feature maps are drawn at each level")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="DIR", help="pictures in the run's folder where none is given")
+    ] = None,
+) -> Work:
+    """Draw what a network has learnt: features before and after each merge, CKA a block, confusion, first filters."""
+    from scripts.commands.pictures import pictures
+
+    return lambda: pictures(run, image, output)
+
+
+@keyed(
+    "dynammo search generated --trials 20",
+    "dynammo search skin8 --dataset_dir /data/isic --method frozen+ridge --space closed_form --seeds 1,2,3 --jobs 4",
+)
+def search(
+    ctx: typer.Context,
+    data: Annotated[str, typer.Argument(metavar="DATA", help=DATA_HELP)],
+    method: Annotated[str, typer.Option("--method", metavar="NAME", help="with parts after +")] = "dynammo",
+    space: Annotated[
+        str, typer.Option("--space", metavar="NAME", help="a page of configs/search, or a YAML file like them")
+    ] = "dynammo",
+    trials: Annotated[
+        int | None, typer.Option("--trials", min=1, help="settings that are tried, in place of the page's")
+    ] = None,
+    seeds: Annotated[str, typer.Option("--seeds", metavar="N,N", help="of the runs that are reported")] = "1,2,3",
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="processes that search at a time")] = 1,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="of a training")] = 1,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="DIR", help="runs/searches/DATA-METHOD where none is given")
+    ] = None,
+    show: Show = False,
+) -> Work:
+    """Tune keys on one order of the classes, by validation images, and report on another beside the published values.
+
+    Trials that fall behind after a task are ended. A search that was stopped goes on; several may share a folder.
+    """
+    from scripts.commands.compare import seeds_in
+    from scripts.commands.search import Search, read_space, search
+
+    folder = (output or Path("runs/searches") / f"{Path(data).stem}-{method}").absolute()
+    wanted = Search(
+        data, method, read_space(space, trials), tuple(ctx.meta[KEYS]), folder, seeds_in(seeds), jobs, threads
+    )
+    return lambda: search(wanted, show)
+
+
+def hand_on(name: str, summary: str) -> None:
+    """Add a command of several actions, which reads its words itself.
+
+    Args:
+        name: of the command, and of its module.
+        summary: a line for the help.
+    """
+
+    def run(ctx: typer.Context) -> Work:
+        main = importlib.import_module(f"scripts.commands.{name}").main
+        return lambda: ("", main(ctx.args))
+
+    app.command(
+        name,
+        help=summary,
+        rich_help_panel=FURTHER,
+        add_help_option=False,
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )(run)
+
+
+hand_on("versions", "Keep versions of a model, and serve the one that the gate let pass: versions STORE add RUN.")
+hand_on("users", "Say who may use the labelling service: users FILE add NAME --role labeller.")
+
+
+@plain(
+    "dynammo forget runs/lesions-dynammo-resnet18-s1 /data/lesions/a/patient.png",
+    "dynammo forget runs/lesions-dynammo-resnet18-s1 patient.png --class nevus",
+)
+def forget(
+    run: Run,
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="files whose content is to be forgotten")],
+    label: Annotated[
+        str | None,
+        typer.Option(
+            "--class", metavar="NAME", help="as which they were learnt: out of the sums of a head in closed form too"
+        ),
+    ] = None,
+) -> Work:
+    """Remove images from what a run keeps; what its weights have learnt from them stays.
+
+    Each is compared by content, so a renamed file is found; one that was saved anew is not. An image of an npz file is
+    FILE.npz#train/INDEX. Not while the run is training. Runs that learnt from this one (learn), or were moved aside
+    (--restart), keep images of their own: use this on each of them.
+    """
+    from scripts.commands.forget import forget
+
+    return lambda: forget(Path(run).resolve(), images, label)
+
+
+@plain(
+    "dynammo deidentify runs/lesions-dynammo-resnet18-s1 lesions-to-share --store /data/versions",
+    "dynammo deidentify service/RUN/run lesions-to-share --store /data/versions --burned_in",
+)
+def deidentify(
+    run: Run,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="for the copies; it must not be there, or be empty")],
+    store: Annotated[
+        Path, typer.Option("--store", metavar="DIR", help="of versions, whose audit log has each copy by hash")
+    ],
+    key: Annotated[
+        Path | None, typer.Option("--key", metavar="FILE", help="what signs the log; STORE.key where none is given")
+    ] = None,
+    burned_in: Annotated[
+        bool, typer.Option("--burned_in", help="copy also what does not say that no text is burned into its pixels")
+    ] = False,
+) -> Work:
+    """Copy the images that a run learnt from, without names, and a labels.csv of them.
+
+    DICOM files stay DICOM, with new identifiers and dates and no free text (extra [deidentify]); of other images the
+    pixels are copied as they were learnt. Pixels are not changed: look at them, a face or a name may be in there. A run
+    that went on from another one has the images of its own tasks.
+    """
+    from scripts.commands.deidentify import deidentify
+    from scripts.deploy.versions import VersionStore
+
+    return lambda: deidentify(Path(run).resolve(), folder, VersionStore(store, key), burned_in)
+
+
+@keyed("dynammo serve runs/lesions-dynammo-resnet18-s1 --port 8080")
+def serve(ctx: typer.Context, run: Run, show: Show = False) -> Work:
+    """Serve a model over HTTP: a page to classify and label images, and to learn from the labels."""
+    from scripts.commands.train import on_a_run
+
+    return lambda: on_a_run(run, ("service",), "run_dir", ctx.meta[KEYS], show)
+
+
+@keyed("dynammo node runs/lesions-dynammo-resnet18-s1 --port 11112 --callers CT1,CT2 --host 0.0.0.0")
+def node(ctx: typer.Context, run: Run, show: Show = False) -> Work:
+    """Classify what a DICOM archive sends, and answer with reports."""
+    from scripts.commands.train import on_a_run
+
+    return lambda: on_a_run(run, ("node",), "model", ctx.meta[KEYS], show)
+
+
+hand_on("queue", "Say what a DICOM node has done, and let it try again: queue list node, queue retry node.")
+
+
+@plain("dynammo package runs/lesions-dynammo-resnet18-s1 dist/lesions.zip")
+def package(
+    run: Run,
+    target: Annotated[Path, typer.Argument(metavar="ZIP", help="the file to write; one that is there is replaced")],
+    deploy: Annotated[bool, typer.Option("--deploy", help="leave out what only learning needs")] = False,
+) -> Work:
+    """Write a finished run as a MONAI bundle in a zip file."""
+    from scripts import bundle_root
+    from scripts.commands.package import package
+
+    return lambda: package(Path(run), target, Path(bundle_root()), deploy)
+
+
+@plain("dynammo keys image_size", "dynammo keys memory")
+def keys(
+    words: Annotated[list[str] | None, typer.Argument(metavar="WORD...", help="of a key or of what it does")] = None,
+) -> Work:
+    """Print what each key takes and does; those that are called like a word, or have it in their description."""
+    from scripts.commands.key_table import reference
+    from scripts.commands.keys import named
+
+    return lambda: reference(named(words or []))
+
+
+@plain("dynammo conformance > CONFORMANCE.md")
+def conformance() -> Work:
+    """Print the DICOM conformance statement, and what FHIR, HL7 v2 and IHE AIR are told of a result."""
+    from scripts.commands.conformance import conformance_statement
+
+    return conformance_statement
+
+
+@plain("dynammo doctor")
+def doctor() -> Work:
+    """Say what works on this machine, and what to do about the rest."""
+    from scripts.commands.doctor import examine
+
+    return examine

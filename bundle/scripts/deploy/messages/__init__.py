@@ -1,0 +1,1 @@
+"""A structured report in the words of other systems: FHIR and HL7 v2."""

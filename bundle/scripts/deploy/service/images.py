@@ -1,0 +1,221 @@
+"""The images that were sent to be labelled, and their labels: pixels alone, under names that are made here."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import hmac
+import io
+import json
+import re
+import threading
+import time
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from scripts.deploy.service.problems import Problem, unknown
+from scripts.utils.files import cannot_write, hold, secret_key, write_atomically
+
+PICTURE, VOLUME, RECORD = ".png", ".npy", ".json"
+LARGEST_NAME = 64
+_PART = r"[^\W\d_][\w .,()+&'-]*"
+_NAME = re.compile(f"{_PART}(/{_PART})*")  # none of the signs that a config or a disk takes for more than text
+_ID = re.compile(r"[0-9a-f]{32}")
+
+
+class Tag(StrEnum):
+    """Whose a label is: a person's, or a model's that nobody has looked at."""
+
+    FINAL = "final"
+    ORIGINAL = "original"
+
+
+class ImageStore:
+    """A folder of images with their labels. Any thread may use it; one process at a time.
+
+    An image is kept as its pixels, without a word of the file that it came in: a PNG, or an npy file of a volume. It is
+    called by an HMAC of its pixels, so that the same image sent twice is one. Beside each lies what is known of it.
+
+    Args:
+        folder: made where it is missing (mode 0700).
+
+    Raises:
+        UserError: the folder cannot be used, or another process uses it.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder).absolute()
+        self._access = threading.Lock()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.chmod(0o700)
+            self._held = hold(self.folder / "lock", "service", "service_dir")
+            self._key = secret_key(self.folder / "key")
+            self._records = self._read()
+        except OSError as error:
+            raise cannot_write(self.folder, error) from error
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        found = {path.stem: json.loads(path.read_text()) for path in sorted(self.folder.glob(f"*{RECORD}"))}
+        for suffix in (PICTURE, VOLUME):
+            for path in self.folder.glob(f"*{suffix}"):
+                if path.stem not in found:  # its process was killed before it was answered
+                    path.unlink()
+        return found
+
+    def anonymous(self, text: str) -> str:
+        """Return what stands for a patient, a lesion or another name: the same for the same, and no way back."""
+        return self._named(text.encode())
+
+    @property
+    def key(self) -> bytes:
+        """What HMACs are made with."""
+        return self._key
+
+    def add(self, pixels: np.ndarray, group: str | None) -> str:
+        """Keep an image.
+
+        Args:
+            pixels: uint8 ``[H, W, 3]``, or of a volume ``[D, H, W]`` or ``[D, H, W, 1]``.
+            group: what must not be on both sides of training and test, such as the patient, already anonymous.
+
+        Returns:
+            What it is called.
+        """
+        image = self._named(repr(pixels.shape).encode() + pixels.tobytes())
+        suffix, content = encoded(pixels)
+        size = {"shape": list(pixels.shape), "checksum": f"SHA256:{hashlib.sha256(content).hexdigest()}"}
+        info = {"ts": int(time.time()), "name": f"{image}{suffix}", **size, "group": group or image}
+        with self._access:
+            if image not in self._records:
+                write_atomically(self.folder / f"{image}{suffix}", content)
+                self._write(image, {"image": {"ext": suffix, "info": info}, "labels": {}})
+        return image
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        """Return what is known of every image, by name, as MONAI Label's datastore holds it."""
+        with self._access:
+            return copy.deepcopy(self._records)
+
+    def record(self, image: str) -> dict[str, Any]:
+        """Return what is known of an image.
+
+        Raises:
+            Problem: there is none of this name.
+        """
+        with self._access:
+            return copy.deepcopy(self._record(image))
+
+    def path(self, image: str) -> Path:
+        """Return the file of an image.
+
+        Raises:
+            Problem: there is none of this name.
+        """
+        return self.folder / self.record(image)["image"]["info"]["name"]
+
+    def remove(self, image: str) -> None:
+        """Delete an image with its labels.
+
+        Raises:
+            Problem: there is none of this name.
+        """
+        with self._access:
+            name = self._record(image)["image"]["info"]["name"]
+            (self.folder / f"{image}{RECORD}").unlink(missing_ok=True)
+            (self.folder / name).unlink(missing_ok=True)
+            del self._records[image]
+
+    def label(self, image: str, tag: Tag) -> dict[str, Any]:
+        """Return what is said of an image.
+
+        Raises:
+            Problem: there is no such image, or no such label.
+        """
+        labels = self.record(image)["labels"]
+        if tag not in labels:
+            raise unknown("label")
+        return labels[tag]["info"]
+
+    def set_label(self, image: str, tag: Tag, label: str, by: str, **more: Any) -> None:
+        """Say what an image shows.
+
+        Args:
+            image: its name.
+            tag: whose word it is.
+            label: the class.
+            by: who says it.
+            more: what else is kept with it.
+
+        Raises:
+            Problem: there is no such image, or the class has a name that cannot be taken.
+        """
+        require_class_name(label)
+        info = {"label": label, "by": by, "ts": int(time.time()), **more}
+        with self._access:
+            record = copy.deepcopy(self._record(image))
+            record["labels"][str(tag)] = {"ext": RECORD, "info": info}
+            self._write(image, record)
+
+    def remove_label(self, image: str, tag: Tag) -> None:
+        """Take a label back.
+
+        Raises:
+            Problem: there is no such image, or no such label.
+        """
+        self.label(image, tag)
+        with self._access:
+            record = copy.deepcopy(self._record(image))
+            del record["labels"][str(tag)]
+            self._write(image, record)
+
+    def classes(self, tag: Tag = Tag.FINAL) -> dict[str, str]:
+        """Return the class of each image that is labelled."""
+        labels = {image: record["labels"].get(tag) for image, record in self.records().items()}
+        return {image: label["info"]["label"] for image, label in labels.items() if label}
+
+    def close(self) -> None:
+        """Let another process use the folder."""
+        self._held.close()
+
+    def _named(self, content: bytes) -> str:
+        return hmac.new(self._key, content, hashlib.sha256).hexdigest()[:32]
+
+    def _record(self, image: str) -> dict[str, Any]:
+        if not _ID.fullmatch(image) or image not in self._records:
+            raise unknown("image")
+        return self._records[image]
+
+    def _write(self, image: str, record: Mapping[str, Any]) -> None:
+        write_atomically(self.folder / f"{image}{RECORD}", json.dumps(record, indent=1) + "\n")
+        self._records[image] = dict(record)
+
+
+def require_class_name(name: str) -> None:
+    """Refuse a class name that a config or a table could not hold.
+
+    Raises:
+        Problem: 422.
+    """
+    if len(name) > LARGEST_NAME or not _NAME.fullmatch(name):
+        raise Problem(
+            422,
+            f"a class is called by up to {LARGEST_NAME} letters, digits, spaces and .,/()+&'-_, with a letter first "
+            "and after each /",
+        )
+
+
+def encoded(pixels: np.ndarray) -> tuple[str, bytes]:
+    """Return suffix and content of the file that holds an image's pixels, and nothing else."""
+    file = io.BytesIO()
+    if pixels.ndim == 3 and pixels.shape[2] == 3:
+        grey = bool((pixels == pixels[..., :1]).all())
+        Image.fromarray(np.ascontiguousarray(pixels[..., 0]) if grey else pixels).save(file, "PNG")
+        return PICTURE, file.getvalue()
+    np.save(file, pixels.reshape(pixels.shape[:3]))
+    return VOLUME, file.getvalue()

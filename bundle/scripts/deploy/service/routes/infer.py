@@ -1,0 +1,161 @@
+"""Ask for the class of an image."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Depends, File, Form, Response, UploadFile
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from scripts.deploy.service.answering import Answer, Sent
+from scripts.deploy.service.images import Tag
+from scripts.deploy.service.problems import Problem
+from scripts.deploy.service.routes.common import ADMIN, READER, REFUSALS, Asked, Asking, number_in, object_in
+from scripts.deploy.service.service import Service
+
+router = APIRouter(tags=["Infer"], responses=REFUSALS)
+
+
+class Output(StrEnum):
+    """What is answered: the classes, the image with Grad-CAM over it, or both as a form."""
+
+    JSON = "json"
+    IMAGE = "image"
+    ALL = "all"
+
+
+class Prediction(BaseModel):
+    """A class, by its number and name, and its probability, 0..1."""
+
+    idx: int
+    label: str
+    score: float
+
+
+class Said(BaseModel):
+    """What the served version says of an image."""
+
+    prediction: list[Prediction]
+    label_names: dict[str, int]
+    latencies: dict[str, float]
+    version: str
+    model: dict[str, Any]
+    predicted_class: str
+    indeterminate: bool
+    probabilities: dict[str, float]
+
+
+class Images(StrEnum):
+    """Which images of the datastore."""
+
+    ALL = "all"
+    LABELED = "labeled"
+    UNLABELED = "unlabeled"
+
+
+def _known_model(service: Asked, model: str) -> None:
+    """Let no other model's name pass; a version that was promoted is loaded here, off the loop that answers."""
+    service.require_model(model)
+
+
+@router.post(
+    "/infer/{model}",
+    dependencies=[*READER, Depends(_known_model)],
+    response_model=Said,
+    responses={200: {"content": {"image/png": {}, "multipart/form-data": {}}}},
+)
+async def infer(
+    service: Asked,
+    model: str,
+    image: str = "",
+    session_id: str = "",
+    output: Output = Output.JSON,
+    params: Annotated[str, Form()] = "{}",
+    file: Annotated[UploadFile | None, File()] = None,
+) -> Response:
+    """Classify an image: one that is sent, one of the datastore or one of a session.
+
+    `output=image` answers with the image and Grad-CAM beside it (PNG), unless the result is indeterminate, `all` with a
+    form of `params` (JSON) and `image`. `params` may hold `picture`, the number of the frame or slice from 0.
+    """
+    picture = number_in(object_in(params), "picture")
+    given = await _given(service, image, session_id, file)
+    answer = await service.answering.answer(given, picture, drawn=output is not Output.JSON)
+    if output is Output.JSON:
+        return JSONResponse(answer.record())
+    if output is Output.IMAGE:
+        if answer.drawn is None:
+            raise Problem(422, "the result is indeterminate, so that there is no class to show the place of")
+        return Response(answer.drawn, media_type="image/png")
+    return _form(answer)
+
+
+async def _given(service: Service, image: str, session_id: str, file: UploadFile | None) -> Any:
+    if file is not None:
+        return Sent(file.file, file.filename or "")
+    if session_id:
+        return service.sessions.path(session_id)
+    if image:
+        return service.images.path(image)
+    raise Problem(422, "no image: send a file, or name an image or a session")
+
+
+def _form(answer: Answer) -> Response:
+    mark = uuid.uuid4().hex
+    parts = (
+        ("params", "application/json", json.dumps(answer.record()).encode()),
+        ("image", "image/png", answer.drawn or b""),
+    )
+    body = b""
+    for name, kind, content in parts:
+        named = f'name="{name}"' + ('; filename="saliency.png"' if name == "image" else "")
+        head = f"--{mark}\r\nContent-Disposition: form-data; {named}\r\nContent-Type: {kind}\r\n\r\n"
+        body += head.encode() + content + b"\r\n"
+    return Response(body + f"--{mark}--\r\n".encode(), media_type=f"multipart/form-data; boundary={mark}")
+
+
+@router.get("/batch/infer", dependencies=READER)
+def batch_status(service: Asked, check_if_running: bool = False) -> dict[str, Any]:
+    """Say how the last batch stands."""
+    return service.batches.status(check_if_running)
+
+
+@router.post("/batch/infer/{model}", dependencies=ADMIN)
+def batch_infer(
+    service: Asked,
+    asking: Asking,
+    model: str,
+    images: Images = Images.ALL,
+    params: Annotated[dict[str, Any] | None, Body()] = None,
+    run_sync: bool = False,
+) -> dict[str, Any]:
+    """Classify the images of the datastore; what is said of each becomes its label `original`."""
+    service.require_model(model)
+    request = {"model": model, "images": images}
+    if run_sync:
+        return dict(_label_all(service, asking.name, images, threading.Event()))
+    return service.batches.start(request, lambda stop: _label_all(service, asking.name, images, stop))
+
+
+@router.delete("/batch/infer", dependencies=ADMIN)
+def stop_batch(service: Asked) -> dict[str, Any] | None:
+    """Stop the batch that runs."""
+    return service.batches.stop()
+
+
+def _label_all(service: Service, by: str, images: Images, stop: threading.Event) -> Mapping[str, Any]:
+    labelled = service.images.classes()
+    wanted = {Images.ALL: lambda _: True, Images.LABELED: labelled.__contains__}
+    chosen = wanted.get(images, lambda image: image not in labelled)
+    files = {image: service.images.path(image) for image in service.images.records() if chosen(image)}
+    said = service.answering.probabilities(files, stop)
+    for image, scores in said.items():
+        best = max(scores, key=scores.__getitem__)
+        service.images.set_label(image, Tag.ORIGINAL, best, by, score=scores[best])
+    return {"total": len(files), "images": sorted(said)}

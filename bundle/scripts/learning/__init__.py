@@ -1,0 +1,1 @@
+"""The wing that learns: it never meets the one that is deployed."""

@@ -1,0 +1,101 @@
+"""Evaluate the model of any task: confusion matrix, and what it finds of each class."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from torch import Tensor
+
+from scripts.learning.sources.source import Item
+from scripts.learning.tasks.record import testable
+from scripts.learning.tasks.task import Task
+from scripts.metrics.accuracy_matrix import accuracy, mean_class_recall
+from scripts.metrics.clinical import class_rows, confusion_matrix, confusion_table, table_of
+from scripts.pictures.canvas import save_figure
+from scripts.pictures.runs import confusion_figure
+from scripts.utils.errors import UserError
+from scripts.utils.files import write_csv
+
+
+def evaluation_items(tasks: Iterable[Task], classes: int) -> list[Item]:
+    """Gather the test images of the tasks that a model knows.
+
+    Args:
+        tasks: tasks in the order they were learnt; one whose test images are gone is left out.
+        classes: how many classes the model knows; images of later ones are left out.
+
+    Raises:
+        UserError: when no task is left.
+    """
+    found: list[Item] = []
+    for task in tasks:
+        items = [item for item in task.test if item["label"] < classes]
+        if items and testable(task):
+            found += items
+        elif items:
+            logging.getLogger(__name__).warning("Not tested: %s, some of its test images are gone.", task.name)
+    if not found:
+        raise UserError("the test images of all tasks are gone: put at least those of one task back to evaluate")
+    return found
+
+
+class ClinicalReport:
+    """Write the confusion matrix, and sensitivity, specificity and AUROC of each class, when an evaluator is done.
+
+    Args:
+        output_dir: where ``confusion_matrix.csv``, ``confusion_matrix.png`` and ``classes.csv`` go.
+        classes: names, in the order of the network's outputs.
+    """
+
+    def __init__(self, output_dir: str, classes: Sequence[str]) -> None:
+        self.output_dir = Path(output_dir)
+        self.classes = list(classes)
+        self.labels: list[Tensor] = []
+        self.logits: list[Tensor] = []
+        self.logger = logging.getLogger(__name__)
+
+    def attach(self, engine: Engine) -> None:
+        """Start afresh, take each batch, write at the end."""
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.take)
+        engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def start(self) -> None:
+        """Drop what an earlier evaluation left."""
+        self.labels.clear()
+        self.logits.clear()
+
+    def take(self, engine: Engine) -> None:
+        """Take a batch: ``pred`` is logits [B, C], ``label`` class numbers [B]."""
+        output: Any = engine.state.output
+        self.labels.append(output["label"].cpu())
+        self.logits.append(output["pred"].cpu())
+
+    def write(self) -> None:
+        """Write the tables and the picture, and say one line.
+
+        Raises:
+            UserError: when the folder cannot be written.
+        """
+        labels = torch.cat(self.labels).numpy()
+        # in double precision: in single, sure predictions round to the same 1 and tie, which changes the AUROC
+        probabilities = torch.cat(self.logits).double().softmax(1).numpy()
+        predictions = probabilities.argmax(1)
+        counts = confusion_matrix(labels, predictions, len(self.classes))
+        write_csv(self.output_dir / "confusion_matrix.csv", confusion_table(counts, self.classes))
+        save_figure(self.output_dir / "confusion_matrix.png", confusion_figure(counts, self.classes))
+        rows = class_rows(labels, probabilities, self.classes)
+        write_csv(self.output_dir / "classes.csv", table_of(rows))
+        self.logger.info(
+            "Accuracy %.1f %%, mean class recall (MCR) %.1f %% on %d images of %d classes: %s",
+            100 * (accuracy(labels, predictions) or 0.0),
+            100 * (mean_class_recall(labels, predictions) or 0.0),
+            len(labels),
+            len(self.classes),
+            self.output_dir,
+        )

@@ -1,0 +1,63 @@
+"""Handlers: one behaviour a file, each attached to events of the trainer."""
+
+from scripts.learning.handlers.adapter_averaging import AdapterAveragingHandler
+from scripts.learning.handlers.adapter_statistics import AdapterStatisticsHandler
+from scripts.learning.handlers.adapter_tuning import AdapterTuningHandler
+from scripts.learning.handlers.backbone_expansion import BackboneExpansionHandler
+from scripts.learning.handlers.backbone_training import BackboneTrainingHandler
+from scripts.learning.handlers.batchnorm_recalibration import BatchNormRecalibrationHandler
+from scripts.learning.handlers.bias_correction import BiasCorrectionHandler
+from scripts.learning.handlers.calibration import CalibrationHandler
+from scripts.learning.handlers.checkpoint import CheckpointHandler
+from scripts.learning.handlers.closed_form import ClosedFormHandler
+from scripts.learning.handlers.dark_experience import DarkExperienceHandler
+from scripts.learning.handlers.elastic_weight_consolidation import ElasticWeightConsolidationHandler
+from scripts.learning.handlers.evaluation import EvaluationHandler
+from scripts.learning.handlers.export import ExportHandler
+from scripts.learning.handlers.gradient_clipping import GradientClippingHandler
+from scripts.learning.handlers.gradient_projection import GradientProjectionHandler
+from scripts.learning.handlers.history import HistoryHandler
+from scripts.learning.handlers.imprinting import ImprintingHandler
+from scripts.learning.handlers.memory import MemoryHandler
+from scripts.learning.handlers.nearest_mean import NearestMeanHandler
+from scripts.learning.handlers.progress import ProgressHandler
+from scripts.learning.handlers.progress_file import ProgressFileHandler
+from scripts.learning.handlers.prompt_choice import PromptChoiceHandler
+from scripts.learning.handlers.rehearsal import RehearsalHandler
+from scripts.learning.handlers.report import ReportHandler
+from scripts.learning.handlers.separate_adapters import SeparateAdaptersHandler
+from scripts.learning.handlers.teacher import TeacherHandler
+from scripts.learning.handlers.tracking import TrackingHandler
+from scripts.learning.handlers.weight_alignment import WeightAlignmentHandler
+
+__all__ = [
+    "AdapterAveragingHandler",
+    "AdapterStatisticsHandler",
+    "AdapterTuningHandler",
+    "BackboneExpansionHandler",
+    "BackboneTrainingHandler",
+    "BatchNormRecalibrationHandler",
+    "BiasCorrectionHandler",
+    "CalibrationHandler",
+    "CheckpointHandler",
+    "ClosedFormHandler",
+    "DarkExperienceHandler",
+    "ElasticWeightConsolidationHandler",
+    "EvaluationHandler",
+    "ExportHandler",
+    "GradientClippingHandler",
+    "GradientProjectionHandler",
+    "HistoryHandler",
+    "ImprintingHandler",
+    "MemoryHandler",
+    "NearestMeanHandler",
+    "ProgressFileHandler",
+    "ProgressHandler",
+    "PromptChoiceHandler",
+    "RehearsalHandler",
+    "ReportHandler",
+    "SeparateAdaptersHandler",
+    "TeacherHandler",
+    "TrackingHandler",
+    "WeightAlignmentHandler",
+]

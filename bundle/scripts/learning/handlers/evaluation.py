@@ -1,0 +1,156 @@
+"""Test the network on all tasks learnt so far, after each task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.engines import SupervisedEvaluator
+from torch import Tensor
+
+from scripts.learning.engines.events import ContinualEvents
+from scripts.learning.engines.trainer import ContinualTrainer
+from scripts.learning.sources.source import Item
+from scripts.learning.tasks.record import testable
+from scripts.learning.tasks.task import Task
+from scripts.metrics.accuracy_matrix import accuracy, mean_class_recall
+from scripts.metrics.clinical import confusion_matrix
+from scripts.metrics.open_set import mean_open_set, open_set_figures, task_identification_accuracy
+from scripts.metrics.record import RunRecord
+from scripts.model.networks.continual import ContinualNet
+from scripts.model.networks.cost import flops_per_image, parameter_count
+from scripts.model.networks.outputs import Outputs
+
+# what is said of the evaluation in which each image's task is given
+_TASK_GIVEN = (
+    "accuracy_matrix",
+    "average_accuracy",
+    "final_accuracy",
+    "average_mean_class_recall",
+    "final_mean_class_recall",
+    "forgetting",
+)
+
+
+@dataclass
+class Predictions:
+    """What the network said of N test images.
+
+    Class numbers, those that the network gives when told the task, and, for a head a task, P(others) [N, T]; beside
+    nearest means, the class numbers of the softmax.
+    """
+
+    labels: list[Tensor] = field(default_factory=list)
+    classes: list[Tensor] = field(default_factory=list)
+    within_tasks: list[Tensor] = field(default_factory=list)
+    others: list[Tensor] = field(default_factory=list)
+    softmax: list[Tensor] = field(default_factory=list)
+
+    def add(self, engine: Engine) -> None:
+        """Take a batch from an evaluator."""
+        output: Any = engine.state.output
+        outputs: Outputs = output["pred"]
+        self.labels.append(output["label"].cpu())
+        self.classes.append(outputs.logits.argmax(1).cpu())
+        known = output["label"].clamp(max=sum(outputs.classes) - 1)  # of classes not learnt yet no task can be given
+        self.within_tasks.append(outputs.classes_within_tasks(known).cpu())
+        if "others" in outputs.extras:
+            self.others.append(outputs.extras["others"].cpu())
+        if "softmax" in outputs.extras:
+            self.softmax.append(outputs.extras["softmax"].argmax(1).cpu())
+
+
+class EvaluationHandler:
+    """Fill the accuracy matrix's next row, and the cost of the network, once a task is learnt.
+
+    A task some of whose test images are gone is not tested. A task in which no stage ran (all but the last of Joint)
+    is not evaluated.
+
+    Args:
+        evaluator: runs the network over the items its data set is given.
+        network: the growing network.
+        record: takes the results.
+        kept: what is kept between tasks beside the network, by name; of it, and of the trainer's handlers, what has
+            ``kept_bytes()`` counts as memory.
+    """
+
+    def __init__(
+        self,
+        evaluator: SupervisedEvaluator,
+        network: ContinualNet,
+        record: RunRecord,
+        kept: Mapping[str, Any],
+    ) -> None:
+        self.evaluator = evaluator
+        self.network = network
+        self.record = record
+        self.kept = kept
+
+    def attach(self, engine: ContinualTrainer) -> None:
+        """Act once all of a task is settled."""
+        engine.add_event_handler(ContinualEvents.TASK_SETTLED, self)
+
+    def __call__(self, engine: ContinualTrainer) -> None:
+        if not engine.learns_current_task:
+            return
+        learnt = engine.tasks[: engine.state.task]
+        sizes = [len(task.classes) for task in learnt]
+        found = self.predict(_test_items(learnt))
+        labels = _joined(found.labels).numpy()
+        classes = _joined(found.classes).numpy()
+        self.record.matrix.update(labels, classes, sizes)
+        skipped = len(learnt) - 1 - len(self.record.confusions)
+        counts = confusion_matrix(labels, classes, sum(sizes)).tolist()
+        self.record.confusions = [*self.record.confusions, *[None] * skipped, counts]
+        given = self.record.task_incremental
+        given.update(labels, _joined(found.within_tasks).numpy(), sizes)
+        self.record.figures |= {f"task_incremental_{name}": getattr(given, name) for name in _TASK_GIVEN}
+        if found.others:
+            self._record_tasks(found, sizes, _test_items(engine.tasks[engine.state.task :]))
+        if found.softmax:
+            classes = torch.cat(found.softmax).numpy()
+            self.record.figures["softmax_accuracy"] = accuracy(labels, classes)
+            self.record.figures["softmax_mean_class_recall"] = mean_class_recall(labels, classes)
+        self._record_cost(engine, learnt)
+
+    def predict(self, items: Sequence[Item]) -> Predictions:
+        """Return what the network says of ``items``."""
+        predictions = Predictions()
+        loader = self.evaluator.data_loader
+        loader.dataset.set_data(items)  # type: ignore[union-attr]
+        self.evaluator.state.epoch_length = len(loader)  # type: ignore[arg-type]
+        with self.evaluator.add_event_handler(Events.ITERATION_COMPLETED, predictions.add):
+            self.evaluator.run()
+        return predictions
+
+    def _record_tasks(self, found: Predictions, sizes: Sequence[int], unknown: Sequence[Item]) -> None:
+        labels, others = torch.cat(found.labels), torch.cat(found.others)
+        identified = task_identification_accuracy(labels.numpy(), others.argmin(1).numpy(), sizes)
+        known = 1 - others.amin(1)
+        if unknown:
+            foreign = self.predict(unknown)
+            labels = torch.cat([labels, *foreign.labels])
+            known = torch.cat([known, 1 - torch.cat(foreign.others).amin(1)])
+        self.record.open_set.append(open_set_figures(labels.numpy(), known.numpy(), sum(sizes)))
+        self.record.figures["task_identification_accuracy"] = identified
+        self.record.figures["open_set"] = mean_open_set(self.record.open_set)
+
+    def _record_cost(self, engine: ContinualTrainer, learnt: Sequence[Task]) -> None:
+        plain = self.network.merge_and_unload([{"name": task.name, "classes": task.classes} for task in learnt])
+        self.record.figures["flops_per_image"] = flops_per_image(plain, self.network.image_size)
+        self.record.figures["parameters"] = parameter_count(plain)
+        kept = [self.network, *self.kept.values(), *engine.train_handlers]
+        sizes = [thing.kept_bytes() for thing in kept if hasattr(thing, "kept_bytes")]
+        self.record.figures["memory_bytes"] = sum(sizes)
+
+
+def _joined(batches: Sequence[Tensor]) -> Tensor:
+    """Join class numbers; there are none where no test image is left."""
+    return torch.cat([torch.empty(0, dtype=torch.long), *batches])
+
+
+def _test_items(tasks: Sequence[Task]) -> list[Item]:
+    return [item for task in tasks if testable(task) for item in task.test]

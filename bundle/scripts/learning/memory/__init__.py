@@ -1,0 +1,16 @@
+"""Which images of old tasks are kept, and how."""
+
+from scripts.learning.memory.exemplars import CopyStore, ExemplarMemory, PathStore
+from scripts.learning.memory.held_out import divide
+from scripts.learning.memory.reservoir import ReservoirMemory
+from scripts.learning.memory.selection import SELECTIONS, select
+
+__all__ = [
+    "SELECTIONS",
+    "CopyStore",
+    "ExemplarMemory",
+    "PathStore",
+    "ReservoirMemory",
+    "divide",
+    "select",
+]

@@ -1,0 +1,134 @@
+"""Heads in closed form: pure functions on sums over features, float64. A feature vector x ends with a constant 1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from scripts.utils.errors import UserError
+
+ROUNDING = 1e-10  # share of the squared features below which a variance is nothing but rounding
+
+
+def ridge(second: Tensor, first: Tensor, shrinkage: float) -> Tensor:
+    """Return the weights [C, D] of ridge regression to one-hot targets: ``(G + a mean(diag G) I)^-1 Q``.
+
+    Source: McDonnell et al., RanPAC (NeurIPS 2023); Zhuang et al., ACIL (NeurIPS 2022).
+
+    Args:
+        second: G, the weighted sum of x'x, [D, D].
+        first: Q, the weighted sum of x of each class, [C, D].
+        shrinkage: a, in units of the mean diagonal of G.
+
+    Raises:
+        UserError: when the sums are singular.
+    """
+    return _solve(_lifted(second, shrinkage), first.T).T
+
+
+def drift_map(old: Tensor, new: Tensor, strength: float) -> Tensor:
+    """Return the affine map A [D, D], ``new = old A``, that is fitted by ridge regression around the identity.
+
+    What the images do not tell of stays as it is. The constant 1 stays 1.
+
+    Args:
+        old: feature vectors of images before they moved, [N, D].
+        new: those of the same images after, [N, D].
+        strength: of the ridge, in units of the mean diagonal of old'old.
+    """
+    moved = _solve(_lifted(old.T @ old, strength), old.T @ (new - old))
+    return torch.eye(old.shape[1], dtype=old.dtype) + moved
+
+
+def leave_one_out(
+    second: Tensor, first: Tensor, images: Tensor, labels: Tensor, weights: Tensor, shrinkage: float
+) -> Tensor:
+    """Return what ridge regression without an image says of each of its views, [N, V, C], without fitting it again.
+
+    The images are part of the sums. Source: Allen, The relationship between variable selection and data augmentation
+    (1974), for a block of rows.
+
+    Args:
+        second: G, [D, D].
+        first: Q, [C, D].
+        images: the views of each image, [N, V, D].
+        labels: class numbers, [N].
+        weights: w_c of each image's class, [N].
+        shrinkage: a.
+    """
+    size, views, width = images.shape
+    shrunk = _solve(_lifted(second, shrinkage), images.reshape(-1, width).T).T.reshape(images.shape)
+    targets = one_hot(labels, len(first)).to(images).unsqueeze(1).expand(-1, views, -1)
+    leverage = weights[:, None, None] * shrunk @ images.transpose(1, 2)
+    errors = torch.linalg.solve(torch.eye(views).to(images) - leverage, targets - shrunk @ first.T)
+    return targets - errors
+
+
+def shrinkage_errors(
+    second: Tensor, first: Tensor, images: Tensor, labels: Tensor, weights: Tensor, candidates: Sequence[float]
+) -> dict[float, float]:
+    """Return the squared error of :func:`leave_one_out` under each candidate, every class of the images alike.
+
+    Args:
+        second: as in :func:`leave_one_out`, like the next four.
+        first: Q.
+        images: of the newest classes, say: no other image is needed.
+        labels: theirs.
+        weights: theirs.
+        candidates: values of a.
+    """
+    targets = one_hot(labels, len(first)).to(images).unsqueeze(1)
+    shares = 1 / torch.bincount(labels)[labels]  # every class counts alike
+
+    def error(shrinkage: float) -> float:
+        said = leave_one_out(second, first, images, labels, weights, shrinkage)
+        return float((shares * (said - targets).square().sum((1, 2))).sum())
+
+    return {shrinkage: error(shrinkage) for shrinkage in candidates}
+
+
+def whitening(second: Tensor, mean: Tensor, shrinkage: float) -> Tensor:
+    """Return the matrices L^-1 [C, d, d], L L' the classes' covariances, shrunken and divided by their diagonals.
+
+    Source: Goswami et al., FeCAM (NeurIPS 2023), equations 6 and 7, with both factors of the shrinkage alike.
+
+    Args:
+        second: mean of f'f of each class, [C, d, d].
+        mean: of f of each class, [C, d].
+        shrinkage: how many times the mean variance and the mean covariance are added.
+
+    Raises:
+        UserError: when a covariance is singular.
+    """
+    covariance = second - mean.unsqueeze(2) * mean.unsqueeze(1)
+    width = covariance.shape[1]
+    diagonal = torch.eye(width, dtype=torch.bool)
+    variances = covariance.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
+    others = (covariance.sum((1, 2))[:, None, None] - width * variances) / max(width * (width - 1), 1)
+    variances = variances + ROUNDING * (1 + mean.square().mean())  # a class that does not vary gets the identity
+    covariance = covariance + shrinkage * torch.where(diagonal, variances, others)
+    deviations = covariance.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
+    correlation = covariance / (deviations.unsqueeze(2) * deviations.unsqueeze(1))
+    factors, broken = torch.linalg.cholesky_ex(correlation)
+    if not correlation.isfinite().all() or broken.any():
+        raise UserError(
+            "the covariance of a class is singular: add images, raise 'shrinkage' above 0, or choose the head 'ncm'"
+        )
+    return torch.linalg.solve_triangular(factors, torch.eye(width, dtype=second.dtype), upper=False)
+
+
+def _lifted(matrix: Tensor, share: float) -> Tensor:
+    """Add ``share`` of the mean diagonal to the diagonal."""
+    return matrix + share * matrix.diagonal().mean() * torch.eye(len(matrix), dtype=matrix.dtype)
+
+
+def _solve(matrix: Tensor, right: Tensor) -> Tensor:
+    """Solve for a positive definite matrix."""
+    factor, broken = torch.linalg.cholesky_ex(matrix)
+    pivots = factor.diagonal()
+    if broken or not factor.isfinite().all() or (pivots.min() / pivots.max()) ** 2 < torch.finfo(matrix.dtype).eps:
+        raise UserError("the sums over features are singular: raise 'shrinkage' (and 'drift_ridge') above 0")
+    return torch.cholesky_solve(right, factor)

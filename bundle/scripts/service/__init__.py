@@ -1,1 +1,0 @@
-"""A service that answers, collects labels and learns new classes, over HTTP with MONAI Label's routes."""

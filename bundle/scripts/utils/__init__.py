@@ -1,0 +1,1 @@
+"""What every room may need: errors with advice, files written whole, checked JSON."""

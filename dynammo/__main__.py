@@ -1,0 +1,5 @@
+"""The command as ``python -m dynammo``."""
+
+from dynammo import main
+
+main()

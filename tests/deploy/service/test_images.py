@@ -1,0 +1,120 @@
+"""Images are kept as pixels under names of their own, labels beside them, and nothing is lost or half there."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scripts.deploy.service.images import ImageStore, Tag, require_class_name
+from scripts.deploy.service.problems import Problem
+from scripts.imaging.transforms.reader import read_rgb, read_volume
+from scripts.utils.errors import UserError
+
+MakePixels = Callable[..., np.ndarray]
+
+
+@pytest.fixture
+def pixels() -> MakePixels:
+    """Make pictures, each another one."""
+    rng = np.random.default_rng(0)
+    return lambda *shape: rng.integers(0, 256, shape or (9, 7, 3)).astype(np.uint8)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ImageStore:
+    return ImageStore(tmp_path / "images")
+
+
+def reopened(store: ImageStore) -> ImageStore:
+    """Return the store as the next process finds it."""
+    store.close()
+    return ImageStore(store.folder)
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_training_reads_the_pixels_that_were_kept(store: ImageStore, pixels: MakePixels, grey: bool) -> None:
+    picture = np.repeat(pixels(9, 7, 1), 3, axis=2) if grey else pixels()
+    path = store.path(store.add(picture, None))
+    assert (read_rgb(str(path)) == picture).all()
+    with Image.open(path) as file:
+        assert (file.mode, file.info) == ("L" if grey else "RGB", {})
+
+
+def test_training_reads_the_volume_that_was_kept(store: ImageStore, pixels: MakePixels) -> None:
+    volume = pixels(5, 6, 7)
+    assert (read_volume(str(store.path(store.add(volume, None)))) == volume).all()
+
+
+def test_the_same_image_is_kept_once_and_another_shape_is_another_image(store: ImageStore, pixels: MakePixels) -> None:
+    picture = pixels(6, 4, 3)
+    first, again, turned = (store.add(one, None) for one in (picture, picture.copy(), picture.reshape(4, 6, 3)))
+    assert first == again != turned
+    assert set(store.records()) == {first, turned}
+
+
+def test_names_of_another_store_are_others(store: ImageStore, pixels: MakePixels, tmp_path: Path) -> None:
+    picture = pixels()
+    assert store.add(picture, None) != ImageStore(tmp_path / "other").add(picture, None)
+
+
+def test_labels_survive_a_restart(store: ImageStore, pixels: MakePixels) -> None:
+    image, other = store.add(pixels(), "patient"), store.add(pixels(), None)
+    store.set_label(image, Tag.FINAL, "naevus", "Zoe")
+    store.set_label(other, Tag.ORIGINAL, "melanoma", "the model", score=0.5)
+    records = store.records()
+    store = reopened(store)
+    assert store.records() == records
+    assert store.classes() == {image: "naevus"}
+    assert store.label(other, Tag.ORIGINAL)["score"] == 0.5
+    assert records[image]["image"]["info"]["group"] == "patient"
+    store.remove_label(image, Tag.FINAL)
+    store.remove(other)
+    store = reopened(store)
+    assert (list(store.records()), store.classes()) == ([image], {})
+    assert {path.suffix for path in store.folder.glob(f"{other}*")} == set()
+
+
+def test_an_image_that_was_not_answered_any_more_is_gone(store: ImageStore, pixels: MakePixels) -> None:
+    image = store.add(pixels(), None)
+    store.path(image).with_name("0" * 32 + ".png").write_bytes(b"killed before its record was written")
+    assert [path.stem for path in reopened(store).folder.glob("*.png")] == [image]
+
+
+def test_the_folder_is_private_and_of_one_process(store: ImageStore) -> None:
+    assert stat.S_IMODE(store.folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE((store.folder / "key").stat().st_mode) == 0o600
+    with pytest.raises(UserError, match="another service uses"):
+        ImageStore(store.folder)
+
+
+@pytest.mark.parametrize("name", ["", "0" * 32, "../key", "/etc/passwd", "*", "key", "a" * 5000, "\0", "é"])
+def test_an_unknown_name_reaches_no_file(store: ImageStore, pixels: MakePixels, name: str) -> None:
+    store.add(pixels(), None)
+    before = sorted(store.folder.iterdir())
+    for ask in (store.path, store.remove, store.record, lambda image: store.set_label(image, Tag.FINAL, "a", "Zoe")):
+        with pytest.raises(Problem, match="no such image"):
+            ask(name)
+    assert sorted(store.folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["naevus", "odd, very", "skin/naevus", "Grade 2 (low)", "ä", "a/b/c", "HER2+", "a_b"])
+def test_class_names_as_people_write_them_are_taken(name: str) -> None:
+    require_class_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", " a", "$import os", "@device", "%key", "a\nb", "a#b", "a" * 65, '"', "a@b", "_target_", "4th", "-rf"),
+        *("..", "../a", "a/../b", "/a", "a/", "a//b", "a/./b", "a/_target_", "C:\\\\a", "a\0"),
+    ],
+)
+def test_class_names_that_a_config_or_a_disk_would_take_for_more_are_refused(name: str) -> None:
+    with pytest.raises(Problem) as refused:
+        require_class_name(name)
+    assert refused.value.status == 422

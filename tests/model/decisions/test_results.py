@@ -1,0 +1,57 @@
+"""What a model says and which model it is: the same files have the same identity, and a rule decides."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from scripts.imaging.decoding.reasons import ImageRefused, Reason
+from scripts.model.decisions.results import ModelIdentity
+from scripts.utils.errors import UserError
+
+MODEL = ModelIdentity("a", "task_1", "0" * 64, ("x", "y", "z"))
+
+
+def with_rule(**rule: float | None) -> ModelIdentity:
+    return ModelIdentity(MODEL.name, MODEL.version, MODEL.weights_sha256, MODEL.classes, **rule)
+
+
+def test_the_most_probable_class_is_predicted() -> None:
+    result = MODEL.judge([0.2, 0.5, 0.3])
+    assert (result.predicted_class, result.indeterminate) == ("y", False)
+    assert result.probabilities == {"x": 0.2, "y": 0.5, "z": 0.3}
+    assert result.model is MODEL
+
+
+@pytest.mark.parametrize(("threshold", "indeterminate"), [(None, False), (0.0, False), (0.5, False), (0.51, True)])
+def test_below_the_threshold_a_result_is_indeterminate(threshold: float | None, indeterminate: bool) -> None:
+    result = with_rule(threshold=threshold).judge([0.2, 0.5, 0.3])
+    assert result.indeterminate is indeterminate
+    assert result.predicted_class == "y"
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.7])
+def test_a_temperature_divides_the_logits(temperature: float) -> None:
+    logits = torch.tensor([2.0, -1.0, 0.5], dtype=torch.float64)
+    result = with_rule(temperature=temperature).judge(logits.softmax(0).tolist())
+    expected = (logits / temperature).softmax(0).tolist()
+    np.testing.assert_allclose(list(result.probabilities.values()), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_answer_that_is_no_number_is_refused(value: float) -> None:
+    with pytest.raises(ImageRefused) as refusal:
+        MODEL.judge([value, 0.0, 0.0])
+    assert refusal.value.reason is Reason.NON_FINITE
+
+
+@pytest.mark.parametrize("rule", [{"temperature": 0.0}, {"temperature": float("nan")}, {"threshold": 1.5}], ids=str)
+def test_a_rule_that_means_nothing_is_refused(rule: dict[str, float]) -> None:
+    with pytest.raises(UserError, match=f"{next(iter(rule))} is .*: give a"):
+        with_rule(**rule)
+
+
+def test_the_class_list_has_a_hash_of_names_and_order() -> None:
+    others = [ModelIdentity("a", "task_1", "0" * 64, names) for names in (("y", "x", "z"), ("x", "y z"), ("x", "y"))]
+    assert len({MODEL.classes_sha256, *(other.classes_sha256 for other in others)}) == 4
