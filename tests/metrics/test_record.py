@@ -1,22 +1,31 @@
-"""What a checkpoint holds of the measurements."""
+"""Which of the two settings leads a run's record."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import pytest
 
-import torch
+from scripts.metrics import RunRecord
+from scripts.utils.errors import UserError
 
-from scripts.metrics.record import RunRecord
+LABELS, AMONG_ALL, WITHIN = [0, 1, 2, 3], [0, 1, 0, 3], [0, 1, 2, 3]
 
 
-def test_record_survives_a_weights_only_checkpoint(tmp_path: Path) -> None:
-    record = RunRecord()
-    record.matrix.update([0, 1, 1], [0, 1, 0], [2])
-    record.figures = {"flops_per_image": 5, "open_set": {"auroc": 0.5, "fpr95": None, "average_precision": 1.0}}
-    record.open_set = [record.figures["open_set"], None]
-    record.stages = [{"task": "a", "stage": "adapter_tuning", "seconds": 0.5}]
-    torch.save(record.state_dict(), tmp_path / "state.pt")
-    restored = RunRecord()
-    restored.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    assert restored.state_dict() == record.state_dict()
-    assert restored.matrix.accuracies == record.matrix.accuracies
+@pytest.mark.parametrize(
+    ("setting", "leading", "other"),
+    [("class_incremental", 0.75, "task_incremental"), ("task_incremental", 1.0, "class_incremental")],
+)
+def test_the_setting_leads_and_the_other_is_named(setting: str, leading: float, other: str) -> None:
+    record = RunRecord(setting)
+    record.update(LABELS[:2], AMONG_ALL[:2], WITHIN[:2], [2])
+    record.update(LABELS, AMONG_ALL, WITHIN, [2, 2])
+    assert record.matrix.final_accuracy == leading
+    assert record.figures[f"{other}_final_accuracy"] == 1.75 - leading
+    again = RunRecord(setting)
+    again.load_state_dict(record.state_dict())
+    assert again.matrix.accuracy_matrix == record.matrix.accuracy_matrix
+    assert again.other.accuracy_matrix == record.other.accuracy_matrix
+
+
+def test_another_setting_is_refused() -> None:
+    with pytest.raises(UserError, match="task_incremental"):
+        RunRecord("til")

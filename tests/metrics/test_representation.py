@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import ortho_group
 
-from scripts.metrics.representation import linear_cka, neighbourhoods, principal_components
+from scripts.metrics.representation import linear_cka, nearest_neighbour_accuracy, neighbourhoods, principal_components
 
 RNG = np.random.default_rng(0)
 FEATURES = RNG.normal(size=(60, 5))
@@ -39,3 +39,9 @@ def test_groups_that_are_apart_stay_apart(project: object) -> None:
     near = [np.linalg.norm(plane - centre, axis=1) for centre in centres]
     assert ((near[0] < near[1]) == (np.arange(40) < 20)).all()
     assert np.array_equal(plane, project(GROUPS))
+
+
+def test_nearest_neighbours_are_found_by_the_cosine_and_are_others() -> None:
+    features = [[1.0, 0.0], [10.0, 0.1], [0.0, 1.0], [0.1, 10.0]]
+    assert nearest_neighbour_accuracy(features, [0, 0, 1, 1]) == 1
+    assert nearest_neighbour_accuracy(features, [0, 1, 1, 1]) == 0.5

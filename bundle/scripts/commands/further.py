@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from scripts.commands.everyone import DATA_HELP, Run, Show, Work, command, plain_command
+from scripts.commands.everyone import DATA_HELP, Network, Run, Show, Work, command, plain_command
 from scripts.commands.keyed import KEYS
 
 FURTHER = "Further"
@@ -23,6 +23,23 @@ def export(ctx: typer.Context, run: Run, show: Show = False) -> Work:
     from scripts.commands.train import on_a_run
 
     return lambda: on_a_run(run, ("train", "export"), "model", ctx.meta[KEYS], show)
+
+
+@keyed(
+    "dynammo pretrain /data/slides",
+    "dynammo pretrain /data/slides --method moco --backbone resnet50 --batch_size 256 --backbone_epochs 200",
+)
+def pretrain(
+    ctx: typer.Context,
+    data: Annotated[str, typer.Argument(metavar="DATA", help=f"a folder of pictures; or {DATA_HELP}")],
+    method: Annotated[str, typer.Option("--method", metavar="NAME", help="simsiam or moco")] = "simsiam",
+    network: Network = None,
+    show: Show = False,
+) -> Work:
+    """Let a backbone learn from images whose labels are not read, and write a file that --weights takes."""
+    from scripts.commands.pretrain import pretrain
+
+    return lambda: pretrain(data, ctx.meta[KEYS], method, network, show)
 
 
 @keyed(

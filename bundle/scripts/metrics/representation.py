@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
+from sklearn.neighbors import NearestNeighbors
 
 PERPLEXITY = 30.0
 """Of t-SNE: about how many neighbours an image has; a third of the images where there are few."""
@@ -43,3 +44,15 @@ def neighbourhoods(features: ArrayLike) -> NDArray[np.float64]:
     perplexity = min(PERPLEXITY, (len(values) - 1) / 3)
     plane: NDArray[np.float64] = TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(values)
     return plane
+
+
+def nearest_neighbour_accuracy(features: ArrayLike, labels: ArrayLike) -> float:
+    """Return the share of images whose nearest other image, by the cosine of their features, has their label, 0..1.
+
+    Args:
+        features: [N, d], N > 1.
+        labels: class numbers, [N].
+    """
+    values, classes = np.asarray(features, np.float64), np.asarray(labels)
+    nearest = NearestNeighbors(n_neighbors=1, metric="cosine").fit(values).kneighbors(return_distance=False)
+    return float((classes[nearest[:, 0]] == classes).mean())

@@ -41,3 +41,16 @@ def test_each_backbone_sees_the_image_and_nothing_of_the_others(tiny: SimpleName
             alone.load_state_dict(backbone.backbones[branch].state_dict())
             assert torch.equal(alone(images)[:, 0], features[:, number])
     assert not torch.equal(features[:, 0], features[:, 1])
+
+
+def test_afresh_each_backbone_starts_as_the_first_one_did() -> None:
+    backbone = make_backbone("mobilenet_v2", WholeBackbones(afresh=True))
+    assert isinstance(backbone, ExpandableBackbone)
+    before = {key: value.clone() for key, value in backbone.backbones["backbone"].state_dict().items()}
+    with torch.no_grad():
+        for parameter in backbone.backbones["backbone"].parameters():
+            parameter.mul_(2)
+    backbone.add_branch("task1")
+    started = backbone.backbones["task1"].state_dict()
+    assert all(torch.equal(before[key], started[key]) for key in before)
+    assert not any("start" in key for key in backbone.state_dict())

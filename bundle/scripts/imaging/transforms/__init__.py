@@ -12,6 +12,7 @@ from scripts.imaging.transforms.colour import (
 from scripts.imaging.transforms.npz import npz_array, npz_names
 from scripts.imaging.transforms.pixels import LoadPixelsd, NormalizePixelsd, ResizePixelsd
 from scripts.imaging.transforms.preprocessing import make_reader, monai_preprocessing, preprocessing
+from scripts.imaging.transforms.random_views import RandomViews
 from scripts.imaging.transforms.reader import (
     ReferenceReader,
     RGBReader,
@@ -32,6 +33,7 @@ __all__ = [
     "NormalizePixelsd",
     "RGBReader",
     "RandStainJitterd",
+    "RandomViews",
     "ReferenceReader",
     "ResizePixelsd",
     "ScanReader",

@@ -8,6 +8,7 @@ from scripts.learning.engines.stage import (
     BackboneTraining,
     BalancedFinetuning,
     ClosedForm,
+    Pretraining,
     Stage,
     Training,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "ClosedForm",
     "ContinualEvents",
     "ContinualTrainer",
+    "Pretraining",
     "Stage",
     "Training",
     "cosine",

@@ -197,6 +197,16 @@ class Stage(BaseStage):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pretraining(Stage):
+    """Train a backbone on images whose labels are not read, before it is frozen."""
+
+    name: str = "pretraining"
+    tasks: str = "first"
+    data: str = "task"
+    trains: Sequence[str] = ("backbone", "auxiliary")
+
+
+@dataclass(frozen=True, kw_only=True)
 class BackboneTraining(Stage):
     """Train an untrained backbone on the first task, with a plain head that is dropped, before it is frozen."""
 

@@ -14,12 +14,14 @@ from scripts.learning.handlers.dark_experience import DarkExperienceHandler
 from scripts.learning.handlers.elastic_weight_consolidation import ElasticWeightConsolidationHandler
 from scripts.learning.handlers.evaluation import EvaluationHandler
 from scripts.learning.handlers.export import ExportHandler
+from scripts.learning.handlers.extended_dark_experience import ExtendedDarkExperienceHandler
 from scripts.learning.handlers.gradient_clipping import GradientClippingHandler
 from scripts.learning.handlers.gradient_projection import GradientProjectionHandler
 from scripts.learning.handlers.history import HistoryHandler
 from scripts.learning.handlers.imprinting import ImprintingHandler
 from scripts.learning.handlers.memory import MemoryHandler
 from scripts.learning.handlers.nearest_mean import NearestMeanHandler
+from scripts.learning.handlers.pretraining import MomentumContrastHandler, PretrainingHandler
 from scripts.learning.handlers.progress import ProgressHandler
 from scripts.learning.handlers.progress_file import ProgressFileHandler
 from scripts.learning.handlers.prompt_choice import PromptChoiceHandler
@@ -45,12 +47,15 @@ __all__ = [
     "ElasticWeightConsolidationHandler",
     "EvaluationHandler",
     "ExportHandler",
+    "ExtendedDarkExperienceHandler",
     "GradientClippingHandler",
     "GradientProjectionHandler",
     "HistoryHandler",
     "ImprintingHandler",
     "MemoryHandler",
+    "MomentumContrastHandler",
     "NearestMeanHandler",
+    "PretrainingHandler",
     "ProgressFileHandler",
     "ProgressHandler",
     "PromptChoiceHandler",

@@ -14,7 +14,7 @@ class BackboneExpansionHandler:
     without pruning. The auxiliary head's output for all old classes is its last, where the paper's is its first.
 
     Args:
-        network: the growing network, with head ``concatenated`` and adapter ``"backbone"``.
+        network: the growing network, with a backbone a task.
     """
 
     def __init__(self, network: ContinualNet) -> None:

@@ -14,27 +14,27 @@ from torch.utils.data import default_collate
 
 from scripts.learning.engines.events import ContinualEvents
 from scripts.learning.engines.trainer import ContinualTrainer
+from scripts.learning.memory.logits import LogitMemory
 from scripts.learning.memory.reservoir import ReservoirMemory
 from scripts.learning.sources.source import Item
 from scripts.learning.tasks.dataset import ImageDataset
 
 
-class DarkExperienceHandler:
-    """Let images drawn from a reservoir join each batch, and fill ``Outputs.stored`` with the logits kept of them.
+class LogitReplayHandler:
+    """Let images drawn from a memory join each batch, and fill ``Outputs.stored`` with the logits kept of them.
 
     The images are augmented anew at each draw. They and the batch are one forward pass, so they share BatchNorm's
-    statistics, where the authors' code makes a pass of each. Then the batch's own images are offered to the memory,
-    with what was said of them before the step. Several processes keep the same memory and draw from it each for
-    itself. Source: Buzzega et al., Dark experience for general continual learning (NeurIPS 2020).
+    statistics, where the authors' code makes a pass of each. Several processes keep the same memory and draw from it
+    each for itself. Source: Buzzega et al., Dark experience for general continual learning (NeurIPS 2020).
 
     Args:
-        memory: the reservoir.
+        memory: whose images have logits.
         exemplars: takes the items drawn, to decode and augment them as training images.
         batch_size: images a draw.
         draws: how many there are: as many as the loss compares.
     """
 
-    def __init__(self, memory: ReservoirMemory, exemplars: ImageDataset, batch_size: int, draws: int) -> None:
+    def __init__(self, memory: LogitMemory, exemplars: ImageDataset, batch_size: int, draws: int) -> None:
         self.memory = memory
         self.exemplars = exemplars
         self.batch_size = batch_size
@@ -42,11 +42,9 @@ class DarkExperienceHandler:
         self.drawn: list[list[Item]] = []
 
     def attach(self, engine: ContinualTrainer) -> None:
-        """Act around each step, and keep copies, if any, once a task is trained."""
+        """Act before each step, and between its forward pass and its loss."""
         engine.add_event_handler(Events.ITERATION_STARTED, self.replay)
         engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self.recall)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.offer)
-        engine.add_event_handler(ContinualEvents.TRAINING_COMPLETED, self.memory.settle)
 
     def replay(self, engine: ContinualTrainer) -> None:
         """Append the draws to the batch's images and labels; its ``index`` stays that of the current images."""
@@ -64,6 +62,25 @@ class DarkExperienceHandler:
         """Lay what was said of the drawn images beside what is said now."""
         outputs = engine.state.output["pred"]
         outputs.stored = [stored_logits(draw).to(outputs.logits.device) for draw in self.drawn]
+
+
+class DarkExperienceHandler(LogitReplayHandler):
+    """Replay from a reservoir that is offered each batch, with what was said of it before the step: DER, DER++.
+
+    Args:
+        memory: the reservoir.
+        exemplars: see :class:`LogitReplayHandler`, as of all others.
+        batch_size: see there.
+        draws: see there.
+    """
+
+    memory: ReservoirMemory
+
+    def attach(self, engine: ContinualTrainer) -> None:
+        """Offer images after each step too, and keep copies, if any, once a task is trained."""
+        super().attach(engine)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.offer)
+        engine.add_event_handler(ContinualEvents.TRAINING_COMPLETED, self.memory.settle)
 
     def offer(self, engine: ContinualTrainer) -> None:
         """Offer the current images, of all processes, to the memory."""

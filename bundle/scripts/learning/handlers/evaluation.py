@@ -24,16 +24,6 @@ from scripts.model.networks.continual import ContinualNet
 from scripts.model.networks.cost import flops_per_image, parameter_count
 from scripts.model.networks.outputs import Outputs
 
-# what is said of the evaluation in which each image's task is given
-_TASK_GIVEN = (
-    "accuracy_matrix",
-    "average_accuracy",
-    "final_accuracy",
-    "average_mean_class_recall",
-    "final_mean_class_recall",
-    "forgetting",
-)
-
 
 @dataclass
 class Predictions:
@@ -100,14 +90,11 @@ class EvaluationHandler:
         sizes = [len(task.classes) for task in learnt]
         found = self.predict(_test_items(learnt))
         labels = _joined(found.labels).numpy()
-        classes = _joined(found.classes).numpy()
-        self.record.matrix.update(labels, classes, sizes)
+        classes, within_tasks = _joined(found.classes).numpy(), _joined(found.within_tasks).numpy()
+        self.record.update(labels, classes, within_tasks, sizes)
         skipped = len(learnt) - 1 - len(self.record.confusions)
-        counts = confusion_matrix(labels, classes, sum(sizes)).tolist()
+        counts = confusion_matrix(labels, self.record.leading(classes, within_tasks), sum(sizes)).tolist()
         self.record.confusions = [*self.record.confusions, *[None] * skipped, counts]
-        given = self.record.task_incremental
-        given.update(labels, _joined(found.within_tasks).numpy(), sizes)
-        self.record.figures |= {f"task_incremental_{name}": getattr(given, name) for name in _TASK_GIVEN}
         if found.others:
             self._record_tasks(found, sizes, _test_items(engine.tasks[engine.state.task :]))
         if found.softmax:

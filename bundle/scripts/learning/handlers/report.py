@@ -50,6 +50,8 @@ _PER_CENT = {
     "backward_transfer": "backward transfer",
     "task_incremental_average_accuracy": "average accuracy, the task given",
     "task_incremental_final_accuracy": "final accuracy, the task given",
+    "class_incremental_average_accuracy": "average accuracy, the task not given",
+    "class_incremental_final_accuracy": "final accuracy, the task not given",
     "calibration_error_before": "calibration error (ECE), validation images",
     "calibration_error_after": "the same with the temperature",
     "calibration_error_low": "its 95 % interval, from",
@@ -229,9 +231,10 @@ def collect_metrics(matrix: AccuracyMatrix, tasks: Sequence[Task], figures: Mapp
         matrix: the evaluations so far.
         tasks: at least the tasks learnt so far; later ones are left out.
         figures: further figures: ``flops_per_image`` (2 x multiply-adds), ``parameters``, ``memory_bytes``,
-            ``task_incremental_accuracy_matrix`` and what is read off it, where each image's task is given; with
-            ``others`` heads also ``task_identification_accuracy`` and ``open_set``, a dict of ``auroc``, ``fpr95`` and
-            ``average_precision`` or None, which is spread over the keys ``open_set_auroc`` and so on.
+            ``task_incremental_accuracy_matrix`` and what is read off it, where each image's task is given, or
+            ``class_incremental_...`` where the run's setting is the other one; with ``others`` heads also
+            ``task_identification_accuracy`` and ``open_set``, a dict of ``auroc``, ``fpr95`` and ``average_precision``
+            or None, which is spread over the keys ``open_set_auroc`` and so on.
 
     Returns:
         A dictionary of plain lists and numbers. ``tasks`` holds name and classes of each task as in ``network.json``,

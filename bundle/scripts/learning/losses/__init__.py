@@ -6,6 +6,7 @@ from scripts.learning.losses.cross_entropy import (
     new_classes_cross_entropy,
     others_cross_entropy,
     others_targets,
+    own_task_cross_entropy,
     seen_cross_entropy,
     softened_cross_entropy,
 )
@@ -16,11 +17,13 @@ from scripts.learning.losses.distillation import (
     knowledge_distillation,
     lwf_loss,
 )
+from scripts.learning.losses.extended_dark_experience import xder_loss
 from scripts.learning.losses.podnet import (
     nca_loss,
     podnet_loss,
     pooled_distillation,
 )
+from scripts.learning.losses.self_supervision import moco_loss, simsiam_loss
 from scripts.learning.losses.ucir import less_forget_constraint, margin_ranking, ucir_loss
 
 __all__ = [
@@ -33,15 +36,19 @@ __all__ = [
     "knowledge_distillation",
     "lwf_loss",
     "margin_ranking",
+    "moco_loss",
     "nca_loss",
     "new_classes_cross_entropy",
     "others_cross_entropy",
     "others_targets",
+    "own_task_cross_entropy",
     "pooled_distillation",
     "podnet_loss",
     "bic_loss",
     "ucir_loss",
     "seen_cross_entropy",
+    "simsiam_loss",
     "softened_cross_entropy",
     "stored_logits_error",
+    "xder_loss",
 ]

@@ -39,6 +39,11 @@ def new_classes_cross_entropy(outputs: Outputs, labels: Tensor) -> Tensor:
     return cross_entropy(outputs.auxiliary[:, :-1], labels - sum(outputs.classes[:-1]))
 
 
+def own_task_cross_entropy(outputs: Outputs, labels: Tensor) -> Tensor:
+    """Cross-entropy of the newest task's own head among its classes, of a head a task."""
+    return cross_entropy(outputs.task_logits[-1][:, :-1], labels - sum(outputs.classes[:-1]))
+
+
 def expandable_der_loss(outputs: Outputs, labels: Tensor) -> Tensor:
     """Cross-entropy over all classes plus that of the auxiliary head, 1:1; in the first task there is none.
 

@@ -16,8 +16,8 @@ def der_loss(outputs: Outputs, labels: Tensor, alpha: float) -> Tensor:
     """
     if not outputs.stored:
         return seen_cross_entropy(outputs, labels)
-    current, first = _divide(outputs.logits, outputs.stored)
-    targets, _ = _divide(labels, outputs.stored)
+    current, first = divide(outputs.logits, outputs.stored)
+    targets, _ = divide(labels, outputs.stored)
     return cross_entropy(current, targets) + alpha * stored_logits_error(first, outputs.stored[0])
 
 
@@ -28,8 +28,8 @@ def derpp_loss(outputs: Outputs, labels: Tensor, alpha: float, beta: float) -> T
     """
     if not outputs.stored:
         return seen_cross_entropy(outputs, labels)
-    current, first, second = _divide(outputs.logits, outputs.stored)
-    targets, _, known = _divide(labels, outputs.stored)
+    current, first, second = divide(outputs.logits, outputs.stored)
+    targets, _, known = divide(labels, outputs.stored)
     error = stored_logits_error(first, outputs.stored[0])
     return cross_entropy(current, targets) + alpha * error + beta * cross_entropy(second, known)
 
@@ -47,7 +47,7 @@ def stored_logits_error(logits: Tensor, stored: Tensor) -> Tensor:
     return mse_loss(logits[:, : stored.shape[1]][existed], stored[existed])
 
 
-def _divide(values: Tensor, draws: list[Tensor]) -> tuple[Tensor, ...]:
+def divide(values: Tensor, draws: list[Tensor]) -> tuple[Tensor, ...]:
     """Divide what a batch has a row of for each image into that of the current images and that of each draw."""
     sizes = [len(draw) for draw in draws]
     return values.split([len(values) - sum(sizes), *sizes])

@@ -8,22 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scripts.learning.memory.exemplars import ExemplarMemory, stored_bytes
+from scripts.learning.memory.logits import LogitMemory
 from scripts.learning.sources.source import Item
 
 
-class ReservoirMemory(ExemplarMemory):
+class ReservoirMemory(LogitMemory):
     """An exemplar memory filled step by step: whatever was seen is kept with the same probability.
 
-    Its items hold ``logits`` [C] besides, on the CPU, for the C classes that there were. An image seen in several
-    epochs may be kept more than once. Chance decides what is kept, so a class has its share on average alone.
+    The ``logits`` [C] of an item are for the C classes that there were. An image seen in several epochs may be kept
+    more than once. Chance decides what is kept, so a class has its share on average alone.
     Source: Vitter, Random sampling with a reservoir (1985), algorithm R.
 
     Args:
         size: images in all.
         exemplars: ``paths`` or ``copies``.
         folder: where copies go.
-        previous: see :class:`ExemplarMemory`.
+        previous: see :class:`scripts.learning.memory.ExemplarMemory`.
     """
 
     fills_itself = True
@@ -56,32 +56,18 @@ class ReservoirMemory(ExemplarMemory):
             new = {"image": item["image"], "label": item["label"], "logits": said.clone()}
             self.classes.setdefault(item["label"], []).append(new)
 
-    def draw(self, count: int) -> list[Item]:
-        """Return ``count`` of the exemplars, or all if there are fewer, in random order (torch's generator)."""
-        kept = self.items()
-        return [kept[place] for place in torch.randperm(len(kept))[:count].tolist()]
-
     def settle(self) -> None:
         """Copy what was taken up, where copies are kept: once a stage, not at every step."""
         for label, items in self.classes.items():
             self.classes[label] = [{**item, **self.store.keep(item)} for item in items]
 
-    def kept_bytes(self) -> int:
-        """Return the bytes of the images, each counted once, and of the logits."""
-        images = {item["image"] for item in self.items()}
-        return sum(map(stored_bytes, images)) + sum(item["logits"].nbytes for item in self.items())
-
     def state_dict(self) -> dict[str, Any]:
-        """Return which images are kept, and their logits: no pixels."""
-        logits = {label: [item["logits"] for item in items] for label, items in self.classes.items()}
-        return {**super().state_dict(), "logits": logits, "seen": self.seen}
+        """Return which images are kept, their logits, and how many were offered: no pixels."""
+        return {**super().state_dict(), "seen": self.seen}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a memory; see :meth:`ExemplarMemory.load_state_dict`."""
         super().load_state_dict(state)
-        for label, logits in state["logits"].items():
-            pairs = zip(self.classes[label], logits, strict=True)
-            self.classes[label] = [{**item, "logits": said} for item, said in pairs]
         self.seen = state["seen"]
 
     def _drop(self, gone: Item) -> None:

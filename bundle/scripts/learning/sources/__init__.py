@@ -9,6 +9,7 @@ from scripts.learning.sources.isic import IsicChallenge
 from scripts.learning.sources.lists import Datalist, LabelsCsv, ListFiles
 from scripts.learning.sources.medmnist import MedMnist
 from scripts.learning.sources.mednist import ensure_mednist
+from scripts.learning.sources.pictures import Pictures
 from scripts.learning.sources.scans import ScanFolders, Scans
 from scripts.learning.sources.source import Group, Item, Source
 from scripts.learning.sources.tiny_imagenet import TinyImageNet
@@ -27,6 +28,7 @@ __all__ = [
     "ListFiles",
     "MedMnist",
     "PathologyFolders",
+    "Pictures",
     "ScanFolders",
     "Scans",
     "Source",

@@ -7,6 +7,7 @@ from scripts.learning.tasks.planned import PlannedTasks, plan_tasks
 from scripts.learning.tasks.record import images_digest, read_tasks, testable, write_tasks
 from scripts.learning.tasks.split import make_tasks
 from scripts.learning.tasks.task import Task
+from scripts.learning.tasks.unlabelled import plan_pretraining
 
 __all__ = [
     "HoldOut",
@@ -19,6 +20,7 @@ __all__ = [
     "images_digest",
     "make_tasks",
     "plan_tasks",
+    "plan_pretraining",
     "read_tasks",
     "readable_tasks",
     "testable",

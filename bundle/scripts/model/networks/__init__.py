@@ -42,6 +42,7 @@ from scripts.model.networks.merging import (
     merge,
 )
 from scripts.model.networks.outputs import Outputs
+from scripts.model.networks.projections import PredictedProjection, Projection
 from scripts.model.networks.prompted import PromptedBackbone
 
 __all__ = [
@@ -78,6 +79,8 @@ __all__ = [
     "Merging",
     "NetworkState",
     "Outputs",
+    "PredictedProjection",
+    "Projection",
     "PromptedBackbone",
     "RegMean",
     "RunningMean",

@@ -228,6 +228,11 @@ class AdaptedBackbone(nn.Module):
         state = read_weights(weights, sha256) if is_file_name(weights) else self.backbone.download(weights)
         load_into(self, self.name, self.file_keys, self.backbone.fitted(state, self.image_size))
 
+    def published_state(self) -> dict[str, Tensor]:
+        """Return the backbone's weights under the names that a file of pretrained weights has."""
+        state = self.state_dict()
+        return {file_key: state[key] for key, file_key in self.file_keys.items()}
+
     def last_read(self) -> str:
         """Return the name of the last module whose map the head reads, of tokens one that all of them go on from."""
         blocks = list(self._blocks().items())

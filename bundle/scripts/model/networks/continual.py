@@ -41,8 +41,8 @@ class ContinualNet(nn.Module):
 
     Raises:
         UserError: for an unknown backbone, head or start, for images of a size that backbone or adapters cannot take,
-            for adapters that cannot stand in the backbone or cannot start so, and where only one of head
-            ``concatenated`` and a backbone a task is asked for.
+            for adapters that cannot stand in the backbone or cannot start so, and where head ``concatenated`` has no
+            backbone a task to read, or a backbone a task has neither it nor ``others``.
     """
 
     def __init__(
@@ -61,10 +61,12 @@ class ContinualNet(nn.Module):
         super().__init__()
         kind = HEADS.find(head)
         check_start(adapter_start, adapter)
-        if kind.concatenates != (adapter is not None and adapter.expands):
+        expands = adapter is not None and adapter.expands
+        if kind.concatenates and not expands or expands and not (kind.concatenates or kind.apart):
             raise UserError(
                 f"head 'concatenated' and a backbone a task need each other, but head is '{head}' and adapter is "
-                f"'{adapter and adapter.kind}': give both or neither (keys 'network_def#head', 'adapter')"
+                f"'{adapter and adapter.kind}': give both, or head 'others' for a backbone a task (keys "
+                "'network_def#head', 'adapter')"
             )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -76,7 +78,7 @@ class ContinualNet(nn.Module):
             self.backbone.load_pretrained(weights, weights_sha256)
         self.image_size = image_size
         self.head_name = head
-        self.auxiliary: nn.Linear | None = None
+        self.auxiliary: nn.Module | None = None
         self.classes: tuple[int, ...] = ()
         self.trained: tuple[str, ...] = ()
         self.adapter_start = adapter_start
@@ -119,7 +121,11 @@ class ContinualNet(nn.Module):
 
     def add_auxiliary(self, outputs: int) -> None:
         """Start a fresh auxiliary head of ``outputs`` classes on the newest branch."""
-        self.auxiliary = nn.Linear(self.backbone.last_width, outputs).to(self._reference())
+        self.stand(nn.Linear(self.backbone.last_width, outputs))
+
+    def stand(self, auxiliary: nn.Module) -> None:
+        """Let something on the newest branch's features [B, d] learn beside the head, in the auxiliary head's place."""
+        self.auxiliary = auxiliary.to(self._reference())
 
     def drop_auxiliary(self) -> None:
         """Remove the auxiliary head."""
@@ -127,7 +133,7 @@ class ContinualNet(nn.Module):
 
     def start_head_from_auxiliary(self) -> None:
         """Copy the auxiliary head's rows of the newest task into the head."""
-        assert self.auxiliary is not None
+        assert isinstance(self.auxiliary, nn.Linear)
         self.head.start_from(self.auxiliary, self.classes[-1])
 
     def require(self, ability: Ability) -> None:

@@ -18,11 +18,17 @@ from scripts.model.networks.prompted import PromptedBackbone
 
 @dataclass(frozen=True)
 class WholeBackbones(Adapter):
-    """A task adds a whole backbone; see :class:`ExpandableBackbone`."""
+    """A task adds a whole backbone; see :class:`ExpandableBackbone`.
+
+    Args:
+        afresh: each starts as the first one did, from pretrained weights or none, rather than as the newest one is.
+    """
 
     kind: ClassVar[str] = "backbone"
     expands: ClassVar[bool] = True
     gathers: ClassVar[bool] = True
+
+    afresh: bool = False
 
     def inject(self, segment: nn.Sequential, place: Place | None) -> AdaptedBlock:
         return AdaptedBlock(segment)
@@ -32,7 +38,7 @@ ADAPTERS[WholeBackbones.kind] = WholeBackbones
 
 
 class ExpandableBackbone(nn.Module):
-    """A backbone a branch, all of them passed through; a new one starts as a copy of the newest.
+    """A backbone a branch, all of them passed through; a new one starts as a copy of the newest, or as the first did.
 
     Source: Yan et al., DER (CVPR 2021), section 3.2, without pruning.
 
@@ -53,12 +59,15 @@ class ExpandableBackbone(nn.Module):
         self.width = self.last_width = self.head_width = first.width
         self.branches = list(branches)
         self.backbones = nn.ModuleDict({self.branches[0]: first})
+        self.start: list[AdaptedBackbone] = []  # no module of this one: a run that goes on makes it again
+        self._keep_start()
         for branch in self.branches[1:]:
             self.add_branch(branch)
 
     def add_branch(self, branch: str) -> None:
-        """Add a backbone called ``branch``, a copy of the newest."""
-        self.backbones[branch] = deepcopy(self._newest())
+        """Add a backbone called ``branch``."""
+        reference = next(self._newest().parameters())
+        self.backbones[branch] = deepcopy(self.start[0] if self.start else self._newest()).to(reference.device)
 
     def added(self) -> dict[str, list[nn.Module]]:
         """Return what was added for each branch, by name: a backbone; the first was there from the start."""
@@ -79,6 +88,15 @@ class ExpandableBackbone(nn.Module):
     def load_pretrained(self, weights: str, sha256: str | None = None) -> None:
         """Load pretrained weights into the newest backbone; see :meth:`AdaptedBackbone.load_pretrained`."""
         self._newest().load_pretrained(weights, sha256)
+        self._keep_start()
+
+    def _keep_start(self) -> None:
+        if isinstance(self.adapter, WholeBackbones) and self.adapter.afresh:
+            self.start = [deepcopy(self._newest())]
+
+    def published_state(self) -> dict[str, Tensor]:
+        """Return the newest backbone's weights; see :meth:`AdaptedBackbone.published_state`."""
+        return self._newest().published_state()
 
     def _newest(self) -> AdaptedBackbone:
         *_, newest = self.backbones.values()

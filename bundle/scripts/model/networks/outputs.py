@@ -18,7 +18,7 @@ class Outputs:
         features: features of every branch, [B, R, d].
         maps: maps of the newest branch after each segment of the backbone, [B, c, H, W] or [B, c, D, H, W] each.
         classes: number of classes of each task.
-        auxiliary: logits of the auxiliary head, [B, n_t + 1], while there is one.
+        auxiliary: logits of the auxiliary head, [B, n_t + 1], while there is one; of a projection what is compared.
         extras: what the head says beside the logits, by name; see :meth:`scripts.model.networks.heads.Head.extras`.
         penalties: what the network itself asks to be small, by name, a number each, added to the loss.
         teacher: what the network as it was before this task says of the same images, over the old classes;

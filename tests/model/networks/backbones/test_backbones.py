@@ -21,6 +21,7 @@ from scripts.utils.errors import UserError
 
 Library = tuple[nn.Module, Callable[[Any, Tensor], Tensor]]
 OF_TIMM = ["timm:test_vit", "timm:test_convnext", "timm:test_resnet"]
+OF_NO_LIBRARY = ("resnet32", "resnet18_cbam")  # test_small.py
 TWINS = ["resnet34", "vit_b_16", "resnet18_3d"]  # larger ones of the same code as their neighbours
 
 
@@ -73,7 +74,12 @@ def fill(model: nn.Module) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in TWINS else ()) for name in (*BACKBONES, *OF_TIMM)]
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in TWINS else ())
+        for name in (*BACKBONES, *OF_TIMM)
+        if name not in OF_NO_LIBRARY
+    ],
 )
 def test_the_features_are_those_of_the_library(name: str, tmp_path: Path) -> None:
     size = 64 if name in (*PATCHES, "timm:test_vit") else 32

@@ -13,7 +13,8 @@ from monai.networks import nets
 from torch import Tensor
 
 from scripts.model.networks import AdaptedBackbone, Classifier, ContinualNet, Convolutions, classifier_from
-from scripts.model.networks.backbones.volumes import PaddedShortcut, volume_resnet
+from scripts.model.networks.backbones.shortcut import PaddedShortcut
+from scripts.model.networks.backbones.volumes import volume_resnet
 from scripts.model.networks.cost import flops_per_image
 from scripts.utils.errors import UserError
 
@@ -49,7 +50,7 @@ def test_the_shortcut_has_the_values_of_monais_and_passes_the_gradient(stride: i
     x = torch.randn(2, 3, 5, 6, 7, requires_grad=True)
     block = nets.resnet18(spatial_dims=3, n_input_channels=1, feed_forward=False, shortcut_type="A", widen_factor=0.1)
     expected = block._downsample_basic_block(x, planes=5, stride=stride, spatial_dims=3)
-    found = PaddedShortcut(5, stride)(x)
+    found = PaddedShortcut(5, stride, 3)(x)
     assert torch.equal(found, expected)
     assert not expected.requires_grad
     found.sum().backward()

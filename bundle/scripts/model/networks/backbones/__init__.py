@@ -16,6 +16,7 @@ from scripts.model.networks.backbones.backbone import (
     module_name,
 )
 from scripts.model.networks.backbones.convolutional import SITES, ConvNext, DenseNet, Swin, TorchvisionBackbone
+from scripts.model.networks.backbones.small import CbamResNet18, ResNet32
 from scripts.model.networks.backbones.timm_models import PREFIX as TIMM
 from scripts.model.networks.backbones.timm_models import TimmBackbone, WholeModel
 from scripts.model.networks.backbones.transformers import (
@@ -37,6 +38,8 @@ for _name in PATCHES:
     BACKBONES[_name] = TorchvisionTransformer(_name)
 for _name in DEPTHS:
     BACKBONES[_name] = VolumeResNet(_name)
+BACKBONES["resnet32"] = ResNet32("resnet32")
+BACKBONES["resnet18_cbam"] = CbamResNet18("resnet18_cbam")
 BACKBONES["vit_3d"] = VolumeTransformer("vit_3d")
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
-import torch.nn.functional as F
 from monai.networks import nets
 from torch import Tensor, nn
 
 from scripts.model.networks.backbones.backbone import Backbone, Block, Chain
 from scripts.model.networks.backbones.convolutional import RESNET_SITES, mean_pool, named_blocks
+from scripts.model.networks.backbones.shortcut import PaddedShortcut
 from scripts.model.networks.backbones.signed import drop_last_activation
 from scripts.utils.errors import UserError
 
@@ -18,28 +18,6 @@ DEPTHS = {"resnet10_3d": 10, "resnet18_3d": 18}
 
 MEAN, STD = [0.5], [0.5]
 """Normalisation of intensities in 0..1 (source: MedMNIST v2, its training code; MedicalNet has no fixed one)."""
-
-
-class PaddedShortcut(nn.Module):
-    """ResNet's shortcut without parameters (type A): every ``stride``-th voxel, zeros for the channels that are new.
-
-    Its values are those of MONAI's, which is a ``functools.partial`` that TorchScript cannot export and which passes no
-    gradient on.
-
-    Args:
-        channels: channels that come out.
-        stride: of the block.
-    """
-
-    def __init__(self, channels: int, stride: int) -> None:
-        super().__init__()
-        self.channels = channels
-        self.stride = stride
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [B, c, D, H, W] to [B, channels, D / stride, H / stride, W / stride], rounded up."""
-        x = x[:, :, :: self.stride, :: self.stride, :: self.stride]
-        return F.pad(x, [0, 0, 0, 0, 0, 0, 0, self.channels - x.shape[1]])
 
 
 def volume_resnet(name: str) -> nn.Module:
@@ -61,7 +39,7 @@ def volume_resnet(name: str) -> nn.Module:
     )
     for block in model.modules():
         if isinstance(block, nets.ResNetBlock) and isinstance(block.downsample, partial):
-            block.downsample = PaddedShortcut(block.conv1.out_channels, block.stride)
+            block.downsample = PaddedShortcut(block.conv1.out_channels, block.stride, 3)
     return model
 
 

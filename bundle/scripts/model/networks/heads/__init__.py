@@ -11,6 +11,7 @@ from scripts.model.networks.heads.linear import (
     UnifiedHead,
 )
 from scripts.model.networks.heads.others import OthersHead
+from scripts.model.networks.heads.prepared import PreparedHead
 
 __all__ = [
     "HEADS",
@@ -26,6 +27,7 @@ __all__ = [
     "LevelsHead",
     "NearestMeanHead",
     "OthersHead",
+    "PreparedHead",
     "ProxyHead",
     "RandomProjectionHead",
     "UnifiedHead",

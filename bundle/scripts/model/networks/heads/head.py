@@ -36,12 +36,14 @@ class Head(nn.Module):
     Attributes:
         reads: :data:`RECTIFIED`, :data:`SIGNED` or :data:`LEVELS`.
         concatenates: whether it reads all branches at once, [B, R, d], of a backbone that grows.
+        apart: whether it reads a branch a task.
         abilities: what it can do beyond.
         per_class: rows of each class.
     """
 
     reads: ClassVar[str] = RECTIFIED
     concatenates: ClassVar[bool] = False
+    apart: ClassVar[bool] = False
     abilities: ClassVar[frozenset[Ability]] = frozenset()
     per_class: int = 1
 

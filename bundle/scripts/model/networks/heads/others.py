@@ -23,6 +23,8 @@ class OthersHead(Head):
         classes: number of classes of each task learnt so far.
     """
 
+    apart = True
+
     def __init__(self, width: int, classes: Sequence[int] = ()) -> None:
         super().__init__(width, classes)
         self.width = width
@@ -50,6 +52,10 @@ class OthersHead(Head):
         logits = self.task_logits(features)
         others = torch.stack([own.softmax(1)[:, -1] for own in logits], 1)
         return {"task_logits": torch.cat(logits, 1), "others": others}
+
+    def newest(self) -> list[nn.Module]:
+        """Return the newest task's head."""
+        return [self.heads[-1]]
 
     def embedding(self, features: Tensor) -> Tensor:
         """Map features [N, R, d] to those of the newest branch, [N, d]."""
