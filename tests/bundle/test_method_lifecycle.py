@@ -68,6 +68,7 @@ PASSING = {
     "CheckpointHandler.images": "stands in the checkpoint itself",
     "ClosedFormHandler.before": "features before a merge, of the images at hand",
     "DarkExperienceHandler.drawn": "the draws of a step",
+    "ExtendedDarkExperienceHandler.drawn": "the draws of a step",
     "GradientProjectionHandler.exemplars": "loaded when the stage starts",
     "ProgressHandler.begun_at": "at which epoch the stage began in this process",
     "ProgressHandler.said": "when it last said how far it is",

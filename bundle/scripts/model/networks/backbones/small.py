@@ -82,7 +82,7 @@ class CbamResNet18(UnpublishedBackbone):
         model = resnet18()
         for block in model.modules():
             if isinstance(block, BasicBlock):
-                block.bn2 = nn.Sequential(block.bn2, BlockAttention(block.conv2.out_channels))  # type: ignore[assignment]
+                block.bn2 = nn.Sequential(block.bn2, BlockAttention(block.conv2.out_channels))
         return model
 
 
