@@ -31,15 +31,22 @@ import io
 import os
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bundle"))
 
+from monai.bundle import ConfigParser
+from PIL import Image
 from records import Records
 
 from scripts.commands.compare import REFERENCE, Run, plan_runs, runs_failed, train_unfinished
+from scripts.commands.configs import TRAIN, parse_config
+from scripts.commands.found import find_data
 from scripts.commands.terminal import end_or_stop
+from scripts.imaging.transforms.reader import read_picture
+from scripts.learning.sources import MedMnist
 from scripts.metrics.comparison import markdown
 from scripts.utils.files import write_atomically
 
@@ -48,17 +55,33 @@ BUNDLE = ROOT / "bundle"
 CONFIGS = ROOT / "benchmarks" / "configs"
 RESULTS = ROOT / "benchmarks" / "results"
 TEST_DATA = Path(os.environ.get("CONTINUAL_TEST_DATA", ROOT.parent / "shared" / "data")).resolve()
-OVERLAYS = {"skin8": "skin8", "blood": "medmnist", "chain": "medmnist", "histopath": "path16", "cifar10": "csv"}
-ZIPS = {"skin8": "skin8_isic_180.zip", "cifar10": "cifar10_jpeg_subset.zip"}
-HISTOPATH = {  # our names of the tasks, in order, and the classes of histopath_pack.zip that they hold
-    "breast": "IDC50/",
-    "oral": "ORAL/",
-    "breakhis": "BREAKHIS400/",
-    "bone": "OSTEO/",
-    "colorectal": "CRC7K/",
-    "lung": "LC25000/lung",
-    "colon": "LC25000/colon",
+OVERLAYS = {
+    **{"skin8": "skin8", "blood": "medmnist", "chain": "medmnist", "again": "medmnist"},
+    **{"histopath": "path16", "modalities": "path16", "cifar10": "csv", "mednist": "csv"},
 }
+ZIPS = {"skin8": "skin8_isic_180.zip", "cifar10": "cifar10_jpeg_subset.zip", "mednist": "mednist_subset_64.zip"}
+PATHOLOGY = "histopath_pack.zip"
+TREES: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {
+    "histopath": {
+        "breast": (PATHOLOGY, ("IDC50/",)),
+        "oral": (PATHOLOGY, ("ORAL/",)),
+        "breakhis": (PATHOLOGY, ("BREAKHIS400/",)),
+        "bone": (PATHOLOGY, ("OSTEO/",)),
+        "colorectal": (PATHOLOGY, ("CRC7K/",)),
+        "lung": (PATHOLOGY, ("LC25000/lung",)),
+        "colon": (PATHOLOGY, ("LC25000/colon",)),
+    },
+    "modalities": {
+        "blood": ("bloodmnist_rebuilt_28.npz", ("",)),
+        "mednist": ("mednist_subset_64.zip", ("",)),
+        "pathology": (PATHOLOGY, ("IDC50/", "ORAL/", "LC25000/lung")),
+        "skin": ("skin8_isic_180.zip", ("",)),
+    },
+}
+"""Data that are several sets, one a task, in order: the file of each, and how the classes begin that it gives."""
+DATA_HELP = f"one of {', '.join(OVERLAYS)}, or a folder, a table or an npz file of your own"
+OWN_IMAGE_SIZE, OWN_LIMIT, OWN_EXEMPLARS = 96, 200, 5
+"""Of data of one's own: the side of an image, images a class, exemplars a class, as most of the benchmarks have."""
 METHODS = (  # those DynaMMo is measured against
     *("finetune+without_memory", "finetune", "icarl", "gem", "ucir", "bic", "podnet", "wa", "der", "derpp"),
     *("der_expandable", "acl", "dynammo", "dynammo_others", "joint"),
@@ -67,8 +90,8 @@ METHODS = (  # those DynaMMo is measured against
 
 def dataset_folder(data: str) -> Path:
     """Return the folder with the images of ``data``; those in zips are unpacked once."""
-    if data == "histopath":
-        return pathology_tree()
+    if data in TREES:
+        return tree(data)
     if data not in ZIPS:
         return TEST_DATA
     folder = BUNDLE / "data" / data
@@ -78,22 +101,37 @@ def dataset_folder(data: str) -> Path:
     return folder
 
 
-def pathology_tree() -> Path:
-    """Unpack ``histopath_pack.zip`` as PATH16's tree, one data set a task; its few validation images test too."""
-    root = BUNDLE / "data" / "histopath"
-    tree = root / "Pathology16"
-    if tree.is_dir():
+def tree(data: str) -> Path:
+    """Unpack sets as PATH16's tree, one a task; validation images test too."""
+    root = BUNDLE / "data" / data
+    whole = root / "Pathology16"
+    if whole.is_dir():
         return root
-    with zipfile.ZipFile(TEST_DATA / "histopath_pack.zip") as archive:
-        for row in csv.DictReader(io.TextIOWrapper(archive.open("labels.csv"), "utf-8")):
-            for task, prefix in HISTOPATH.items():
-                if row["label"].startswith(prefix):
-                    split = "train" if row["split"] == "train" else "test"
-                    path = Path(f"{tree}.partial", task, split, Path(row["label"]).name, Path(row["path"]).name)
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_bytes(archive.read(row["path"]))
-    Path(f"{tree}.partial").rename(tree)
+    for task, (file, beginnings) in TREES[data].items():
+        for label, split, name, content in packed(TEST_DATA / file):
+            if label.startswith(beginnings):
+                part = "train" if split == "train" else "test"
+                path = Path(f"{whole}.partial", task, part, Path(label).name, name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+    Path(f"{whole}.partial").rename(whole)
     return root
+
+
+def packed(file: Path) -> Iterator[tuple[str, str, str, bytes]]:
+    """Yield class, split, name and content of each picture in a zip with ``labels.csv``, or in an npz file."""
+    if file.suffix == ".zip":
+        with zipfile.ZipFile(file) as archive:
+            for row in csv.DictReader(io.TextIOWrapper(archive.open("labels.csv"), "utf-8")):
+                yield row["label"], row["split"], Path(row["path"]).name, archive.read(row["path"])
+        return
+    for group in MedMnist(str(file.parent), file.name).groups():
+        for split, part in (("train", group.train), ("test", group.test)):
+            for label, items in part.items():
+                for item in items:
+                    png = io.BytesIO()
+                    Image.fromarray(read_picture(item["image"])).save(png, "PNG")
+                    yield label, split, f"{Path(item['image']).name}.png", png.getvalue()
 
 
 def require_images() -> None:
@@ -102,16 +140,45 @@ def require_images() -> None:
         sys.exit(f"no real images: {TEST_DATA} does not exist (set CONTINUAL_TEST_DATA)")
 
 
+def runs_name(data: str) -> str:
+    """Return what the runs on ``data`` are called."""
+    return data if data in OVERLAYS else f"own_{Path(data).stem}"
+
+
 def output_folder(name: str) -> Path:
     """Return the folder of runs: their data's, or one of a name of their own."""
     return BUNDLE / "runs" / "benchmarks" / name
 
 
-def arguments(data: str) -> tuple[str, list[str]]:
-    """Return the configs of ``data`` and the keys that say where its images are, as the bundle's commands take them."""
-    configs = [OVERLAYS[data], CONFIGS / "common.json", CONFIGS / f"{data}.json"]
-    folders = ["--dataset_dir", str(dataset_folder(data)), "--test_data_dir", str(TEST_DATA)]
-    return ",".join(map(str, configs)), folders
+def arguments(data: str, overrides: Sequence[str] = ()) -> tuple[str, list[str]]:
+    """Return the configs of ``data`` and the keys that say where its images are, as the bundle's commands take them.
+
+    Args:
+        data: one of :data:`OVERLAYS`, or data of one's own, as :func:`scripts.commands.found.find_data` takes them.
+        overrides: keys that are given besides; of one's own data they may say what else follows from a rule.
+
+    Raises:
+        UserError: where there are no such data.
+    """
+    weights = ["--test_data_dir", str(TEST_DATA)]
+    if data in OVERLAYS:
+        configs = [OVERLAYS[data], CONFIGS / "common.json", CONFIGS / f"{data}.json"]
+        return ",".join(map(str, configs)), ["--dataset_dir", str(dataset_folder(data)), *weights]
+    found = find_data(data)
+    files = [*found.files, CONFIGS / "common.json"]
+    rule = own_rule(parse_config([TRAIN, *files], [*found.keys, *weights, *overrides]))
+    said = {word.partition("=")[0] for word in overrides}
+    ruled = [word for key, value in rule.items() if f"--{key}" not in said for word in (f"--{key}", str(value))]
+    return ",".join(map(str, files)), [*found.keys, *weights, *ruled]
+
+
+def own_rule(parser: ConfigParser) -> dict[str, Any]:
+    """Return what is not asked of those who bring data: two classes a task where all are one set, and sizes."""
+    groups = parser.get_parsed_content("source").groups()
+    count = sum(len(group.classes) for group in groups)
+    split = None if len(groups) > 1 else [2] * (count // 2) + [1] * (count % 2)
+    rule = {"image_size": OWN_IMAGE_SIZE, "planned_tasks#limit": OWN_LIMIT, "memory_size": OWN_EXEMPLARS * count}
+    return {**rule, **({} if split is None else {"split": split}), "planned_tasks#validation_fraction": 0}
 
 
 def finish(runs: Sequence[Run], name: str, jobs: int) -> Records:
@@ -139,14 +206,14 @@ def planned_runs(
     data: str, methods: Sequence[str], seeds: Sequence[int], overrides: Sequence[str], name: str
 ) -> list[Run]:
     """Return the runs of a comparison on ``data``, in the folder called ``name``."""
-    configs, folders = arguments(data)
+    configs, folders = arguments(data, overrides)
     return plan_runs(configs, methods, seeds, [*overrides, *folders], output_folder(name))
 
 
 def main() -> int:
     """Compare, and keep the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("data", choices=sorted(OVERLAYS))
+    parser.add_argument("data", help=DATA_HELP)
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="default: 1 2 3")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, of a thread each; default: 1")
@@ -154,7 +221,7 @@ def main() -> int:
     parser.add_argument("--table", help="its name in benchmarks/results; default: that of the runs")
     given, overrides = parser.parse_known_args()
     require_images()
-    name = given.runs or given.data
+    name = given.runs or runs_name(given.data)
 
     def work() -> str:
         runs = planned_runs(given.data, given.methods, given.seeds, overrides, name)

@@ -1,11 +1,13 @@
-"""What the heads in closed form and the adapters that fold away gain over ACL, and how far they are from their bound.
+"""What methods gain over ACL and over doing nothing, and how far they are from their bounds.
 
     python benchmarks/beyond.py skin8 --seeds 1 2 3 4 5
 
 Runs what ``accuracy.py`` would (what is recorded is not trained again), then prints, for each method, the paired
-difference to ACL over the seeds, and for each head that follows the merge its distance to ridge regression on all
-training images of all tasks in the same merged features. The table goes to ``benchmarks/results/<data>_beyond.md``.
-Further ``--key value`` pairs go to each method, not to ACL; such runs need a name of their own::
+differences over the seeds to ACL and to the frozen backbone, and its distances to two bounds. *Own bound*: ridge
+regression on all training images of all tasks in the same features, of each head that follows the merge. *Best bound*:
+the best such head that any features of the table give after the last task, of networks of one pass; no continual
+learner may see what it sees. The table goes to ``benchmarks/results/<data>_beyond.md``. Further ``--key value`` pairs
+go to each method, not to ACL; such runs need a name of their own::
 
     python benchmarks/beyond.py skin8 --runs skin8_published_levels --network_def#levels published
         --methods dynammo+levels+ridge dynammo+lora+levels+ridge
@@ -18,20 +20,25 @@ import statistics
 import sys
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
-from accuracy import OVERLAYS, RESULTS, finish, planned_runs, require_images
+from accuracy import DATA_HELP, RESULTS, finish, planned_runs, require_images, runs_name
 from records import Records
 from tabulate import tabulate
 
 from scripts.commands.compare import Run
 from scripts.commands.experiments.fitted_heads import ridge_bound
 from scripts.commands.experiments.merging import TunedRun, stages
+from scripts.commands.joint_ridge import joint_ridge
 from scripts.commands.terminal import end_or_stop
+from scripts.learning.handlers.checkpoint import read_checkpoint
 from scripts.metrics.accuracy_matrix import mean_class_recall
 from scripts.metrics.comparison import Results
 from scripts.utils.files import CHECKPOINT, write_atomically
 
 REFERENCE = "acl"
+FROZEN = "frozen+levels+ridge"
+REFERENCES = (REFERENCE, FROZEN)
 FOLLOWING = (  # heads whose sums follow the merge
     *("dynammo+ridge", "dynammo+ridge+without_memory"),
     *("dynammo+levels+ridge", "dynammo+levels+ridge+without_memory"),
@@ -47,8 +54,8 @@ def bound_of(key: str) -> str:
     return f"bound, {key}"
 
 
-def bound(run: Run) -> dict[str, float]:
-    """Return the last and average MCR of the head that sees all images again."""
+def followed_bound(run: Run) -> dict[str, float]:
+    """Return the last and average MCR of the head that sees all images again, after each merge."""
     tuned = TunedRun(run)
     fit, curve = ridge_bound(tuned.network.backbone.head_width, tuned.get), []
     for learnt, test, labels in stages(tuned, "average", "average"):
@@ -56,13 +63,39 @@ def bound(run: Run) -> dict[str, float]:
     return {bound_of(KEYS[0]): curve[-1], bound_of(KEYS[1]): sum(curve) / len(curve)}
 
 
+def last_bound(run: Run) -> dict[str, float]:
+    """Return the last MCR of the head that sees all images at once, in the features that the run ended with."""
+    joint, tasks = joint_ridge(run.folder)
+    test = [item for task in tasks for item in task.test]
+    labels = np.array([item["label"] for item in test])
+    return {bound_of(KEYS[0]): mean_class_recall(labels, joint.classify(test).argmax(1).numpy()) or 0.0}
+
+
 def find_bounds(runs: Sequence[Run], records: Records) -> None:
     """Compute and record the bounds that are not recorded, of the runs whose folders are here."""
     torch.set_num_threads(1)
     for run in runs:
-        known = records.find(run) or {}
-        if run.method in FOLLOWING and bound_of(KEYS[0]) not in known and (run.folder / CHECKPOINT).is_file():
-            records.note(run, bound(run))
+        known = records.find(run)
+        if known is None or bound_of(KEYS[0]) in known or not (run.folder / CHECKPOINT).is_file():
+            continue
+        if run.method in FOLLOWING:
+            records.note(run, followed_bound(run))
+        elif one_pass(run):
+            records.note(run, last_bound(run))
+
+
+def one_pass(run: Run) -> bool:
+    """Say whether a run's network reads one branch."""
+    return len(read_checkpoint(run.folder / CHECKPOINT)["states"]["network"]["structure"]["branches"]) == 1
+
+
+def best_bounds(results: Results) -> dict[int, float]:
+    """Return, of each seed, the best bound that is known of any method."""
+    found: dict[int, float] = {}
+    for figures in results.values():
+        for seed, run in figures.items():
+            found[seed] = max(found.get(seed, 0.0), run.get(bound_of(KEYS[0]), 0.0))
+    return {seed: value for seed, value in found.items() if value}
 
 
 def paired(values: Mapping[int, float], reference: Mapping[int, float]) -> str:
@@ -80,24 +113,41 @@ def table(results: Results) -> str:
     def of_seeds(method: str, key: str) -> dict[int, float]:
         return {seed: figures[key] for seed, figures in results.get(method, {}).items() if key in figures}
 
-    rows = []
+    rows, best = [], best_bounds(results)
     for method, figures in results.items():
         row = [method, ", ".join(map(str, figures))]
         for key in KEYS:
-            values = of_seeds(method, key)
-            row += [f"{100 * statistics.mean(values.values()):.1f}", paired(values, of_seeds(REFERENCE, key))]
-        row += [paired(of_seeds(method, key), of_seeds(method, bound_of(key))) for key in KEYS]
+            values = {seed: value for seed, value in of_seeds(method, key).items() if value is not None}
+            row.append(f"{100 * statistics.mean(values.values()):.1f}" if values else "")
+            row += [paired(values, of_seeds(reference, key)) for reference in REFERENCES]
+        if method in FOLLOWING:
+            row += [paired(of_seeds(method, key), of_seeds(method, bound_of(key))) for key in KEYS]
+        else:
+            row += ["", ""]
+        row.append(paired(of_seeds(method, KEYS[0]), best))
         gigaflops = {f"{run['flops_per_image'] / 1e9:.2f}" for run in figures.values()}
         rows.append([*row, ", ".join(sorted(gigaflops))])
-    measures = [f"{part} {what}" for part in ("last", "average") for what in ("MCR", f"to {REFERENCE}")]
-    headers = ["method", "seeds", *measures, "last to bound", "average to bound", "GFLOPs an image"]
-    return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
+    measures = [f"{part} {what}" for part in ("last", "average") for what in ("MCR", "to ACL", "to frozen")]
+    bounds = ["last to own bound", "average to own bound", "last to best bound"]
+    headers = ["method", "seeds", *measures, *bounds, "GFLOPs an image"]
+    best_said = ", ".join(f"{100 * value:.1f} (seed {seed})" for seed, value in best.items())
+    return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True) + (
+        f"\n\nBest bound: {best_said}." if best else ""
+    )
+
+
+def write_table(name: str, results: Results, remark: str) -> str:
+    """Write the table to ``benchmarks/results/<name>.md``, and return it."""
+    text = "\n\n".join(filter(None, (table(results), remark)))
+    head = f"# {name}: mean class recall (MCR) in per cent, paired differences ± standard error in points"
+    write_atomically(RESULTS / f"{name}.md", f"{head}\n\n{text}\n")
+    return text
 
 
 def main() -> int:
     """Train what is missing, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("data", choices=sorted(OVERLAYS))
+    parser.add_argument("data", help=DATA_HELP)
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5], help="default: 1 2 3 4 5")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, of a thread each; default: 1")
@@ -106,16 +156,14 @@ def main() -> int:
     require_images()
 
     def work() -> str:
-        name = given.runs or given.data
-        reference = planned_runs(given.data, [REFERENCE], given.seeds, [], given.data)
+        name, own = given.runs or runs_name(given.data), runs_name(given.data)
+        reference = planned_runs(given.data, [REFERENCE], given.seeds, [], own)
         runs = planned_runs(given.data, given.methods, given.seeds, overrides, name)
-        known, records = finish(reference, given.data, given.jobs), finish(runs, name, given.jobs)
+        known, records = finish(reference, own, given.jobs), finish(runs, name, given.jobs)
+        find_bounds(reference, known)
         find_bounds(runs, records)
         results = {**known.results(reference), **records.results(runs)}
-        text = "\n\n".join(filter(None, (table(results), records.remark(runs))))
-        head = f"# {given.data}: mean class recall (MCR) in per cent, paired differences ± standard error in points"
-        write_atomically(RESULTS / f"{name}_beyond.md", f"{head}\n\n{text}\n")
-        return text
+        return write_table(f"{name}_beyond", results, records.remark(runs))
 
     return end_or_stop(work)
 

@@ -265,6 +265,19 @@ def randomise(module: nn.Module, seed: int = 0) -> None:
                 entry.add_(0.1 * noise)
 
 
+def awaken(network: ContinualNet, tasks: Sequence[Task]) -> None:
+    """Fit the untrained backbone's statistics to the images: its features vanish otherwise."""
+    data = ImageDataset([item for task in tasks for item in task.train], make_transform())
+    images = torch.stack([data[number]["image"] for number in range(len(data))])
+    for module in network.backbone.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # the mean over all batches, of which there is one
+    network.backbone.train()
+    with torch.no_grad():
+        network.backbone(images)
+    network.backbone.eval()
+
+
 def make_transform(augment: bool = False) -> Compose:
     """Decode, scale to 0..1 and, for training, flip half of the images."""
     flip = [RandFlipd("image", prob=0.5, spatial_axis=1)] if augment else []
@@ -426,6 +439,7 @@ def tiny() -> SimpleNamespace:
     """The makers above, for test modules, which cannot import this file."""
     return SimpleNamespace(
         side=SIDE,
+        awaken=awaken,
         sites=SITES,
         items=make_items,
         tasks=make_tasks,

@@ -82,7 +82,7 @@ def learn(method: str, backbone: str, run_here: Callable[..., None], folder: Pat
         settings |= {"source#train_per_class": 4, "source#test_per_class": 2, "split": [1, 2, 3]}
         settings["memory_size"] = 12  # BiC needs two of each of the six classes
         settings.pop("source#val_per_class")
-    if "ridge" in method:
+    if "ridge" in method or method == "acmap":
         settings["ridge#least_images"] = 1
     run_here(settings, overlays)
     return json.loads((folder / "run" / "metrics.json").read_text())

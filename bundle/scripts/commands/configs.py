@@ -28,6 +28,7 @@ COMBINED = (
     *("dynammo+lora+ridge", "dynammo+lora+ridge+without_memory"),
     *("dynammo+lora+levels+ridge", "dynammo+lora+levels+ridge+without_memory"),
     *("finetune+without_memory", "first_task+ridge", "first_task+ridge+ranpac"),
+    *("first_task+ridge+ncm", "frozen+ridge+ranpac"),
     *("frozen+ridge", "frozen+levels+ridge", "frozen+ridge+ncm", "frozen+ridge+fecam"),
 )
 """Methods of several pages that the docs name."""

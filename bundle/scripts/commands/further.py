@@ -207,6 +207,27 @@ def forget(
 
 
 @plain(
+    "dynammo suspects runs/lesions-dynammo-resnet18-s1",
+    "dynammo suspects runs/lesions-dynammo-resnet18-s1 --images 128 --output /data/to_check",
+)
+def suspects(
+    run: Run,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="DIR", help="suspects in the run's folder where none is given")
+    ] = None,
+    images: Annotated[int, typer.Option("--images", min=0, help="on the contact sheet; 0: none")] = 64,
+) -> Work:
+    """List training images that look mislabelled, and draw the surest: a table and a contact sheet.
+
+    Each is judged by ridge regression on all the others, on the features of the finished run: it is a suspect where
+    another class than its own scores highest. The images must be where they were; a person decides what is wrong.
+    """
+    from scripts.commands.suspects import suspects
+
+    return lambda: suspects(Path(run).resolve(), output, images)
+
+
+@plain(
     "dynammo deidentify runs/lesions-dynammo-resnet18-s1 lesions-to-share --store /data/versions",
     "dynammo deidentify service/RUN/run lesions-to-share --store /data/versions --burned_in",
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +15,6 @@ from scripts.learning.engines import ClosedForm, ContinualEvents
 from scripts.learning.features import FeatureExtractor, FeatureSums
 from scripts.learning.handlers import AdapterAveragingHandler, AdapterTuningHandler, ClosedFormHandler
 from scripts.learning.losses import auxiliary_cross_entropy
-from scripts.learning.tasks import ImageDataset, Task
 from scripts.model.networks import ContinualNet, Merging, drift_map
 from scripts.model.networks.closed_form import ridge
 from scripts.utils.errors import UserError
@@ -31,19 +29,6 @@ def make_handler(network: ContinualNet, tiny: SimpleNamespace, **arguments: Any)
     return ClosedFormHandler(network, FeatureSums(VIEWS), features, **own)
 
 
-def awaken(network: ContinualNet, tasks: Sequence[Task], tiny: SimpleNamespace) -> None:
-    """Fit the untrained backbone's statistics to the images: its features vanish otherwise."""
-    data = ImageDataset([item for task in tasks for item in task.train], tiny.transform())
-    images = torch.stack([data[number]["image"] for number in range(len(data))])
-    for module in network.backbone.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = None  # the mean over all batches, of which there is one
-    network.backbone.train()
-    with torch.no_grad():
-        network.backbone(images)
-    network.backbone.eval()
-
-
 def vectors_of(handler: ClosedFormHandler, items: Any) -> Tensor:
     return pad(handler.features(items, VIEWS).double(), (0, 1), value=1.0)
 
@@ -53,7 +38,7 @@ def test_tasks_one_after_the_other_end_with_the_head_of_all_images(
     sizes: tuple[int, ...], tmp_path: Path, tiny: SimpleNamespace
 ) -> None:
     tasks, network = tiny.tasks(tmp_path, sizes), tiny.network(adapter=None)
-    awaken(network, tasks, tiny)
+    tiny.awaken(network, tasks)
     handler = make_handler(network, tiny)
     events = tiny.record_events(trainer := tiny.trainer(network, tasks, [SOLVE], [handler]))
     trainer.run()
@@ -73,7 +58,7 @@ def test_sums_follow_the_features_where_a_merge_takes_them(
     tmp_path: Path, tiny: SimpleNamespace, caplog: pytest.LogCaptureFixture
 ) -> None:
     tasks, network = tiny.tasks(tmp_path), tiny.network()
-    awaken(network, tasks, tiny)
+    tiny.awaken(network, tasks)
     handler = make_handler(network, tiny)
     seen: list[SimpleNamespace] = []
 

@@ -13,6 +13,7 @@ from scripts.learning.losses import (
     auxiliary_cross_entropy,
     expandable_der_loss,
     new_classes_cross_entropy,
+    newest_cross_entropy,
     others_cross_entropy,
     others_targets,
     seen_cross_entropy,
@@ -71,6 +72,16 @@ def test_each_loss_equals_a_plain_loop(seed: int) -> None:
     assert softened_cross_entropy(outputs, labels, 5.0).item() == pytest.approx(softened, rel=1e-5)
     assert auxiliary_cross_entropy(outputs, labels).item() == pytest.approx(newest, rel=1e-5)
     assert others_cross_entropy(outputs, labels).item() == pytest.approx(sum(heads), rel=1e-5)
+
+
+def test_the_loss_of_the_newest_classes_is_that_of_their_logits_alone() -> None:
+    outputs = make_outputs(6, classes=(2, 3))
+    labels = torch.tensor([2, 3, 4, 4, 3, 2])
+    expected = mean_surprise(outputs.logits[:, 2:], labels, 2, 3)
+    loss = newest_cross_entropy(outputs, labels)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    loss.backward()
+    assert outputs.logits.grad is not None and not outputs.logits.grad[:, :2].any()
 
 
 @pytest.mark.parametrize("present", [[0], [1], [2], [0, 2]])

@@ -15,6 +15,7 @@ from PIL import Image
 from scripts.learning.planning.plan import counted_files
 from scripts.learning.sources import Datalist, ImageFolder, LabelsCsv, ListFiles, MedMnist, ScanFolders, Scans
 from scripts.learning.tasks import PlannedTasks, plan_tasks
+from scripts.learning.tasks.planned import BEYOND_LIMIT
 
 SETTINGS: dict[str, Any] = {"test_fraction": 0.25, "validation_fraction": 0.25}
 
@@ -91,7 +92,7 @@ def test_what_is_learnt_and_left_out_adds_up_to_the_files(
     counts = counted_files(planned(make(root), tmp_path, **settings))
     assert sum(counts.values()) == files_in(root)
     assert min(counts["training"], counts["test"]) > 0
-    assert ("training images beyond planned_tasks#limit" in counts) == ("limit" in settings)
+    assert (BEYOND_LIMIT in counts) == ("limit" in settings)
     assert ("images of classes that no task learns" in counts) == ("split" in settings)
 
 

@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from scripts.model.networks.closed_form import drift_map, leave_one_out, ridge, shrinkage_errors, whitening
+from scripts.model.networks.closed_form import (
+    centroid_map,
+    drift_map,
+    leave_one_out,
+    ridge,
+    shrinkage_errors,
+    whitening,
+)
 from scripts.utils.errors import UserError
 
 
@@ -70,6 +77,16 @@ def test_a_shrinkage_is_judged_by_left_out_images_with_classes_alike() -> None:
     views, classes = 2, 2
     assert found == pytest.approx({shrinkage: views * classes * error(shrinkage) for shrinkage in candidates})
     assert min(found, key=found.__getitem__) == 0.3, "neither end is"
+
+
+def test_the_centroid_map_shifts_every_mean_as_the_mean_of_some_images_moved() -> None:
+    old, new, others = vectors(9, 4), vectors(9, 4, seed=1), vectors(5, 4, seed=2)
+    moved = others @ centroid_map(old, new)
+    assert torch.allclose(moved, others + (new.mean(0) - old.mean(0)))
+    sums = others.T @ others, others.sum(0)  # as sums are carried
+    shift = centroid_map(old, new)
+    assert torch.allclose(shift.T @ sums[0] @ shift, moved.T @ moved)
+    assert torch.allclose(sums[1] @ shift, moved.sum(0))
 
 
 def test_a_map_of_features_that_moved_affinely_is_that_map() -> None:

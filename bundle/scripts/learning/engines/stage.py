@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from scripts.learning.engines.events import ContinualEvents
 from scripts.learning.features.dataset import StageFeatures
+from scripts.learning.features.drawn import DrawnFeatures
 from scripts.learning.features.stem_maps import StemMaps
 from scripts.learning.losses.cross_entropy import auxiliary_cross_entropy, seen_cross_entropy
 from scripts.learning.memory.exemplars import ExemplarMemory
@@ -152,8 +153,8 @@ class Stage(BaseStage):
         scheduler: from the optimizer and ``epochs=`` to a schedule that steps once an epoch; ``None``: a constant rate.
         exemplars: how many of each old class it cannot do without; balanced data need one.
         tasks: which tasks have this stage, a key of :data:`TASKS`.
-        features: computes the images' features once, where the head alone is trained; ``None``: images pass the network
-            in each epoch.
+        features: computes the images' features once, where the head alone is trained, or draws features in their place;
+            ``None``: images pass the network in each epoch.
         stem_maps: computes the images' maps before the first adapter once, where the backbone is not trained; ``None``:
             images pass it in each epoch.
 
@@ -168,7 +169,7 @@ class Stage(BaseStage):
     optimizer: Callable[..., Optimizer]
     scheduler: Callable[..., LRScheduler] | None = None
     exemplars: int = 0
-    features: StageFeatures | None = None
+    features: StageFeatures | DrawnFeatures | None = None
     stem_maps: StemMaps | None = None
 
     def __post_init__(self) -> None:

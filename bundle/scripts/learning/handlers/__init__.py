@@ -8,7 +8,9 @@ from scripts.learning.handlers.backbone_training import BackboneTrainingHandler
 from scripts.learning.handlers.batchnorm_recalibration import BatchNormRecalibrationHandler
 from scripts.learning.handlers.bias_correction import BiasCorrectionHandler
 from scripts.learning.handlers.calibration import CalibrationHandler
+from scripts.learning.handlers.centroid_map import CentroidMapHandler
 from scripts.learning.handlers.checkpoint import CheckpointHandler
+from scripts.learning.handlers.class_statistics import ClassStatisticsHandler
 from scripts.learning.handlers.closed_form import ClosedFormHandler
 from scripts.learning.handlers.dark_experience import DarkExperienceHandler
 from scripts.learning.handlers.elastic_weight_consolidation import ElasticWeightConsolidationHandler
@@ -41,7 +43,9 @@ __all__ = [
     "BatchNormRecalibrationHandler",
     "BiasCorrectionHandler",
     "CalibrationHandler",
+    "CentroidMapHandler",
     "CheckpointHandler",
+    "ClassStatisticsHandler",
     "ClosedFormHandler",
     "DarkExperienceHandler",
     "ElasticWeightConsolidationHandler",

@@ -20,6 +20,15 @@ def seen_cross_entropy(outputs: Outputs, labels: Tensor) -> Tensor:
     return cross_entropy(outputs.logits, labels)
 
 
+def newest_cross_entropy(outputs: Outputs, labels: Tensor) -> Tensor:
+    """Cross-entropy of the head among the newest task's classes alone; the rows of old classes are left alone.
+
+    Source: Zhang et al., SLCA (ICCV 2023), as published.
+    """
+    first = sum(outputs.classes[:-1])
+    return cross_entropy(outputs.logits[:, first:], labels - first)
+
+
 def auxiliary_cross_entropy(outputs: Outputs, labels: Tensor) -> Tensor:
     """Cross-entropy of the auxiliary head: the newest task's classes, and others for every old class.
 

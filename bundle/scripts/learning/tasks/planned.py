@@ -10,12 +10,13 @@ from scripts.learning.sources.source import HIDDEN, LISTS, NOT_CHOSEN, OTHER_SET
 from scripts.learning.tasks.holdout import HoldOut, KeepForValidation
 from scripts.learning.tasks.record import read_tasks
 from scripts.learning.tasks.split import Order, Split, make_tasks
+from scripts.learning.tasks.spoilt import mislabelled, uneven
 from scripts.learning.tasks.task import Task
 from scripts.utils.errors import UserError
 
 OTHER_CLASSES = "images of classes that no task learns"
 LEARNT_BEFORE = "images of classes that were learnt before"
-BEYOND_LIMIT = "training images beyond planned_tasks#limit"
+BEYOND_LIMIT = "training images beyond planned_tasks#limit or planned_tasks#imbalance"
 EXPECTED = (HIDDEN, LISTS, OTHER_SETS, NOT_CHOSEN, OTHER_CLASSES, LEARNT_BEFORE, BEYOND_LIMIT)
 """Reasons that no one need be told of, since a setting says so or nobody would take it for data: it is counted."""
 
@@ -46,6 +47,8 @@ def plan_tasks(
     validation_fraction: float = 0.0,
     validation_least: int = 20,
     seed: int = 0,
+    imbalance: float = 1.0,
+    wrong_labels: float = 0.0,
 ) -> PlannedTasks:
     """Divide a data set into the tasks of a run, and log what is left out; no image is opened.
 
@@ -59,15 +62,19 @@ def plan_tasks(
         test_fraction: share of the images of each class to test with, where there are no test images.
         validation_fraction: share of the training images of each class to validate with, where there are none.
         validation_least: of a class where that share is less, but no more than a fifth of it.
-        seed: of what is set apart.
+        seed: of what is set apart, and of wrong labels.
+        imbalance: how many times the training images of the last class the first one has; 1: all as they are. To try
+            methods with, like the next; see :func:`scripts.learning.tasks.spoilt.uneven`.
+        wrong_labels: share of the training images of each class that get the label of another class of their task.
 
     Raises:
-        UserError: as the three, or where there is one class in all.
+        UserError: as the five, or where there is one class in all.
     """
     divided = HoldOut(source, list_file, test_fraction, seed)
     groups = KeepForValidation(divided, validation_fraction, validation_least, seed).groups()
     earlier = read_tasks(previous)
     tasks = make_tasks(groups, split, limit, earlier, order)
+    tasks[len(earlier) :] = mislabelled(uneven(tasks[len(earlier) :], imbalance), wrong_labels, seed)
     classes = [name for task in tasks for name in task.classes]
     if len(classes) == 1:
         raise UserError(

@@ -137,7 +137,7 @@ def _task(name: str, members: list[tuple[str, Group]], earlier: list[Task], limi
     for label, (member, group) in enumerate(members, start=first):
         if not group.train.get(member):
             raise UserError(f"class {member!r} of {group.name} has no training images: add some, or leave it out")
-        train += [{**item, "label": label} for item in _thin(group.train[member], limit)]
+        train += [{**item, "label": label} for item in thin(group.train[member], limit)]
         test += [{**item, "label": label} for item in group.test.get(member, [])]
         validation += [{**item, "label": label} for item in group.validation.get(member, [])]
     if not test:
@@ -155,7 +155,8 @@ def _refuse_second_use(name: str, classes: list[str], earlier: list[Task]) -> No
             )
 
 
-def _thin(items: list[Item], limit: int | None) -> list[Item]:
+def thin(items: list[Item], limit: int | None) -> list[Item]:
+    """Return at most ``limit`` of the items, chosen at even distances; ``None``: all."""
     if limit is None or len(items) <= limit:
         return items
     return [items[number * len(items) // limit] for number in range(limit)]

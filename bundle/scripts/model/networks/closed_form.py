@@ -43,6 +43,20 @@ def drift_map(old: Tensor, new: Tensor, strength: float) -> Tensor:
     return torch.eye(old.shape[1], dtype=old.dtype) + moved
 
 
+def centroid_map(old: Tensor, new: Tensor) -> Tensor:
+    """Return the affine map A [D, D] that shifts what there was as the centroid of some images has moved.
+
+    Source: Fukuda et al., ACMap (CVPR 2025), centroid prototype mapping.
+
+    Args:
+        old: feature vectors of images before they moved, [N, D].
+        new: those of the same images after, [N, D].
+    """
+    shift = torch.eye(old.shape[1], dtype=old.dtype)
+    shift[-1] += (new - old).mean(0)
+    return shift
+
+
 def leave_one_out(
     second: Tensor, first: Tensor, images: Tensor, labels: Tensor, weights: Tensor, shrinkage: float
 ) -> Tensor:
