@@ -1,6 +1,7 @@
-"""The service's page in a real browser: an image is dropped, classified and labelled, a class is learnt, all by itself.
+"""The service's page in a real browser: images are read, labelled and learnt, all by itself.
 
-Pictures of the page at both widths are left in the folder of the test (``page-1280.png`` and the like).
+Pictures of the page at three widths, light and dark, are left in the folder of the test (``images-1280-dark.png`` and
+the like).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from scripts.deploy.inference.loading import load_image_classifier
 from scripts.deploy.service.users import Role, Users
 
 pytest.importorskip("selenium")
+pytest.importorskip("selenium_axe_python")
 
 from selenium import webdriver  # noqa: E402
 from selenium.common.exceptions import StaleElementReferenceException  # noqa: E402
@@ -30,28 +32,31 @@ from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+from selenium_axe_python import Axe  # noqa: E402
 
 SERVICE = ("configs/service.json",)
 # few images, which show little
 LENIENT = {"class_margin": 1.0, "mean_margin": 1.0, "class_floor": 0.0, "mean_floor": 0.0}
 SECONDS = 60.0
-WIDTHS = (1280, 800)
+WIDTHS = (800, 1280, 2560)
+THEMES = ("light", "dark")
+VIEWS = ("images", "classes", "learning", "versions", "help")
 DROP = """
 const transfer = new DataTransfer();
 for (const [name, text] of arguments[0]) {
-  transfer.items.add(new File([Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0))], name));
+  const type = name.endsWith(".png") ? "image/png" : "";
+  transfer.items.add(new File([Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0))], name, { type }));
 }
 const over = new DragEvent("dragover", { bubbles: true, cancelable: true, dataTransfer: transfer });
 document.getElementById("drop").dispatchEvent(over);
 document.getElementById("drop").dispatchEvent(new DragEvent("drop", { bubbles: true, dataTransfer: transfer }));
 return over.defaultPrevented;
 """
-UNNAMED = """
-return [...document.querySelectorAll("input, select, button, img, progress, table")]
-    .filter((element) => element.checkVisibility() && element.type !== "hidden")
-    .filter((element) => !(element.labels?.length || element.textContent.trim() || element.alt || element.ariaLabel
-        || element.getAttribute("aria-labelledby")))
-    .map((element) => element.outerHTML);
+MIDDLE = """
+const canvas = document.getElementById("canvas");
+const spot = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+spot.drawImage(canvas, canvas.width / 2, canvas.height / 2, 1, 1, 0, 0, 1, 1);
+return [...spot.getImageData(0, 0, 1, 1).data];
 """
 
 
@@ -63,7 +68,8 @@ def browser() -> Iterator[Any]:
         pytest.skip("no browser: install the Debian packages chromium and chromium-driver")
     options = webdriver.ChromeOptions()
     options.binary_location = str(found[0])
-    for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--hide-scrollbars"):
+    words = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--hide-scrollbars")
+    for word in (*words, "--lang=en"):
         options.add_argument(word)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options, webdriver.ChromeService(found[1]))
@@ -76,7 +82,7 @@ class Page:
     """The page of a service, as who sits before it uses it."""
 
     def __init__(self, browser: Any, url: str, pictures: Path) -> None:
-        self.browser, self.pictures = browser, pictures
+        self.browser, self.url, self.pictures = browser, url, pictures
         browser.get(url)
         self.wait(lambda: "Version" in self.text("served"))
 
@@ -86,48 +92,77 @@ class Page:
     def text(self, id: str) -> str:
         return str(self.one(id).text)
 
+    def all(self, selector: str) -> list[Any]:
+        return list(self.browser.find_elements(By.CSS_SELECTOR, selector))
+
     def wait(self, happened: Callable[[], Any], seconds: float = SECONDS) -> Any:
         # an element that was found before the page was loaded anew is looked for again
         again = [StaleElementReferenceException]
         return WebDriverWait(self.browser, seconds, ignored_exceptions=again).until(lambda _: happened())
 
+    def go(self, view: str) -> None:
+        """Go to a part of the page."""
+        self.browser.find_element(By.CSS_SELECTOR, f"nav a[href='#{view}']").click()
+        self.wait(lambda: self.one(view).is_displayed())
+
+    def judged(self) -> None:
+        """Wait for what is said of the image that is open."""
+        self.wait(lambda: self.text("verdict") not in ("", "Looking …") or self.text("problem"))
+
     def drop(self, *files: tuple[str, bytes]) -> None:
         """Drop files, and wait for what is said of the first."""
         content = [(name, base64.b64encode(data).decode()) for name, data in files]
         assert self.browser.execute_script(DROP, content), "else the browser would open the file instead"
-        self.wait(lambda: "%" in self.text("verdict") or self.text("problem"))
+        self.wait(lambda: [row.text.splitlines()[0] for row in self.all("#opened li")] == [name for name, _ in files])
+        self.judged()
 
-    def label(self, name: str, all: bool = False) -> None:
-        """Label the image that is shown, or all that were dropped, and wait for it."""
+    def keep(self, *contents: bytes) -> None:
+        """Keep images for later."""
+        for content in contents:
+            requests.put(f"{self.url}/datastore/image", files={"file": ("a.png", content)}).raise_for_status()
+
+    def press(self, *keys: str) -> None:
+        """Press keys one after the other."""
+        ActionChains(self.browser).send_keys(*keys).perform()
+
+    def name(self, name: str) -> None:
+        """Type a class for the image that is open."""
         field = self.one("class")
         field.clear()
-        field.send_keys(name)
-        if all:
-            self.one("label-all").click()
-        else:
-            field.send_keys(Keys.ENTER)
-        self.wait(lambda: self.text("said-label").startswith("Labelled") or self.text("problem"))
+        field.send_keys(name, Keys.ENTER)
 
-    def bars(self) -> list[tuple[str, str]]:
-        """Return class and probability as they stand there."""
-        rows = self.one("bars").find_elements(By.TAG_NAME, "tr")
-        return [
-            (row.find_element(By.TAG_NAME, "th").text, row.find_element(By.CLASS_NAME, "number").text) for row in rows
-        ]
+    def answer(self, button: str) -> str:
+        """Answer the question that is asked, and return it."""
+        self.wait(lambda: self.one("dialog").is_displayed())
+        question = self.text("dialog-text")
+        next(one for one in self.all("#dialog-form button") if one.text == button).click()
+        return question
 
-    def counts(self) -> list[str]:
-        """Return the rows of the table of labels."""
-        return [row.text for row in self.browser.find_elements(By.CSS_SELECTOR, "#counts tr")]
+    def counted(self) -> tuple[int, int]:
+        """Return how many images are labelled, of how many."""
+        labelled, _, total = self.text("progress-text").split()[:3]
+        return int(labelled), int(total)
 
-    def look(self, name: str) -> None:
-        """Take a picture of the whole page at both widths; nothing may stand beside it."""
-        for width in WIDTHS:
-            self.browser.set_window_size(width, 1000)
-            height = self.browser.execute_script("return document.documentElement.scrollHeight")
-            self.browser.set_window_size(width, max(height + 150, 1000))
-            shown, whole = self.browser.execute_script("return [innerWidth, document.documentElement.scrollWidth]")
-            assert (shown, whole) == (width, width)
-            self.browser.save_screenshot(str(self.pictures / f"{name}-{width}.png"))
+    def theme(self, theme: str) -> None:
+        """Choose light or dark."""
+        option = self.browser.find_element(By.CSS_SELECTOR, f"#theme option[value='{theme}']")
+        option.click()
+
+    def faults(self) -> list[str]:
+        """Return what axe-core finds wrong with what is shown."""
+        axe = Axe(self.browser)
+        axe.inject()
+        return [f"{fault['id']}: {fault['nodes'][0]['html']}" for fault in axe.run()["violations"]]
+
+    def look(self, name: str, *themes: str) -> None:
+        """Take a picture of the page at all widths; nothing may stand beside it."""
+        for theme in themes or ("light",):
+            self.theme(theme)
+            for width in WIDTHS:
+                self.browser.set_window_size(width, 1440 if width > 2000 else 1000)
+                shown, whole = self.browser.execute_script("return [innerWidth, document.documentElement.scrollWidth]")
+                assert (shown, whole) == (width, width)
+                self.browser.save_screenshot(str(self.pictures / f"{name}-{width}-{theme}.png"))
         self.browser.set_window_size(1280, 1000)
 
     def complaints(self) -> list[str]:
@@ -183,136 +218,263 @@ def url(running: Callable[..., str], trained_model: Path) -> str:
 
 @pytest.fixture
 def page(browser: Any, url: str, tmp_path: Path) -> Iterator[Page]:
-    page = Page(browser, url, tmp_path)
+    page = Page(browser, f"{url}/?#images", tmp_path)
+    page.url = url
     yield page
     assert page.complaints() == []
 
 
-def test_an_image_that_is_dropped_is_classified_and_drawn(page: Page, trained_model: Path, tmp_path: Path) -> None:
+def test_an_image_that_is_dropped_is_drawn_and_judged(page: Page, trained_model: Path, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(1))
     expected = load_image_classifier(trained_model).classify(str(tmp_path / "a.png"))
     page.drop(("a.png", png(1)))
-    scores = page.bars()
+    rows = [[cell.text for cell in row.find_elements(By.CSS_SELECTOR, "th, .number")] for row in page.all("#bars tr")]
     ranked = sorted(expected.probabilities.items(), key=lambda pair: -pair[1])
-    assert [name for name, _ in scores] == [name for name, _ in ranked]
-    assert [float(score.removesuffix(" %")) for _, score in scores] == pytest.approx(
-        [100 * score for _, score in ranked], abs=0.06
-    )
-    assert expected.predicted_class in page.text("verdict")
-    page.wait(lambda: page.browser.execute_script("return [...document.images].every((each) => each.naturalWidth > 0)"))
-    page.look("page")
+    assert [name for name, _ in rows] == [name for name, _ in ranked]
+    shares = [float(share.removesuffix(" %")) for _, share in rows]
+    assert shares == pytest.approx([100 * share for _, share in ranked], abs=0.51)
+    assert page.text("verdict") == f"{expected.predicted_class}, {shares[0]:.0f} % likely"
+    with Image.open(io.BytesIO(png(1))) as picture:
+        wanted = np.asarray(picture)[79:82, 79:82].reshape(-1, 3)
+    shown = page.wait(lambda: page.browser.execute_script(MIDDLE))
+    assert (wanted.min(0) - 3 <= shown[:3]).all() and (shown[:3] <= wanted.max(0) + 3).all()
 
 
-def test_dicom_is_shown_like_any_image_and_what_is_refused_is_said(page: Page, scans: Any, tmp_path: Path) -> None:
-    grey = (np.add.outer(np.arange(60), np.arange(80)) * 20).astype(np.uint16)
-    page.one("file").send_keys(scans.dicom(tmp_path / "image", grey, PatientName="Secretname^Jane"))
-    page.wait(lambda: "%" in page.text("verdict"))
-    shown = page.browser.execute_script("const image = document.querySelector('#plain img'); return image.naturalWidth")
-    assert shown == 80
+def test_values_of_a_scan_are_windowed_inverted_and_scrolled(page: Page, scans: Any, tmp_path: Path) -> None:
+    frames = np.stack([np.full((60, 80), value) for value in (100, 1000, 3000)]).astype(np.uint16)
+    about = {"NumberOfFrames": 3, "WindowCenter": 2000, "WindowWidth": 4000, "PatientName": "Secretname^Jane"}
+    page.one("file").send_keys(scans.dicom(tmp_path / "image", frames, **about))
+    page.wait(lambda: page.text("slice-text") == "Slice 2 of 3")
+    grey = lambda: page.browser.execute_script(MIDDLE)[0]  # noqa: E731
+    page.wait(lambda: grey() == 64)  # 1000 in the window 0 to 4000
+    page.judged()
+    page.press("]")
+    page.wait(lambda: grey() == 191)
+    page.press("[", "[")
+    page.wait(lambda: grey() == 6)
+    page.press("i")
+    page.wait(lambda: grey() == 249)
+    page.press("r")
+    page.browser.find_element(By.CSS_SELECTOR, "#preset option[value=all]").click()
+    page.wait(lambda: grey() == 0 and page.text("reading").startswith("L 1550 W 2900"))
+    stage = page.one("stage")
+    ActionChains(page.browser).drag_and_drop_by_offset(stage, 40, 40).perform()
+    page.wait(lambda: not page.text("reading").startswith("L 1550 W 2900"))
+    page.press("+")
+    page.wait(lambda: "×1.3" in page.text("reading"))
     assert "Secretname" not in page.browser.page_source
-    page.drop(("a.png", b"no picture"))
-    assert "unsupported_kind: it is of a kind that is not read" in page.text("problem")
-    assert not page.one("answer").is_displayed()
-    page.drop(("b.png", png(2)))
-    assert page.text("problem") == ""
 
 
-def test_labels_with_a_new_class_are_ready_to_be_learnt(page: Page) -> None:
-    assert not page.one("learn").is_enabled()
-    page.drop(("a.png", png(3)))
-    page.label("<b>new</b>")
-    assert "a class is called by" in page.text("problem") and page.text("said-label") == ""
-    page.label("ring (new)")
-    assert page.text("said-label") == "Labelled ring (new), a new class."
-    page.wait(lambda: page.counts() == ["ring (new) 1 new"])
-    assert not page.one("learn").is_enabled()
-    page.wait(lambda: "two images or more" in page.text("needs"))
-    page.drop(("b.png", png(4)), ("c.png", png(5)))
-    page.label("ring (new)", all=True)
-    page.wait(lambda: page.counts() == ["ring (new) 3 new"])
-    assert page.one("learn").is_enabled() and page.text("learn") == "Learn ring (new)"
-    page.one("learn").click()
-    page.wait(lambda: "nothing to go on from" in page.text("problem"))  # this model is of no version
-    page.look("labels")
+def test_of_a_file_that_is_refused_no_earlier_image_is_shown(page: Page) -> None:
+    page.drop(("a.png", png(2)))
+    page.drop(("b.png", b"no picture"))
+    assert "unsupported_kind: it is of a kind that is not read" in page.text("verdict")
+    assert page.one("empty").is_displayed() and page.text("reading") == ""
+    page.press("1")
+    assert page.counted()[0] == 0, "what is not seen is not labelled"
 
 
-def test_an_image_that_is_kept_is_asked_for_and_labelled_later(page: Page) -> None:
-    page.drop(("a.png", png(8)))
-    page.one("keep").click()
-    page.wait(lambda: page.one("next").is_enabled())
+def test_what_spoke_for_the_suggestion_is_a_switch(page: Page) -> None:
+    page.drop(("a.png", png(1)))
+    before = page.browser.execute_script("return document.getElementById('canvas').toDataURL()")
+    page.press("h")
+    page.wait(lambda: page.one("legend").is_displayed())
+    assert page.one("heat").get_attribute("aria-checked") == "true"
+    page.wait(lambda: page.browser.execute_script("return document.getElementById('canvas').toDataURL()") != before)
+    label = page.text("verdict").rpartition(",")[0]
+    assert f"most for ‘{label}’" in page.text("legend")
+    page.press("h")
+    page.wait(lambda: not page.one("legend").is_displayed())
+
+
+def test_the_worklist_leads_from_one_image_to_the_next(page: Page) -> None:
+    page.keep(*(png(number) for number in range(30, 44)))
     page.browser.refresh()
-    page.wait(lambda: page.one("next").is_enabled())
-    page.one("next").click()
-    page.wait(lambda: "%" in page.text("verdict"))
-    page.label("benign")
-    page.wait(lambda: "benign 1 known" in page.counts())
-    assert not page.one("next").is_enabled()
+    page.wait(lambda: "not looked at" not in page.text("progress-text") and "of 14" in page.text("progress-text"))
+    doubts = requests.get(f"{page.url}/datastore/worklist").json()["items"]
+    assert [item["doubt"] for item in doubts] == sorted((item["doubt"] for item in doubts), reverse=True)
+    assert 3 < len(page.all("#rows .item")) < 14, "only the rows in sight are in the page"
+    page.wait(lambda: page.all("#rows .item")[0].get_attribute("data-image") == doubts[0]["image"])
+    page.all("#rows .item")[0].click()
+
+    def current() -> str:
+        return str(page.browser.find_element(By.CSS_SELECTOR, "#rows [aria-selected=true]").get_attribute("data-image"))
+
+    page.wait(lambda: current() == doubts[0]["image"])
+    page.judged()
+    page.press(Keys.ARROW_DOWN)
+    page.wait(lambda: current() == doubts[1]["image"])
+    page.judged()
+    page.press("1")
+    page.wait(lambda: page.counted() == (1, 14))
+    page.wait(lambda: current() == doubts[2]["image"])
+    page.judged()
+    page.press("2")
+    page.wait(lambda: page.counted() == (2, 14))
+    page.press("u")
+    page.wait(lambda: page.text("said") == "1 label is as it was before." and page.counted() == (1, 14))
+    page.wait(lambda: current() == doubts[2]["image"])
+    page.wait(lambda: "taken back to no label: anybody on this machine" in page.text("history"))
+    search = page.one("search")
+    search.send_keys(doubts[5]["image"][:8])
+    page.wait(lambda: len(page.all("#rows .item")) == 1)
+    search.send_keys(Keys.CONTROL, "a", Keys.DELETE)
+    page.wait(lambda: len(page.all("#rows .item")) > 1)
 
 
-def test_the_page_can_be_used_by_keyboard_and_read_aloud(page: Page) -> None:
+def test_new_names_are_asked_about_and_labels_renamed_moved_and_removed(page: Page) -> None:
+    page.drop(("a.png", png(3)))
+    page.name("<b>new</b>")
+    page.answer("New class ‘<b>new</b>’")
+    page.wait(lambda: "a class is called by" in page.text("problem"))
+    page.name("ring")
+    assert page.answer("New class ‘ring’") == "‘ring’ is a new class. Is that meant?"
+    page.wait(lambda: page.text("said") == "Labelled ‘ring’.")
+    page.drop(("b.png", png(4)), ("c.png", png(5)))
+    page.one("class").send_keys("Rings")
+    page.one("label-all").click()
+    assert page.answer("Label all 2") == "Label all 2 opened images ‘Rings’?"
+    assert "nearly the same as a name there is" in page.answer("New class ‘Rings’")
+    page.wait(lambda: page.text("said") == "Labelled 2 images ‘Rings’.")
+    page.go("classes")
+
+    def states() -> dict[str, str]:
+        found = [row.find_elements(By.CSS_SELECTOR, "th, td") for row in page.all("#class-rows tr")]
+        return {cells[0].text: f"{cells[1].text} {cells[5].text}" for cells in found if len(cells) > 5}
+
+    def act(label: str, word: str) -> None:
+        page.browser.find_element(By.CSS_SELECTOR, f"button[aria-label='{word}: {label}']").click()
+
+    page.wait(lambda: states().get("Rings") == "2 new, ready to be learnt")
+    assert states()["ring"] == "1 new, waits for 1 more patient"
+    act("Rings", "Rename")
+    page.wait(lambda: page.one("dialog").is_displayed())
+    page.browser.find_element(By.ID, "dialog-field").clear()
+    page.browser.find_element(By.ID, "dialog-field").send_keys("ring", Keys.ENTER)
+    page.wait(lambda: "There is a class ‘ring’ already" in page.text("dialog-text"))
+    page.answer("Move them")
+    page.wait(lambda: states().get("ring") == "3 new, ready to be learnt" and "Rings" not in states())
+    act("ring", "Remove")
+    assert "Remove the label ‘ring’ of 3 images?" in page.answer("Remove 3 labels")
+    page.wait(lambda: "ring" not in states())
+    page.go("images")
+    page.press("u")
+    page.wait(lambda: page.text("said") == "3 labels are as they were before.")
+    page.go("learning")
+    page.wait(lambda: page.text("learn") == "Learn ‘ring’")
+    page.one("learn").click()
+    page.answer("Learn")
+    page.wait(lambda: "nothing to go on from" in page.text("problem"))  # this model is of no version
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_axe_finds_nothing_wrong_and_no_width_scrolls_sideways(page: Page, theme: str) -> None:
     page.drop(("a.png", png(6)), ("b.png", png(7)))
-    assert page.browser.execute_script(UNNAMED) == []
-    page.browser.execute_script("document.activeElement.blur(); scrollTo(0, 0)")
-    reached = []
-    for _ in range(14):
-        ActionChains(page.browser).send_keys(Keys.TAB).perform()
-        reached.append(page.browser.switch_to.active_element.get_attribute("id"))
-    wanted = ["file", "class", "group", "label-all", "strategy", "epochs"]
-    assert [name for name in reached if name in wanted][: len(wanted)] == wanted
-    second = page.browser.find_elements(By.CSS_SELECTOR, "#strip button")[1]
-    second.send_keys(Keys.ENTER)
-    page.wait(lambda: "%" in page.text("verdict"))
-    strip = page.browser.find_elements(By.CSS_SELECTOR, "#strip button")
-    assert [button.get_attribute("aria-current") for button in strip] == ["false", "true"]
+    for view in VIEWS:
+        page.go(view)
+        page.look(view, theme)
+        assert page.faults() == [], view
+    page.go("images")
+    page.name("another one")
+    page.wait(lambda: page.one("dialog").is_displayed())
+    assert page.faults() == [], "a question"
+    page.answer("Cancel")
+    page.theme("light dark")
 
 
-def test_a_user_signs_in(browser: Any, running: Callable[..., str], trained_model: Path, tmp_path: Path) -> None:
+def test_it_speaks_german(page: Page) -> None:
+    page.browser.find_element(By.CSS_SELECTOR, "#language option[value=de]").click()
+    page.wait(lambda: page.text("list-title") == "Arbeitsliste")
+    assert page.browser.execute_script("return document.documentElement.lang") == "de"
+    page.look("german")
+    page.browser.refresh()
+    page.wait(lambda: page.text("list-title") == "Arbeitsliste")
+    page.browser.find_element(By.CSS_SELECTOR, "#language option[value=en]").click()
+    page.wait(lambda: page.text("list-title") == "Worklist")
+
+
+def test_a_reader_signs_in_and_is_offered_nothing_that_is_not_theirs(
+    browser: Any, running: Callable[..., str], trained_model: Path, tmp_path: Path
+) -> None:
     users = Users(tmp_path / "users.json")
     users.add("Zoe", Role.READER, "correct horse battery")
-    url = running(model=trained_model, users=users.path)
-    browser.get(url)
-    form = WebDriverWait(browser, SECONDS).until(lambda _: browser.find_element(By.ID, "password"))
-    WebDriverWait(browser, SECONDS).until(lambda _: form.is_displayed())
+    browser.get(running(model=trained_model, users=users.path))
+    wait = WebDriverWait(browser, SECONDS)
+    form = wait.until(lambda _: browser.find_element(By.ID, "password"))
+    wait.until(lambda _: form.is_displayed())
     browser.find_element(By.ID, "name").send_keys("Zoe")
     form.send_keys("wrong", Keys.ENTER)
-    WebDriverWait(browser, SECONDS).until(lambda _: "no user" in browser.find_element(By.ID, "problem").text)
+    wait.until(lambda _: "no user" in browser.find_element(By.ID, "problem").text)
     form.send_keys("correct horse battery", Keys.ENTER)
-    WebDriverWait(browser, SECONDS).until(lambda _: "Version" in browser.find_element(By.ID, "served").text)
+    wait.until(lambda _: "signed in as Zoe" in browser.find_element(By.ID, "served").text)
     assert not form.is_displayed()
+    assert not browser.find_element(By.ID, "label-form").is_displayed()
     browser.execute_script("sessionStorage.clear()")
 
 
-def test_the_page_asks_nobody_else(url: str) -> None:
+def test_the_page_asks_nobody_else_and_runs_nothing_that_stands_in_it(url: str) -> None:
     answer = requests.get(url)
-    assert "https://" not in answer.text and "http://" not in answer.text
+    names = ["page.css", "main.js", "words/en.json"]
+    for text in (answer.text, *(requests.get(f"{url}/page/{name}").text for name in names)):
+        assert "https://" not in text and "http://" not in text
+    assert "<style" not in answer.text and "<script>" not in answer.text
     policy = answer.headers["Content-Security-Policy"]
     assert policy.startswith("default-src 'none'") and "unsafe" not in policy
+    for name in ("../page.py", "%2e%2e/page.py", "..%2fusers.py", "nothing.js", ""):
+        assert requests.get(f"{url}/page/{name}").status_code == 404
 
 
 @pytest.mark.slow
-def test_a_whole_journey(browser: Any, running: Callable[..., str], uninterrupted: Any, tmp_path: Path) -> None:
-    """Drop, predict, label, add a class, learn it, and see the matrix grow and what was forgotten."""
-    settings = {"device": "cpu"}
-    page = Page(browser, running(run_dir=uninterrupted.output, **LENIENT, training_settings=settings), tmp_path)
-    tasks = len(list(uninterrupted.output.glob("task_*")))
-    rows = "#matrix tbody tr"
-    page.wait(lambda: len(browser.find_elements(By.CSS_SELECTOR, rows)) == tasks)
-    page.drop(*((f"{number}.png", png(10 + number)) for number in range(6)))
-    page.look("journey-1-predicted")
-    page.label("rings, new", all=True)
-    page.wait(lambda: page.one("learn").is_enabled())
+def test_a_whole_session(browser: Any, running: Callable[..., str], uninterrupted: Any, tmp_path: Path) -> None:
+    """Label 20 images, undo one, add a class, learn it, see what came of it, and go back."""
+    url = running(run_dir=uninterrupted.output, **LENIENT, training_settings={"device": "cpu"})
+    page = Page(browser, url, tmp_path)
+    version = int(page.text("served").split()[1])
+    page.keep(*(png(100 + number) for number in range(20)))
+    browser.refresh()
+    page.wait(lambda: "of 20" in page.text("progress-text") and "not looked at" not in page.text("progress-text"))
+    page.wait(lambda: page.all("#rows [aria-selected=true]"))
+    for number in range(20):
+        page.judged()
+        page.wait(lambda: page.text("reading") != "")
+        if number < 12:
+            page.name("rings, new")
+            if number == 0:
+                page.answer("New class ‘rings, new’")
+        elif number == 12:
+            page.name("single")
+            page.answer("New class ‘single’")
+        else:
+            page.press(str(1 + number % 4))
+        page.wait(lambda labelled=number + 1: page.counted() == (labelled, 20))
+    page.wait(lambda: "All images of this list are done." in page.text("said"))
+    page.press("u")
+    page.wait(lambda: page.counted() == (19, 20))
+    page.judged()
+    page.look("session-1-labelled", "dark")
+    page.go("learning")
+    page.wait(lambda: page.text("learn") == "Learn ‘rings, new’")
+    assert "single: it needs images of 1 more patient" in page.text("ready")
+    page.browser.execute_script("document.querySelector('#learning details').open = true")
     page.one("epochs").send_keys("3")
     page.one("learn").click()
-    page.wait(lambda: "epoch" in page.text("stage"), 3 * SECONDS)
+    assert page.answer("Learn").startswith("Learn rings, new, without single?")
+    page.wait(lambda: "pass" in page.text("training-step"), 3 * SECONDS)
     assert page.one("stop").is_displayed() and not page.one("learn").is_enabled()
-    page.look("journey-2-learning")
-    page.wait(lambda: "is served now" in page.text("stage"), 5 * SECONDS)
-    page.wait(lambda: len(browser.find_elements(By.CSS_SELECTOR, rows)) == tasks + 1)
-    assert f"After {tasks + 1} tasks it has forgotten" in page.text("summary")
-    lost = [cell.text for cell in browser.find_elements(By.CSS_SELECTOR, "#matrix tfoot td")]
-    assert len(lost) == tasks + 1 and lost[-1] == "–" and all(float(cell) is not None for cell in lost[:-1])
-    assert page.counts() == ["rings, new 6 known"]
-    page.drop(("again.png", png(10)))
-    assert "rings, new" in [name for name, _ in page.bars()]
-    page.look("journey-3-learnt")
+    assert "single was left out: too few images." in page.text("training-text")
+    page.look("session-2-learning")
+    page.wait(lambda: "answers now" in page.text("training-text"), 5 * SECONDS)
+    page.wait(lambda: page.text("served").startswith(f"Version {version + 1} "))
+    page.go("versions")
+    page.wait(lambda: len(page.all("#version-rows tr")) == version + 1 and page.all("#compare-rows tr"))
+    changes = [row.text for row in page.all("#compare-rows tr")]
+    assert any(row.startswith("rings, new") and "New" in row for row in changes)
+    assert all("of 100" in row.lower() or "before" in row or "none of its test images" in row for row in changes)
+    page.look("session-3-learnt", *THEMES)
+    page.one("back").click()
+    assert page.answer(f"Go back to version {version}").endswith("Nothing is deleted.")
+    page.wait(lambda: page.text("served").startswith(f"Version {version} "))
+    page.wait(lambda: f"Version {version} answers again." in page.text("served-text"))
+    page.go("learning")
+    page.wait(lambda: page.text("learn") == "Learn ‘rings, new’")
     assert page.complaints() == []

@@ -452,10 +452,16 @@ def test_where_others_can_reach_it_every_route_asks_for_a_user_and_some_for_a_ro
     }
     admins = {
         *("DELETE /datastore/image", "DELETE /datastore/label", "DELETE /train/", "DELETE /batch/infer"),
+        *("POST /datastore/labels/rename", "POST /tasks/rollback"),
         *(f"POST /train/{MODEL}", f"POST /batch/infer/{MODEL}", f"GET /model/{MODEL}", f"GET /model/info/{MODEL}"),
         "GET /logs/",
     }
-    labellers = {"PUT /datastore/image", "PUT /datastore/label"}
+    labellers = {
+        "PUT /datastore/image",
+        "PUT /datastore/label",
+        "POST /datastore/labels",
+        "POST /datastore/labels/undo",
+    }
     assert refused == {Role.READER: admins | labellers, Role.LABELLER: admins, Role.ADMIN: set()}
 
 
@@ -475,6 +481,84 @@ def test_who_labels_and_who_deletes_is_named(guarded: Running) -> None:
         ("image deleted", "a admin", image),
     ]
     assert guarded.ask("GET", "/auth/user", headers=admin).json() == {"name": "a admin", "role": "admin"}
+
+
+def test_labels_of_several_are_changed_undone_and_written_down_by_role(guarded: Running) -> None:
+    reader, labeller, admin = (signed_in(guarded, role) for role in Role)
+
+    def post(path: str, headers: dict[str, str], **request: Any) -> requests.Response:
+        return guarded.ask("POST", path, headers=headers, **request)
+
+    images = [
+        guarded.ask("PUT", "/datastore/image", files={"file": png(np.roll(PICTURE, by, 1))}, headers=labeller).json()[
+            "image"
+        ]
+        for by in (1, 2)
+    ]
+    given = post("/datastore/labels", labeller, json={"images": images, "label": "rings"}).json()
+    assert given["images"] == 2
+    taken = {"images": images, "label": None}
+    assert [post("/datastore/labels", who, json=taken).status_code for who in (reader, labeller)] == [403, 403]
+    changed = post("/datastore/labels", labeller, json={"images": images[:1], "label": "benign"}).json()
+    (row,) = [one for one in guarded.ask("GET", "/datastore/labels", headers=reader).json() if one["label"] == "rings"]
+    assert (row["images"], row["missing"], row["known"], row["by"]) == (1, 1, False, {"a labeller": 1})
+    near = guarded.ask("GET", "/datastore/labels/near?name=Ring", headers=reader).json()
+    assert near == {"known": False, "given": False, "near": ["rings"]}
+    assert post(f"/datastore/labels/undo?change={changed['change']}", labeller).json()["images"] == 1
+    assert post(f"/datastore/labels/undo?change={changed['change']}", labeller).status_code == 404
+    by_admin = post("/datastore/labels", admin, json={"images": images, "label": "rings"}).json()
+    assert post(f"/datastore/labels/undo?change={by_admin['change']}", labeller).status_code == 403
+    post(f"/datastore/labels/undo?change={by_admin['change']}", admin)
+    assert post("/datastore/labels/rename", admin, json={"label": "rings", "name": "benign"}).json()["images"] == 2
+    assert post("/datastore/labels/rename", admin, json={"label": "rings", "name": "benign"}).status_code == 404
+    listed = guarded.ask("GET", "/datastore/worklist?show=labelled&label=benign&search=ADMIN", headers=reader).json()
+    assert {item["image"] for item in listed["items"]} == set(images) and listed["found"] == 2
+    history = guarded.ask("GET", f"/datastore/label/history?image={images[0]}", headers=reader).json()
+    assert [(entry["label"], entry["by"]) for entry in history] == [
+        *(("rings", "a labeller"), ("benign", "a labeller"), ("rings", "a labeller"), ("rings", "a admin")),
+        *(("rings", "a admin"), ("benign", "a admin")),
+    ]
+    post("/datastore/labels", admin, json=taken)
+    events = [
+        event for event in VersionStore(guarded.folder / "store").audit.events() if event["event"][:7] == "labels "
+    ]
+    assert [(event["event"], event["by"], event.get("before"), event.get("label")) for event in events] == [
+        ("labels changed", "a labeller", {"rings": 1}, "benign"),
+        ("labels undone", "a labeller", None, None),
+        ("labels undone", "a admin", None, None),
+        ("labels changed", "a admin", {"rings": 2}, "benign"),
+        ("labels changed", "a admin", {"benign": 2}, None),
+    ]
+
+
+def test_values_and_thumbnails_are_handed_out_within_bounds(service: Running, scans: Any, tmp_path: Path) -> None:
+    stored = (np.arange(40 * 48).reshape(40, 48) * 7 % 3000).astype(np.uint16)
+    about = {"Modality": "CT", "RescaleIntercept": -1024, "RescaleSlope": 1, "WindowCenter": 40, "WindowWidth": 400}
+    content = Path(scans.dicom(tmp_path / "ct.dcm", stored, **{**WHO, **about})).read_bytes()
+    sent = service.ask("POST", "/pixels/", files={"file": ("a.dcm", content)})
+    kept = service.ask("GET", f"/pixels/?image={service.add(content, 'a.dcm')}")
+    assert sent.content == kept.content and sent.headers["x-pixels"] == kept.headers["x-pixels"]
+    said = json.loads(sent.headers["x-pixels"])
+    values = said["lowest"] + said["step"] * np.frombuffer(sent.content, "<u2").reshape(said["shape"])
+    assert (values == stored.astype(int)[None] - 1024).all()
+    assert (said["bits"], said["black"], said["white"], said["hounsfield"]) == (16, -160, 240, True)
+    image = service.add(png())
+    colours = service.ask("GET", f"/pixels/?image={image}")
+    assert json.loads(colours.headers["x-pixels"])["shape"] == [1, 40, 48, 3] and colours.content == PICTURE.tobytes()
+    small = service.ask("GET", f"/pixels/thumbnail?image={image}&side=16")
+    with Image.open(io.BytesIO(small.content)) as picture:
+        assert (picture.format, picture.size) == ("JPEG", (16, 13))
+    for path in (f"thumbnail?image={image}&side=9999", f"thumbnail?image={image}&side=1"):
+        assert service.ask("GET", f"/pixels/{path}").status_code == 422
+    for path in ("?image=../key", "thumbnail?image=../key"):
+        assert service.ask("GET", f"/pixels/{path}").status_code == 404
+    assert service.ask("POST", "/pixels/", files={"file": b"Secretname"}).json()["reason"] == "unsupported_kind"
+    pictures = {"test_images": np.stack([PICTURE, 255 - PICTURE]), "train_images": np.zeros((1, 9, 9, 3), np.uint8)}
+    several = service.ask("POST", "/pixels/", files={"file": ("a.npz", npz(**pictures))})
+    assert several.content == pictures["test_images"].tobytes()
+    heat = service.infer(png(), query="?output=heat")
+    with Image.open(io.BytesIO(heat.content)) as picture:
+        assert (picture.mode, picture.size) == ("L", (48, 40))
 
 
 @pytest.mark.parametrize("path", ["/docs", "/openapi.json"])

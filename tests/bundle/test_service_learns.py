@@ -121,8 +121,17 @@ def test_what_is_labelled_is_learnt_through_a_restart_and_served(service: Runnin
     assert (said["version"], len(said["prediction"])) == (str(tasks + 1), len(after["labels"]))
     versions = service.ask("GET", "/tasks")
     newest = versions["versions"][-1]
-    assert (versions["served"], newest["parent"], len(newest["accuracy_matrix"])) == (tasks + 1, tasks, tasks + 1)
-    assert newest["tested"]["images"]["new/first"] == 1
+    assert (versions["served"], versions["back"], newest["parent"]) == (tasks + 1, tasks, tasks)
+    whole = service.ask("GET", f"/tasks/{tasks + 1}")
+    assert (len(whole["accuracy_matrix"]), whole["tested"]["images"]["new/first"]) == (tasks + 1, 1)
+    compared = service.ask("GET", f"/tasks/compare?number={tasks + 1}&other={tasks}")
+    assert [one["name"] for one in compared["classes"] if one["is_new"]] == ["new/first", "new/second"]
+    for one in compared["classes"]:
+        if not one["is_new"] and one["images"]:
+            assert one["before"] - one["recall"] == pytest.approx((one["lost"] - one["gained"]) / one["images"])
+            assert one["recall"] == pytest.approx(whole["tested"]["recalls"][one["name"]])
+    assert service.ask("POST", "/tasks/rollback") == {"served": tasks}
+    assert service.ask("GET", "/healthz")["version"] == str(tasks)
     for path in service.folder.rglob("*"):
         assert NAME not in str(path) and not (path.is_file() and NAME.encode() in path.read_bytes()), path
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from scripts.deploy.service.images import ImageStore, Tag, require_class_name
 from scripts.deploy.service.problems import Problem
+from scripts.imaging.decoding.values import Values
 from scripts.imaging.transforms.reader import read_rgb, read_volume
 from scripts.utils.errors import UserError
 
@@ -72,11 +73,61 @@ def test_labels_survive_a_restart(store: ImageStore, pixels: MakePixels) -> None
     assert store.classes() == {image: "naevus"}
     assert store.label(other, Tag.ORIGINAL)["score"] == 0.5
     assert records[image]["image"]["info"]["group"] == "patient"
-    store.remove_label(image, Tag.FINAL)
+    store.remove_label(image, Tag.FINAL, "Zoe")
     store.remove(other)
     store = reopened(store)
     assert (list(store.records()), store.classes()) == ([image], {})
     assert {path.suffix for path in store.folder.glob(f"{other}*")} == set()
+
+
+def test_every_change_of_a_label_is_remembered_and_can_be_undone_in_turn(store: ImageStore, pixels: MakePixels) -> None:
+    one, other = store.add(pixels(), None), store.add(pixels(), None)
+    first = store.relabel([one, other], "naevus", "Zoe")
+    second = store.relabel([one], "melanoma", "Max")
+    assert (store.author(second), store.classes()) == ("Max", {one: "melanoma", other: "naevus"})
+    store = reopened(store)
+    assert store.undo(second, "Zoe") == [one]
+    assert store.label(one, Tag.FINAL)["by"] == "Zoe", "it is hers again"
+    assert set(store.undo(first, "Zoe")) == {one, other}
+    assert store.classes() == {}
+    history = [(entry["label"], entry["by"], entry["undoes"]) for entry in store.history(one)]
+    assert history == [
+        ("naevus", "Zoe", None),
+        ("melanoma", "Max", None),
+        ("naevus", "Zoe", second),
+        (None, "Zoe", first),
+    ]
+    for change in (first, second, "unknown"):
+        with pytest.raises(Problem, match="no such change"):
+            store.undo(change, "Zoe")
+
+
+def test_of_a_change_only_what_was_not_changed_since_is_undone(store: ImageStore, pixels: MakePixels) -> None:
+    one, other = store.add(pixels(), None), store.add(pixels(), None)
+    change = store.relabel([one, other], "naevus", "Zoe")
+    store.set_label(other, Tag.FINAL, "melanoma", "Zoe")
+    store.set_label(one, Tag.ORIGINAL, "melanoma", "the model")  # is nobody's change
+    assert store.undo(change, "Zoe") == [one]
+    assert store.classes() == {other: "melanoma"}
+
+
+def test_a_change_of_many_is_done_whole_or_not_at_all(store: ImageStore, pixels: MakePixels) -> None:
+    image = store.add(pixels(), None)
+    for images, label in (([image, "0" * 32], "naevus"), ([image], "$import os")):
+        with pytest.raises(Problem):
+            store.relabel(images, label, "Zoe")
+    assert store.classes() == {} and store.history(image) == []
+
+
+def test_what_was_measured_is_kept_beside_the_pixels(store: ImageStore, pixels: MakePixels) -> None:
+    values = Values(np.arange(24, dtype=np.uint16).reshape(1, 4, 6), -1024.0, 1.0, -160.0, 240.0, True, True)
+    image, plain = store.add(pixels(), None, values), store.add(pixels(), None)
+    store = reopened(store)
+    found = store.values(image)
+    assert found is not None and (found.steps == values.steps).all() and found.numbers() == values.numbers()
+    assert store.values(plain) is None
+    store.remove(image)
+    assert list(store.folder.glob(f"{image}*")) == []
 
 
 def test_an_image_that_was_not_answered_any_more_is_gone(store: ImageStore, pixels: MakePixels) -> None:

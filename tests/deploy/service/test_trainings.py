@@ -188,6 +188,20 @@ def test_a_class_of_one_patient_cannot_be_tested(
         make().start({}, "Zoe")
 
 
+def test_a_class_that_still_waits_for_images_is_left_out_and_named(
+    make: Callable[[], Trainings], images: ImageStore
+) -> None:
+    ready = label(images, "b", 3)
+    label(images, "mistyped", 1)
+    trainings = make()
+    with pytest.raises(Problem, match="too few images to learn mistyped"):
+        trainings.start({"classes": ["b", "mistyped"]}, "Zoe")
+    started = trainings.start({}, "Zoe")
+    assert (started["request"]["classes"], started["request"]["left_out"]) == (["b"], ["mistyped"])
+    order = json.loads((folder_of(trainings) / "order.json").read_text())
+    assert {Path(item["image"]).stem for item in order["training"]} == set(ready)
+
+
 def test_a_version_whose_run_is_not_at_hand_is_not_gone_on_from(
     make: Callable[[], Trainings], images: ImageStore, versions: VersionStore
 ) -> None:

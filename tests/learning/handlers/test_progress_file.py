@@ -21,10 +21,10 @@ def test_the_file_tells_task_stage_and_epoch_at_every_step(tmp_path: Path, tiny:
         trainer.add_event_handler(event, lambda: seen.append(tuple(json.loads(path.read_text()).values())))
     trainer.run()
     first = [
-        ("training", 0, 2),
-        ("training", 1, 2),
-        ("training", 2, 2),
-        ("adapter_tuning", 0, 1),
-        ("adapter_tuning", 1, 1),
+        ("training", 1, 2, 0, 2),
+        ("training", 1, 2, 1, 2),
+        ("training", 1, 2, 2, 2),
+        ("adapter_tuning", 2, 2, 0, 1),
+        ("adapter_tuning", 2, 2, 1, 1),
     ]
     assert seen == [(task, *step) for task in ("set0", "set1") for step in first]

@@ -49,7 +49,7 @@ class Background:
             Problem: 429, it is at work.
         """
         with self._access:
-            if self._tasks and self._tasks[-1]["status"] == RUNNING:
+            if self.busy:
                 raise Problem(429, f"{self.kind} is running already: wait, or stop it")
             task = new_task(request)
             self._tasks = [*self._tasks[-9:], task]
@@ -57,6 +57,11 @@ class Background:
             started = dict(task)
         self._pool.submit(self._do, task, work)
         return started
+
+    @property
+    def busy(self) -> bool:
+        """Whether it is at work."""
+        return bool(self._tasks) and self._tasks[-1]["status"] == RUNNING
 
     def status(self, check_if_running: bool = False) -> dict[str, Any]:
         """Return how the last one stands.
@@ -72,7 +77,7 @@ class Background:
     def stop(self) -> dict[str, Any] | None:
         """Let it end early; return how it stands, or nothing where nothing runs."""
         self._stop.set()
-        return dict(self._tasks[-1]) if self._tasks and self._tasks[-1]["status"] == RUNNING else None
+        return dict(self._tasks[-1]) if self.busy else None
 
     def close(self) -> None:
         """Wait for what is at work, which is told to end."""

@@ -10,7 +10,9 @@ import json
 import re
 import threading
 import time
-from collections.abc import Mapping
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,10 @@ import numpy as np
 from PIL import Image
 
 from scripts.deploy.service.problems import Problem, unknown
+from scripts.imaging.decoding.values import Values
 from scripts.utils.files import cannot_write, hold, secret_key, write_atomically
 
-PICTURE, VOLUME, RECORD = ".png", ".npy", ".json"
+PICTURE, VOLUME, VALUES, RECORD = ".png", ".npy", ".npz", ".json"
 LARGEST_NAME = 64
 _PART = r"[^\W\d_][\w .,()+&'-]*"
 _NAME = re.compile(f"{_PART}(/{_PART})*")  # none of the signs that a config or a disk takes for more than text
@@ -35,11 +38,33 @@ class Tag(StrEnum):
     ORIGINAL = "original"
 
 
+@dataclass(frozen=True)
+class Listed:
+    """An image in a list of many.
+
+    Attributes:
+        image: its name.
+        added: when, in seconds since 1970.
+        group: what stands for its patient.
+        label: the class that a person says it shows; ``None``: nobody has said.
+        by: who says so.
+        time: since when.
+    """
+
+    image: str
+    added: int
+    group: str
+    label: str | None = None
+    by: str | None = None
+    time: int | None = None
+
+
 class ImageStore:
     """A folder of images with their labels. Any thread may use it; one process at a time.
 
     An image is kept as its pixels, without a word of the file that it came in: a PNG, or an npy file of a volume. It is
-    called by an HMAC of its pixels, so that the same image sent twice is one. Beside each lies what is known of it.
+    called by an HMAC of its pixels, so that the same image sent twice is one. Beside each lies what is known of it,
+    every change of its label included, and of a DICOM or NIfTI image its values, for who looks at it.
 
     Args:
         folder: made where it is missing (mode 0700).
@@ -62,7 +87,7 @@ class ImageStore:
 
     def _read(self) -> dict[str, dict[str, Any]]:
         found = {path.stem: json.loads(path.read_text()) for path in sorted(self.folder.glob(f"*{RECORD}"))}
-        for suffix in (PICTURE, VOLUME):
+        for suffix in (PICTURE, VOLUME, VALUES):
             for path in self.folder.glob(f"*{suffix}"):
                 if path.stem not in found:  # its process was killed before it was answered
                     path.unlink()
@@ -77,12 +102,13 @@ class ImageStore:
         """What HMACs are made with."""
         return self._key
 
-    def add(self, pixels: np.ndarray, group: str | None) -> str:
+    def add(self, pixels: np.ndarray, group: str | None, values: Values | None = None) -> str:
         """Keep an image.
 
         Args:
             pixels: uint8 ``[H, W, 3]``, or of a volume ``[D, H, W]`` or ``[D, H, W, 1]``.
             group: what must not be on both sides of training and test, such as the patient, already anonymous.
+            values: what was measured, where the image's file says so.
 
         Returns:
             What it is called.
@@ -94,8 +120,25 @@ class ImageStore:
         with self._access:
             if image not in self._records:
                 write_atomically(self.folder / f"{image}{suffix}", content)
-                self._write(image, {"image": {"ext": suffix, "info": info}, "labels": {}})
+                if values is not None:
+                    write_atomically(self.folder / f"{image}{VALUES}", values.packed())
+                self._write(image, {"image": {"ext": suffix, "info": info}, "labels": {}, "history": []})
         return image
+
+    def listed(self) -> list[Listed]:
+        """Return all images with their labels, in the order of their names."""
+        with self._access:
+            return [_listed(image, record) for image, record in self._records.items()]
+
+    def values(self, image: str) -> Values | None:
+        """Return what was measured, where that is known of an image.
+
+        Raises:
+            Problem: there is none of this name.
+        """
+        self.path(image)
+        path = self.folder / f"{image}{VALUES}"
+        return Values.unpacked(path.read_bytes()) if path.is_file() else None
 
     def records(self) -> dict[str, dict[str, Any]]:
         """Return what is known of every image, by name, as MONAI Label's datastore holds it."""
@@ -127,8 +170,8 @@ class ImageStore:
         """
         with self._access:
             name = self._record(image)["image"]["info"]["name"]
-            (self.folder / f"{image}{RECORD}").unlink(missing_ok=True)
-            (self.folder / name).unlink(missing_ok=True)
+            for own in (f"{image}{RECORD}", name, f"{image}{VALUES}"):
+                (self.folder / own).unlink(missing_ok=True)
             del self._records[image]
 
     def label(self, image: str, tag: Tag) -> dict[str, Any]:
@@ -158,11 +201,10 @@ class ImageStore:
         require_class_name(label)
         info = {"label": label, "by": by, "ts": int(time.time()), **more}
         with self._access:
-            record = copy.deepcopy(self._record(image))
-            record["labels"][str(tag)] = {"ext": RECORD, "info": info}
-            self._write(image, record)
+            self._record(image)
+            self._put(image, tag, info, by, new_change())
 
-    def remove_label(self, image: str, tag: Tag) -> None:
+    def remove_label(self, image: str, tag: Tag, by: str) -> None:
         """Take a label back.
 
         Raises:
@@ -170,14 +212,81 @@ class ImageStore:
         """
         self.label(image, tag)
         with self._access:
-            record = copy.deepcopy(self._record(image))
-            del record["labels"][str(tag)]
-            self._write(image, record)
+            self._put(image, tag, None, by, new_change())
 
-    def classes(self, tag: Tag = Tag.FINAL) -> dict[str, str]:
-        """Return the class of each image that is labelled."""
-        labels = {image: record["labels"].get(tag) for image, record in self.records().items()}
-        return {image: label["info"]["label"] for image, label in labels.items() if label}
+    def relabel(self, images: Sequence[str], label: str | None, by: str, change: str | None = None) -> str:
+        """Say of several images what they show, or take back what was said.
+
+        Args:
+            images: their names.
+            label: the class; ``None``: none.
+            by: who says so.
+            change: what the change is called; ``None``: a name is made.
+
+        Returns:
+            What the change is called, to be taken back by.
+
+        Raises:
+            Problem: one of the images is not here, or the class has a name that cannot be taken; nothing is done.
+        """
+        if label is not None:
+            require_class_name(label)
+        info = None if label is None else {"label": label, "by": by, "ts": int(time.time())}
+        change = change or new_change()
+        with self._access:
+            for image in images:
+                self._record(image)
+            for image in dict.fromkeys(images):
+                self._put(image, Tag.FINAL, info, by, change)
+        return change
+
+    def author(self, change: str) -> str:
+        """Return who made a change of labels that still stands.
+
+        Raises:
+            Problem: 404, there is none of this name, or all that it changed was changed again since.
+        """
+        with self._access:
+            return next(iter(self._standing(change).values()))["by"]
+
+    def undo(self, change: str, by: str) -> list[str]:
+        """Take a change of labels back, of all images whose label was not changed again since.
+
+        Args:
+            change: what it is called.
+            by: who takes it back.
+
+        Returns:
+            The images.
+
+        Raises:
+            Problem: see :meth:`author`.
+        """
+        with self._access:
+            found = self._standing(change)
+            undoing = new_change()
+            for image, entry in found.items():
+                self._put(image, Tag.FINAL, entry["before"], by, undoing, undoes=change)
+        return list(found)
+
+    def _standing(self, change: str) -> dict[str, dict[str, Any]]:
+        last = {image: _standing(record)[-1:] for image, record in self._records.items() if record.get("history")}
+        found = {image: entry[0] for image, entry in last.items() if entry and entry[0]["change"] == change}
+        if not found:
+            raise unknown("change of labels that still stands")
+        return found
+
+    def history(self, image: str) -> list[dict[str, Any]]:
+        """Return the changes of an image's label, oldest first: when, by whom, to which class.
+
+        Raises:
+            Problem: there is no such image.
+        """
+        return self.record(image).get("history", [])
+
+    def classes(self) -> dict[str, str]:
+        """Return the class of each image that a person has labelled."""
+        return {one.image: one.label for one in self.listed() if one.label is not None}
 
     def close(self) -> None:
         """Let another process use the folder."""
@@ -191,9 +300,43 @@ class ImageStore:
             raise unknown("image")
         return self._records[image]
 
+    def _put(
+        self, image: str, tag: Tag, info: Mapping[str, Any] | None, by: str, change: str, undoes: str | None = None
+    ) -> None:
+        """Write a label, or none, and that it was changed; a model's word has no history."""
+        record = copy.deepcopy(self._records[image])
+        before = record["labels"].pop(str(tag), {"info": None})["info"]
+        if info is not None:
+            record["labels"][str(tag)] = {"ext": RECORD, "info": dict(info)}
+        if tag is Tag.FINAL:
+            entry = {"change": change, "undoes": undoes, "before": before, "by": by, "ts": int(time.time())}
+            record.setdefault("history", []).append({**entry, "label": None if info is None else info["label"]})
+        self._write(image, record)
+
     def _write(self, image: str, record: Mapping[str, Any]) -> None:
         write_atomically(self.folder / f"{image}{RECORD}", json.dumps(record, indent=1) + "\n")
         self._records[image] = dict(record)
+
+
+def new_change() -> str:
+    """Return a name for a change of labels."""
+    return uuid.uuid4().hex
+
+
+def _listed(image: str, record: Mapping[str, Any]) -> Listed:
+    info, label = record["image"]["info"], record["labels"].get(Tag.FINAL, {"info": {}})["info"]
+    return Listed(image, info["ts"], info["group"], label.get("label"), label.get("by"), label.get("ts"))
+
+
+def _standing(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the changes of a label that were not taken back, oldest first."""
+    standing: list[dict[str, Any]] = []
+    for entry in record["history"]:
+        if entry["undoes"] is None:
+            standing.append(entry)
+        else:
+            standing.pop()
+    return standing
 
 
 def require_class_name(name: str) -> None:

@@ -22,6 +22,7 @@ from scripts import child_environment
 from scripts.deploy.service.background import DONE, ERROR, RUNNING, STOPPED, new_task, now
 from scripts.deploy.service.images import ImageStore, require_class_name
 from scripts.deploy.service.problems import Problem, unknown
+from scripts.deploy.service.worklist import classes_given
 from scripts.deploy.versions.store import Version, VersionStore
 from scripts.utils.errors import UserError
 from scripts.utils.files import WEIGHTS, write_atomically
@@ -77,6 +78,9 @@ class Trainings:
     def start(self, request: Mapping[str, Any], by: str) -> dict[str, Any]:
         """Start to learn what images are labelled with and the served version does not know.
 
+        A class with too few images is left out, and named in ``left_out`` of the request that is returned, unless it
+        was asked for by name.
+
         Args:
             request: ``classes`` names those that are to be learnt now, ``max_epochs`` the epochs of the main stage.
             by: who orders it, and promotes what passes the gate.
@@ -94,7 +98,7 @@ class Trainings:
         with self._access:
             if self.running():
                 raise Problem(429, "a training is running: wait, or stop it")
-            order = self._order(classes, epochs)
+            order, waiting = self._order(classes, epochs)
             digest = hashlib.sha256(json.dumps(order, sort_keys=True).encode()).hexdigest()
             folder = self.folder / digest[:16]
             write_atomically(folder / ORDER, json.dumps({**order, "gate": self.gate, "by": by}, indent=1) + "\n")
@@ -102,6 +106,7 @@ class Trainings:
             for name in (OUTCOME, LOG):
                 (folder / name).unlink(missing_ok=True)
             wishes = {"classes": order["classes"], "max_epochs": epochs, "images": len(order["training"])}
+            wishes["left_out"] = waiting
             task = new_task({"model": self.versions.version(order["version"]).record["name"], "by": by, **wishes})
             with _held(folder / LOCK) as lock:
                 write_atomically(folder / TASK, json.dumps(task))
@@ -156,28 +161,27 @@ class Trainings:
             write_atomically(folder / TASK, json.dumps(task))
         return {**task, "progress": _read(folder / PROGRESS), "details": _tail(folder / LOG)}
 
-    def _order(self, classes: list[str] | None, epochs: int | None) -> dict[str, Any]:
+    def _order(self, classes: list[str] | None, epochs: int | None) -> tuple[dict[str, Any], list[str]]:
+        """Return what is to be learnt, and the classes that still wait for images of a second patient."""
         served = self.versions.promoted()
         if served is None:
             raise Problem(409, "no version is served: there is nothing to go on from")
-        known = {name for task in served.record["tasks"] for name in task["classes"]}
-        labels = {image: name for image, name in self.images.classes().items() if name not in known}
-        wanted = sorted(set(labels.values()) if classes is None else classes)
-        groups: dict[str, set[str]] = {name: set() for name in wanted}
-        training = []
-        for image, name in sorted(labels.items()):
-            if name in groups:
-                info = self.images.record(image)["image"]["info"]
-                groups[name].add(info["group"])
-                training.append({"image": info["name"], "label": name, "group": info["group"]})
-        if not wanted:
+        given = {one["label"]: one for one in classes_given(self.images.listed(), served.classes) if not one["known"]}
+        asked = sorted(given) if classes is None else classes
+        if not asked:
             raise Problem(409, "no image is labelled with a class that the served version does not know")
-        few = [name for name, members in groups.items() if len(members) < 2]
-        if few:
+        few = [name for name in asked if name not in given or given[name]["missing"]]
+        wanted = [name for name in asked if name not in few]
+        if not wanted or (few and classes is not None):
             raise Problem(
                 409, f"too few images to learn {few[0]}: a class needs two of two patients, to learn from and to test"
             )
-        return {
+        images = {one.image: one for one in self.images.listed() if one.label in wanted}
+        training = [
+            {"image": self.images.path(image).name, "label": one.label, "group": one.group}
+            for image, one in sorted(images.items())
+        ]
+        order = {
             "version": served.number,
             "previous": str(self._run_of(served)),
             "store": self.versions.place,
@@ -186,6 +190,7 @@ class Trainings:
             "training": training,
             "settings": {**self.settings, **({} if epochs is None else {"adapter_epochs": epochs})},
         }
+        return order, few
 
     def _run_of(self, version: Version) -> Path:
         """Return the run whose model a version is."""

@@ -8,11 +8,13 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 from scripts.deploy.inference.classification import ImageClassifier, refusal_in
 from scripts.imaging.decoding.reasons import ImageRefused, Reason
+from scripts.imaging.decoding.scans import is_scan
 from scripts.imaging.transforms.npz import close_npz, npz_images, npz_names
 from scripts.utils.errors import UserError
 
@@ -45,18 +47,21 @@ def as_file(content: BinaryIO, name: str) -> Iterator[str]:
             close_npz(str(link))
 
 
-def pictures_of(file: str, classifier: ImageClassifier, max_bytes: int) -> list[str]:
+def pictures_of(file: str, classifier: ImageClassifier, max_bytes: int, number: int | None = None) -> list[str]:
     """Return references to the pictures of a file.
 
     Args:
         file: its path.
         classifier: says which pictures of a DICOM or NIfTI file count.
         max_bytes: of the arrays of an npz file, unpacked.
+        number: of the picture that was asked for, if any: then all frames or slices of a file count.
 
     Raises:
         ImageRefused: an npz file is broken, or its arrays are too large.
     """
     if not file.endswith(NPZ):
+        if number is not None and is_scan(file):
+            return replace(classifier.selection, pictures="all").references(file)[0]
         return classifier.pictures(file)
     try:
         with zipfile.ZipFile(file) as archive:

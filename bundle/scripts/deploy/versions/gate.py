@@ -43,11 +43,13 @@ class OldClass:
         images: how many there are.
         lost: those that the promoted version tells and the candidate does not.
         gained: the other way round.
+        told: those that the promoted version tells.
     """
 
     images: int
     lost: int
     gained: int
+    told: int = 0
 
     @property
     def loss(self) -> float:
@@ -108,10 +110,12 @@ class Objection:
     Attributes:
         reason: one line, with the class where it is of one.
         decided: ``False`` where there are too few test images to show anything: a person may answer for the version.
+        of: the class, where it is of one.
     """
 
     reason: str
     decided: bool = True
+    of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -167,8 +171,8 @@ class Gate:
             f"images), more than {_points(self.class_margin)}"
         )
         if own.loss > self.class_margin:
-            return Objection(said)
-        return _undecided(said, lambda images: own.like(images).bound(level) <= self.class_margin + TINY)
+            return Objection(said, of=name)
+        return _undecided(name, said, lambda images: own.like(images).bound(level) <= self.class_margin + TINY)
 
     def _too_low(self, name: str, own: NewClass, level: float) -> Objection | None:
         bound = own.bound(level)
@@ -179,8 +183,8 @@ class Gate:
             f"under the floor of {_points(self.class_floor)} %"
         )
         if own.images and own.recall < self.class_floor:
-            return Objection(said)
-        return _undecided(said, lambda images: own.like(images).bound(level) >= self.class_floor - TINY)
+            return Objection(said, of=name)
+        return _undecided(name, said, lambda images: own.like(images).bound(level) >= self.class_floor - TINY)
 
     def _mean_lost(self, old: Mapping[str, OldClass]) -> Objection | None:
         tested = [own for own in old.values() if own.images]
@@ -212,9 +216,10 @@ def images_needed(shows: Callable[[int], bool]) -> int | None:
     return found if found <= MOST_IMAGES else None
 
 
-def _undecided(said: str, shows: Callable[[int], bool]) -> Objection:
+def _undecided(name: str, said: str, shows: Callable[[int], bool]) -> Objection:
     needed = images_needed(shows)
-    return Objection(f"{said}; {'no number of' if needed is None else needed} such images would decide", decided=False)
+    count = "no number of" if needed is None else needed
+    return Objection(f"{said}; {count} such images would decide", decided=False, of=name)
 
 
 def mean_bound(classes: Sequence[OldClass]) -> float:
@@ -248,15 +253,36 @@ def _points(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def judge(gate: Gate, candidate: Version, promoted: Version | None) -> list[Objection]:
-    """Return what a gate objects to a version, on the test images that it and the promoted one were tested on."""
+@dataclass(frozen=True)
+class Comparison:
+    """What two versions say of the test images, counted.
+
+    Attributes:
+        old: by name, the classes of the version before; empty where there is none.
+        new: the candidate's other classes.
+        recalls: the candidate's, of every class that it has test images of.
+    """
+
+    old: Mapping[str, OldClass]
+    new: Mapping[str, NewClass]
+    recalls: Sequence[float]
+
+
+def compare(candidate: Version, before: Version | None) -> Comparison:
+    """Compare a version with another, on the test images that both were tested on."""
     said = answers_of(candidate)
-    before = {} if promoted is None else answers_of(promoted)
-    known = [] if promoted is None else promoted.classes
-    old = {name: _compared(name, said, before) for name in known}
+    earlier = {} if before is None else answers_of(before)
+    known = [] if before is None else before.classes
+    old = {name: _compared(name, said, earlier) for name in known}
     right = {name: [told == label for label, told in said.values() if label == name] for name in candidate.classes}
     new = {name: NewClass(len(own), sum(own)) for name, own in right.items() if name not in old}
-    return gate.objections(old, new, [sum(own) / len(own) for own in right.values() if own])
+    return Comparison(old, new, [sum(own) / len(own) for own in right.values() if own])
+
+
+def judge(gate: Gate, candidate: Version, promoted: Version | None) -> list[Objection]:
+    """Return what a gate objects to a version, on the test images that it and the promoted one were tested on."""
+    found = compare(candidate, promoted)
+    return gate.objections(found.old, found.new, found.recalls)
 
 
 def answers_of(version: Version) -> Answers:
@@ -272,4 +298,5 @@ def _compared(name: str, candidate: Answers, promoted: Answers) -> OldClass:
         for key, (label, told) in promoted.items()
         if label == name and candidate.get(key, ("",))[0] == name
     ]
-    return OldClass(len(both), both.count((True, False)), both.count((False, True)))
+    told = sum(before for before, _ in both)
+    return OldClass(len(both), both.count((True, False)), both.count((False, True)), told)

@@ -41,6 +41,7 @@ from pydicom.uid import (
 from scripts.imaging.decoding.lookup import lookup_table
 from scripts.imaging.decoding.presentation import WINDOWS, Presentation, centre_and_width
 from scripts.imaging.decoding.reasons import Reason, Refusal, refusing
+from scripts.imaging.decoding.values import Values, in_steps, require_few
 
 # Decoders that survive broken files. Others that happen to be installed are not asked: gdcm kills the interpreter on
 # damaged JPEG, pylibjpeg-rle panics.
@@ -146,6 +147,57 @@ def _picture(dataset: Dataset, picture: str, frames: int, presentation: Presenta
             total += _frame(dataset, index, presentation)
         return (total / frames).astype(np.float32)
     return _frame(dataset, _index(picture, frames), presentation)
+
+
+def dicom_values(path: str, picture: str, presentation: Presentation) -> Values:
+    """Read what was measured, of one frame or of all.
+
+    Args:
+        path: the file.
+        picture: a frame's number from 0, or ``middle``; ``""`` and ``mean``: all frames.
+        presentation: the window that is shown at first, and what is accepted.
+
+    Raises:
+        Refusal: with the reason; ``unsupported_kind`` for colours.
+    """
+    dataset = _parsed(path, presentation)
+    with refusing(Reason.CORRUPT_HEADER):
+        frames = _checked(dataset, presentation)
+        if str(dataset.PhotometricInterpretation) not in _GREY:
+            raise Refusal(Reason.UNSUPPORTED_KIND)
+        wanted = [*range(frames)] if picture in ("", "mean") else [_index(picture, frames)]
+        require_few(len(wanted) * int(dataset.Rows) * int(dataset.Columns))
+        attributes = _attributes(dataset, wanted[0])
+        measured = np.stack([_measured(dataset, index) for index in wanted])
+        linear = not attributes.get("ModalityLUTSequence")
+        steps, lowest, step = in_steps(measured, abs(_finite(attributes.get("RescaleSlope"), 1)) if linear else 1.0)
+        black, white = _first_window(attributes, presentation.window) or (lowest, lowest + step * int(steps.max()))
+        hounsfield = str(dataset.get("Modality")) == "CT"
+        return Values(steps, lowest, step, black, white, _is_inverted(attributes), hounsfield)
+
+
+def _measured(dataset: Dataset, index: int) -> np.ndarray:
+    """Return a frame's values in the file's units, ``[H, W]``; what is not image is as dark as the darkest that is."""
+    stored, attributes = _stored(dataset, index), _attributes(dataset, index)
+    if stored.shape != (int(dataset.Rows), int(dataset.Columns)):
+        raise Refusal(Reason.CORRUPT_PIXELS)
+    padded = _padded(stored, attributes)
+    values = _modality(stored, attributes)[0]
+    if padded is not None and padded.any() and not padded.all():
+        image = values[~padded]
+        values[padded] = image.max() if _is_inverted(attributes) else image.min()
+    return values
+
+
+def _first_window(attributes: Dataset, window: str) -> tuple[float, float] | None:
+    """Return the values that become black and white, where the settings or the file name a window."""
+    if window not in WINDOWS:
+        centre, width = centre_and_width(window)
+    elif window == "file" and attributes.get("WindowCenter") is not None and attributes.get("WindowWidth") is not None:
+        centre, width = _finite(attributes.WindowCenter, 0), _finite(attributes.WindowWidth, 0)
+    else:
+        return None
+    return (centre - width / 2, centre + width / 2) if width > 0 else None
 
 
 def describe_dicom(path: str, key: bytes, presentation: Presentation) -> dict[str, Any]:
@@ -541,11 +593,17 @@ def _grey(stored: np.ndarray, attributes: Dataset, presentation: Presentation) -
     padded = _padded(stored, attributes)
     values, lowest, highest = _modality(stored, attributes)
     shown = _windowed(values, lowest, highest, padded, attributes, presentation.window)
-    if attributes.PhotometricInterpretation == "MONOCHROME1" or attributes.get("PresentationLUTShape") == "INVERSE":
-        shown = 1 - shown  # both say the same thing: once
+    if _is_inverted(attributes):
+        shown = 1 - shown
     if padded is not None:
         shown[padded] = 0  # what is not image is background
     return shown
+
+
+def _is_inverted(attributes: Dataset) -> bool:
+    """Say whether low values are bright; two attributes say the same thing."""
+    shape = attributes.get("PresentationLUTShape")
+    return bool(attributes.PhotometricInterpretation == "MONOCHROME1" or shape == "INVERSE")
 
 
 def _padded(stored: np.ndarray, attributes: Dataset) -> np.ndarray | None:

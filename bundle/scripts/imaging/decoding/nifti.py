@@ -16,6 +16,7 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation
 from scripts.imaging.decoding.dicom import stretch
 from scripts.imaging.decoding.presentation import WINDOWS, Presentation, centre_and_width
 from scripts.imaging.decoding.reasons import Reason, Refusal, refusing
+from scripts.imaging.decoding.values import Values, in_steps, require_few
 
 _HEAD = 348
 
@@ -58,6 +59,37 @@ def read_nifti(path: str, picture: str, presentation: Presentation) -> np.ndarra
         return shown.mean(axis, dtype=np.float64).astype(np.float32).swapaxes(0, 1)
     shown = stretch(np.take(voxels, index, axis).astype(np.float32), volume.black, volume.white)
     return shown.swapaxes(0, 1)
+
+
+def nifti_values(path: str, picture: str, presentation: Presentation) -> Values:
+    """Read what was measured, of one slice or of all that are cut across an axis.
+
+    Args:
+        path: the file.
+        picture: as of :func:`read_nifti`; ``""``: the axial slices of the only volume; with the index ``mean`` or none,
+            as in ``1/``, all slices across the axis.
+        presentation: the window that is shown at first, axes, limits.
+
+    Raises:
+        Refusal: with the reason; ``unsupported_kind`` for colours.
+    """
+    volume = _read(path, os.stat(path).st_mtime_ns, presentation)
+    if volume.colour:
+        raise Refusal(Reason.UNSUPPORTED_KIND)
+    axis, index, *number = [*(picture or "2/").split("/"), ""]
+    voxels = _chosen(volume, [part for part in number if part])
+    if index not in ("", "mean"):
+        found = int(_place(f"{axis}/{index}", voxels.shape)[1] or 0)
+        voxels = voxels.take([found], int(axis))
+    elif axis not in ("0", "1", "2"):
+        raise Refusal(Reason.NO_SUCH_PICTURE)
+    require_few(voxels.size)
+    image = _opened(path, presentation)
+    slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
+    slices = np.moveaxis(voxels, int(axis), 0).swapaxes(1, 2).astype(np.float64) * slope + intercept
+    steps, lowest, step = in_steps(slices, abs(slope) if voxels.dtype.kind in "ui" else 0.0)
+    black, white = (end * slope + intercept for end in (volume.black, volume.white))
+    return Values(steps, lowest, step, min(black, white), max(black, white))
 
 
 def describe_nifti(path: str, presentation: Presentation) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import numpy as np
 from scripts import child_environment
 from scripts.imaging.decoding.presentation import Presentation
 from scripts.imaging.decoding.reasons import ImageRefused, Reason, Refusal
+from scripts.imaging.decoding.values import Values
 from scripts.utils.errors import UserError
 
 START_SECONDS = 120.0
@@ -98,6 +99,18 @@ class Decoder:
             raise ImageRefused(head["refused"], Reason(head["because"]))
         return np.frombuffer(pixels, np.uint8).reshape(head["shape"])
 
+    def values(self, path: str, picture: str, presentation: Presentation) -> Values:
+        """Read what was measured, for who looks at it; see ``dicom_values`` and ``nifti_values``.
+
+        Raises:
+            Refusal: with the reason.
+        """
+        head, content = self._ask({"path": path, "values": picture}, presentation)
+        steps = np.frombuffer(content, np.uint16)
+        if steps.size != math.prod(head["shape"]):
+            raise Refusal(Reason.DECODER_DIED)
+        return Values(steps.reshape(head["shape"]), **head["numbers"])
+
     def describe(self, path: str, key: bytes, presentation: Presentation) -> dict[str, Any]:
         """Say what a file holds; see ``describe_dicom`` and ``describe_nifti``.
 
@@ -142,7 +155,7 @@ class Decoder:
         except BaseException:  # Ctrl-C: what is still in the pipe must not answer the next request
             self.close()
             raise
-        if "picture" in request or "plain" in request:
+        if {"picture", "plain", "values"} & request.keys():
             _patience.settle(file)
         elif (spent := time.monotonic() - started) > _WORTH_NOTING:
             _patience.spend(file, spent)

@@ -17,9 +17,15 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from scripts.imaging.decoding.dicom import describe_dicom, forbid_other_decoders, read_dicom, read_header
+from scripts.imaging.decoding.dicom import (
+    describe_dicom,
+    dicom_values,
+    forbid_other_decoders,
+    read_dicom,
+    read_header,
+)
 from scripts.imaging.decoding.kinds import Kind, kind_of
-from scripts.imaging.decoding.nifti import describe_nifti, read_nifti
+from scripts.imaging.decoding.nifti import describe_nifti, nifti_values, read_nifti
 from scripts.imaging.decoding.pictures import picture_rgb
 from scripts.imaging.decoding.presentation import Presentation, make_presentation
 from scripts.imaging.decoding.reasons import ImageRefused, Reason, Refusal
@@ -28,6 +34,7 @@ MEMORY = 2 * 10**9
 """Bytes of address space that decoding may take."""
 
 READ = {"dicom": read_dicom, "nifti": read_nifti}
+MEASURED = {"dicom": dicom_values, "nifti": nifti_values}
 
 
 def answer(request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
@@ -35,7 +42,8 @@ def answer(request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
 
     Args:
         request: ``path``, ``presentation``, and ``picture`` with ``bits`` (8: 0..255, 32: float32 0..1), ``plain`` for
-            a file that is neither DICOM nor NIfTI, or ``key`` for a description; with none, the header is meant.
+            a file that is neither DICOM nor NIfTI, ``values`` (a picture) for what was measured, or ``key`` for a
+            description; with none, the header is meant.
 
     Returns:
         The answer: ``shape`` with the picture's bytes, a ``description``, a ``header``, or the ``reason`` of a refusal;
@@ -52,6 +60,9 @@ def answer(request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
             raise Refusal(Reason.UNREADABLE)
         if "key" in request:
             return {"description": _description(kind, request, presentation)}, b""
+        if "values" in request:
+            found = MEASURED[kind](path, request["values"], presentation)
+            return {"shape": found.steps.shape, "numbers": found.numbers()}, found.steps.tobytes()
         if "picture" not in request:
             return {"header": read_header(path, presentation)}, b""
         pixels = READ[kind](path, request["picture"], presentation)

@@ -13,7 +13,7 @@ from scripts.utils.files import write_atomically
 
 
 class ProgressFileHandler:
-    """Write task, stage and epoch, as JSON, when a stage starts and after each epoch.
+    """Write task, stage and epoch, and which of how many stages, as JSON, when a stage starts and after each epoch.
 
     Args:
         path: the file.
@@ -33,6 +33,8 @@ class ProgressFileHandler:
         progress = {
             "task": engine.current_task.name,
             "stage": engine.current_stage.name,
+            "number": engine.stages_completed + 1,
+            "stages": len(engine.stages),
             "epoch": engine.state.epoch,
             "epochs": engine.state.max_epochs,
         }

@@ -104,8 +104,8 @@ async def create_session(service: Asked, files: Annotated[list[UploadFile], File
     if len(files) != 1:
         raise Problem(422, "a session holds one file")
     sent = Sent(files[0].file, files[0].filename or "")
-    pixels, _ = await service.answering.pixels(sent, None, service.images.key)
-    session = service.sessions.add(pixels, expiry)
+    kept = await service.answering.kept(sent, None, service.images.key)
+    session = service.sessions.add(kept.pixels, expiry)
     return {"session_id": session["name"], "session_info": session}
 
 

@@ -69,9 +69,9 @@ async def add_image(
     """
     given = object_in(params)
     sent = Sent(file.file, file.filename or "")
-    pixels, patient = await service.answering.pixels(sent, number_in(given, "picture"), service.images.key)
-    group = service.images.anonymous(str(given["group"])) if given.get("group") else patient
-    return {"image": service.images.add(pixels, group)}
+    kept = await service.answering.kept(sent, number_in(given, "picture"), service.images.key)
+    group = service.images.anonymous(str(given["group"])) if given.get("group") else kept.patient
+    return {"image": service.images.add(kept.pixels, group, kept.values)}
 
 
 @router.delete("/", dependencies=ADMIN, include_in_schema=False)
@@ -122,7 +122,11 @@ async def save_label(
     params: Annotated[str, Form()] = "{}",
 ) -> dict[str, str]:
     """Label an image: a JSON file `{"label": CLASS}`, or what `infer` answered, whose most probable class counts."""
-    service.images.set_label(image, tag, _class_in(await label.read()), asking.name)
+    name = _class_in(await label.read())
+    if tag is Tag.FINAL:
+        service.relabel([image], name, asking)
+    else:
+        service.images.set_label(image, tag, name, asking.name)
     return {"image": image, "label": image}
 
 
@@ -143,7 +147,7 @@ def remove_label(service: Asked, asking: Asking, id: str, tag: Tag) -> dict[str,
     said = service.images.label(id, tag)
     details = {"image": id, "label": said["label"], "labelled_by": said.get("by")}
     service.versions.audit.add("label deleted", details, asking.name)
-    service.images.remove_label(id, tag)
+    service.images.remove_label(id, tag, asking.name)
     return {}
 
 

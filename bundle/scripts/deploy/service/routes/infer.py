@@ -13,7 +13,7 @@ from fastapi import APIRouter, Body, Depends, File, Form, Response, UploadFile
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from scripts.deploy.service.answering import Answer, Sent
+from scripts.deploy.service.answering import Answer, Draws, Sent
 from scripts.deploy.service.images import Tag
 from scripts.deploy.service.problems import Problem
 from scripts.deploy.service.routes.common import ADMIN, READER, REFUSALS, Asked, Asking, number_in, object_in
@@ -23,11 +23,15 @@ router = APIRouter(tags=["Infer"], responses=REFUSALS)
 
 
 class Output(StrEnum):
-    """What is answered: the classes, the image with Grad-CAM over it, or both as a form."""
+    """What is answered: the classes, the image with Grad-CAM over it, both as a form, or Grad-CAM alone."""
 
     JSON = "json"
     IMAGE = "image"
     ALL = "all"
+    HEAT = "heat"
+
+
+DRAWS = {Output.JSON: Draws.NOTHING, Output.IMAGE: Draws.SHEET, Output.ALL: Draws.SHEET, Output.HEAT: Draws.HEAT}
 
 
 class Prediction(BaseModel):
@@ -82,14 +86,15 @@ async def infer(
     """Classify an image: one that is sent, one of the datastore or one of a session.
 
     `output=image` answers with the image and Grad-CAM beside it (PNG), unless the result is indeterminate, `all` with a
-    form of `params` (JSON) and `image`. `params` may hold `picture`, the number of the frame or slice from 0.
+    form of `params` (JSON) and `image`, `heat` with Grad-CAM alone, as large as the image and white where it is highest
+    (of a volume in its middle slice). `params` may hold `picture`, the number of the frame or slice from 0.
     """
     picture = number_in(object_in(params), "picture")
     given = await _given(service, image, session_id, file)
-    answer = await service.answering.answer(given, picture, drawn=output is not Output.JSON)
+    answer = await service.answering.answer(given, picture, DRAWS[output])
     if output is Output.JSON:
         return JSONResponse(answer.record())
-    if output is Output.IMAGE:
+    if output is not Output.ALL:
         if answer.drawn is None:
             raise Problem(422, "the result is indeterminate, so that there is no class to show the place of")
         return Response(answer.drawn, media_type="image/png")
@@ -154,8 +159,8 @@ def _label_all(service: Service, by: str, images: Images, stop: threading.Event)
     wanted = {Images.ALL: lambda _: True, Images.LABELED: labelled.__contains__}
     chosen = wanted.get(images, lambda image: image not in labelled)
     files = {image: service.images.path(image) for image in service.images.records() if chosen(image)}
-    said = service.answering.probabilities(files, stop)
-    for image, scores in said.items():
-        best = max(scores, key=scores.__getitem__)
-        service.images.set_label(image, Tag.ORIGINAL, best, by, score=scores[best])
+    said = service.answering.results(files, stop)
+    for image, result in said.items():
+        best = result.predicted_class
+        service.images.set_label(image, Tag.ORIGINAL, best, by, score=result.probabilities[best])
     return {"total": len(files), "images": sorted(said)}

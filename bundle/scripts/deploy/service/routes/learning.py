@@ -82,10 +82,10 @@ def stop_scoring(service: Asked) -> dict[str, Any] | None:
 
 def _agreement(service: Service, stop: Event) -> Mapping[str, Any]:
     labels = service.images.classes()
-    said = service.answering.probabilities({image: service.images.path(image) for image in labels}, stop)
-    known = {image: [*scores] for image, scores in said.items() if labels[image] in scores}
+    said = service.answering.results({image: service.images.path(image) for image in labels}, stop)
+    known = {image: [*result.probabilities] for image, result in said.items() if labels[image] in result.probabilities}
     expected = [names.index(labels[image]) for image, names in known.items()]
-    predicted = [names.index(max(said[image], key=said[image].__getitem__)) for image, names in known.items()]
+    predicted = [names.index(said[image].predicted_class) for image, names in known.items()]
     return {
         "images": len(known),
         "unknown_classes": len(said) - len(known),
