@@ -40,6 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model.networks": {"utils", "imaging"},
     "model": {"utils", "imaging", "model.decisions", "model.networks"},
     "metrics": {"utils"},
+    "federation": {"utils", "imaging", *MODEL},
     "pictures": {"utils", "metrics"},
     "learning": {"utils"},
     "learning.sources": {"utils", *IMAGING},
@@ -329,7 +330,7 @@ def test_no_package_called_scripts_is_installed(tmp_path: Path) -> None:
 def test_every_imported_package_is_a_direct_dependency() -> None:
     given = requirements("options", "install_requires") + [
         requirement
-        for extra in ("timm", "mlflow", "search", "fhir", "hl7", "deidentify")
+        for extra in ("timm", "mlflow", "search", "fhir", "hl7", "deidentify", "privacy", "nvflare")
         for requirement in requirements("options.extras_require", extra)
     ]
     direct = {canonicalize_name(requirement.name) for requirement in given}

@@ -256,6 +256,107 @@ def deidentify(
     return lambda: deidentify(Path(run).resolve(), folder, VersionStore(store, key), burned_in)
 
 
+@plain("dynammo join hospital_a", "dynammo join hospital_a --folder /secure/keys")
+def join(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="of the site; letters, digits, _ and -")],
+    folder: Annotated[Path, typer.Option("--folder", metavar="DIR", help="for the keys and the card")] = Path(),
+) -> Work:
+    """Make the keys of a site that takes part in a federation, and the card that the others know it by."""
+    from scripts.commands.join import join
+
+    return lambda: join(name, folder)
+
+
+@plain(
+    "dynammo contribute runs/lesions-frozen+levels+ridge+federated-mobilenet_v2-s1 a.safetensors --site a.site.json",
+    "dynammo contribute RUN a.safetensors --site a.site.json --round round.yaml",
+    "dynammo contribute RUN a.safetensors --site a.site.json --epsilon 3 --delta 1e-5 --clip 20",
+)
+def contribute(
+    run: Run,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="is written; no image is in it")],
+    site: Annotated[Path, typer.Option("--site", metavar="CARD", help="NAME.site.json; its keys lie beside it")],
+    round_file: Annotated[
+        Path | None, typer.Option("--round", metavar="FILE", help="mask the sums with the sites of this round (YAML)")
+    ] = None,
+    epsilon: Annotated[
+        float | None, typer.Option("--epsilon", help="add noise for this much privacy loss; extra [privacy]")
+    ] = None,
+    delta: Annotated[float, typer.Option("--delta", help="of the noise; below 1 over the number of images")] = 1e-5,
+    clip: Annotated[
+        float | None, typer.Option("--clip", help="of the noise: the longest feature vector; known without the images")
+    ] = None,
+    adapters: Annotated[
+        Path | None, typer.Option("--adapters", metavar="FILE", help="carry the sums through adapters that were merged")
+    ] = None,
+    codes: Annotated[
+        Path | None, typer.Option("--codes", metavar="FILE", help="YAML, class: [scheme, code, meaning]")
+    ] = None,
+    leave_out: Annotated[
+        list[str] | None, typer.Option("--leave_out", metavar="CLASS", help="a class that stays here; may be repeated")
+    ] = None,
+    tolerance: Annotated[
+        float,
+        typer.Option(
+            "--tolerance", min=0, help="keep float32 where it changes the head by less than this share; 0: never"
+        ),
+    ] = 1e-6,
+) -> Work:
+    """Write what a run has learnt as one signed file that adds to those of other sites: sums and counts, no image.
+
+    Sums leave as they are only with as many images of each class as features; else masked, or with noise.
+    """
+    from scripts.commands.contribute import Wanted, contribute
+    from scripts.federation.noise import asked_noise
+
+    def work() -> str:
+        noise = asked_noise(epsilon, delta, clip)
+        wanted = Wanted(site, round_file, noise, adapters, codes, tuple(leave_out or ()), tolerance)
+        return contribute(Path(run).resolve(), file, wanted)
+
+    return work
+
+
+Weights = Annotated[
+    str | None, typer.Option("--weights", metavar="FILE", help="what all sites started from: a file or a name")
+]
+Shrinkage = Annotated[
+    float | None, typer.Option("--shrinkage", help="of the head; what has erred least at the sites where none is given")
+]
+
+
+@plain("dynammo federate a.safetensors b.safetensors c.safetensors federation --weights mobilenet_v2.pth")
+def federate(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE... OUT", help="contributions, then the federation's folder")
+    ],
+    weights: Weights = None,
+    row: Annotated[str, typer.Option("--row", metavar="NAME", help="the way adapters are merged")] = "average",
+    shrinkage: Shrinkage = None,
+) -> Work:
+    """Add what sites contribute to what a federation has, and keep the model as a version of it.
+
+    It is that of one hospital with all images, exactly where the backbone is frozen. A site counts once: its newer file
+    replaces its older one. The cards of the sites lie in OUT/sites.
+    """
+    from scripts.commands.federate import Rules, federate
+
+    return lambda: federate(files, Rules(weights, row, shrinkage))
+
+
+@plain("dynammo withdraw hospital_a federation")
+def withdraw(
+    site: Annotated[str, typer.Argument(metavar="SITE", help="its name")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="the federation's folder")],
+    weights: Weights = None,
+    shrinkage: Shrinkage = None,
+) -> Work:
+    """Take a site out of a federation: a version that equals, to the bit, that of the other sites alone."""
+    from scripts.commands.federate import Federation
+
+    return lambda: Federation(out).withdraw(site, weights, shrinkage)
+
+
 @keyed("dynammo serve runs/lesions-dynammo-resnet18-s1 --port 8080")
 def serve(ctx: typer.Context, run: Run, show: Show = False) -> Work:
     """Serve a model over HTTP: a page to classify and label images, and to learn from the labels."""

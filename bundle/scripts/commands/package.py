@@ -25,8 +25,9 @@ INFERENCE = "configs/inference.json"
 TORCHSCRIPT = "configs/torchscript.json"
 DEPLOYED = (METADATA, INFERENCE, "configs/node.json", "configs/service.json", "configs/keys.yaml")
 LEARNING = (
-    *("compare", "deidentify", "examine", "experiments", "forget", "joint_ridge", "learn", "package", "pictures"),
-    *("plan", "pretrain", "report", "reporting", "search", "start", "suspects", "take_over", "track", "train"),
+    *("compare", "contribute", "deidentify", "examine", "experiments", "forget", "joint_ridge", "learn", "package"),
+    *("pictures", "plan", "pretrain", "report", "reporting", "search", "start", "suspects", "take_over", "track"),
+    "train",
 )
 """Commands that train, or read what trainings write."""
 LEFT_OUT = "for deployment alone: scripts/learning, configs/train.json and what belongs to them are left out"

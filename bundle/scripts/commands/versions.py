@@ -113,8 +113,7 @@ def table(store: VersionStore) -> str:
             "" if version.parent is None else version.parent,
             version.record["name"],
             len(version.record["tasks"]),
-            f"{100 * version.record['tested']['mean_class_recall']:.1f}",
-            f"{100 * version.record['tested']['calibration_error']:.1f}",
+            *map(_percent, (version.record["tested"][name] for name in ("mean_class_recall", "calibration_error"))),
         ]
         for version in store.versions()
     ]
@@ -147,6 +146,10 @@ def recover(store: VersionStore, head: str | None) -> str:
     store.recover()
     served = store.promoted()
     return "Nothing is served yet." if served is None else f"Version {served.number} is served."
+
+
+def _percent(share: float | None) -> str:
+    return "not tested" if share is None else f"{100 * share:.1f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

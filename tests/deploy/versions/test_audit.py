@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from scripts.deploy.versions.audit import START, AuditLog, account, syslog_at
-from scripts.deploy.versions.signing import SigningKey
 from scripts.utils.errors import UserError
+from scripts.utils.signing import SigningKey
 
 BUNDLE = Path(__file__).resolve().parents[3] / "bundle"
 

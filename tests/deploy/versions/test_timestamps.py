@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from scripts.deploy.versions.audit import AuditLog
-from scripts.deploy.versions.signing import SigningKey
 from scripts.deploy.versions.timestamps import stamp_request, stamped
 from scripts.utils.errors import UserError
+from scripts.utils.signing import SigningKey
 
 AUTHORITY = """
 [req]

@@ -157,13 +157,23 @@ def test_however_adapters_are_merged_a_stopped_run_and_a_later_task_end_as_one_r
     assert_equal_runs(later, whole, tiny)
 
 
-def test_a_finished_trainer_run_again_changes_nothing(
+def test_a_finished_trainer_run_again_learns_the_last_task_further(
     finished: SimpleNamespace, build: Build, tiny: SimpleNamespace
 ) -> None:
     run = build(finished.tasks)
     run.trainer.run()
+    before = tiny.copy_of(run.network.state_dict())
+    steps = "backbone.blocks.features_3.adapters.{}.layers.1.num_batches_tracked"
     run.trainer.run()  # as a second federated round does
-    assert_equal_runs(run, finished, tiny)
+    changed = tiny.changed_keys(run.network.state_dict(), before)
+    assert {key.split(".")[0] for key in changed} == {"backbone", "head"}
+    assert all(".adapters.task1." in key or ".adapters.merged." in key or key.startswith("head.") for key in changed)
+    after = run.network.state_dict()
+    assert after[steps.format("task1")] == 2 * before[steps.format("task1")], "it goes on from what it was"
+    assert len(run.record.matrix.state_dict()["rows"]) == 2, "of a task the last round counts"
+    later = build(finished.tasks)
+    later.trainer.run()  # finds the run finished
+    assert not tiny.changed_keys(later.network.state_dict(), after)
 
 
 def test_an_interrupted_trainer_asks_for_a_new_one(finished: SimpleNamespace, build: Build) -> None:

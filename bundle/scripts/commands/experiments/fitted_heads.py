@@ -112,7 +112,7 @@ def _solve(
     shrinkage = get("ridge#shrinkage")
     if shrinkage is None:
         weights, images = sums.weights[labels], vectors.unsqueeze(1)
-        errors = shrinkage_errors(sums.second[0], sums.first, images, labels, weights, get("ridge#candidates"))
+        errors = shrinkage_errors(sums.second.sum(0), sums.first, images, labels, weights, get("ridge#candidates"))
         shrinkage = sums.choose(errors)
     head.solve(sums.second, sums.first, shrinkage)
     return lambda features: head(features.unsqueeze(1))

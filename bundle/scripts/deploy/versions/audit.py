@@ -15,9 +15,9 @@ from logging.handlers import SysLogHandler
 from pathlib import Path
 from typing import Any
 
-from scripts.deploy.versions.signing import SigningKey
 from scripts.utils.errors import UserError
 from scripts.utils.files import cannot_write, write_atomically
+from scripts.utils.signing import SigningKey
 
 START = "0" * 64
 """What stands for the hash before the first event."""
@@ -42,7 +42,7 @@ class AuditLog:
 
     Args:
         path: the file; several processes may add to it.
-        key: of the signatures (:class:`scripts.deploy.versions.signing.SigningKey`).
+        key: of the signatures (:class:`scripts.utils.signing.SigningKey`).
         tell: is given each new head as a line of text, to keep it somewhere else, too.
     """
 

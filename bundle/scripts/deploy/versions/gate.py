@@ -203,7 +203,10 @@ class Gate:
         reached = float(np.mean(recalls)) if recalls else 0.0
         if reached >= self.mean_floor - TINY:
             return None
-        return Objection(f"mean: its recall is {_points(reached)} %, under the floor of {_points(self.mean_floor)} %")
+        return Objection(
+            f"mean: its recall is {_points(reached)} %, under the floor of {_points(self.mean_floor)} %",
+            decided=bool(recalls),
+        )
 
 
 def images_needed(shows: Callable[[int], bool]) -> int | None:

@@ -19,11 +19,13 @@ class ContinualEvents(EventEnum):
     ``TASK_STARTED``, ``TASK_COMPLETED`` (complete the memory), ``TASK_SETTLED`` (measure what is final) and, where one
     of its stages ran, ``TASK_EVALUATED`` (write it down). ``EPOCH_LEARNT`` comes once the last step of an epoch is
     done: its learning rate still holds, and it is not saved yet. ``PROGRESSED`` comes after each stage and each task,
-    when the trainer already points at what is next: the moment to write a checkpoint.
+    when the trainer already points at what is next: the moment to write a checkpoint. ``ROUND_STARTED`` comes where a
+    trainer that has learnt all its tasks runs again, as federated clients do, before it learns the last task further.
     """
 
     RUN_STARTED = "run_started"
     RUN_COMPLETED = "run_completed"
+    ROUND_STARTED = "round_started"
     TASK_STARTED = "task_started"
     PRETRAINING_STARTED = "pretraining_started"
     PRETRAINING_PREPARED = "pretraining_prepared"
@@ -64,5 +66,9 @@ class ContinualEvents(EventEnum):
 EVENT_TO_ATTR = {
     event: "stage" if event in (ContinualEvents.STAGE_PREPARED, ContinualEvents.STAGE_COMPLETED) else "task"
     for event in ContinualEvents
-    if event not in (ContinualEvents.RUN_STARTED, ContinualEvents.RUN_COMPLETED, ContinualEvents.PROGRESSED)
+    if event
+    not in (
+        *(ContinualEvents.RUN_STARTED, ContinualEvents.RUN_COMPLETED),
+        *(ContinualEvents.ROUND_STARTED, ContinualEvents.PROGRESSED),
+    )
 }

@@ -21,7 +21,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 from scripts.learning.engines.events import EVENT_TO_ATTR, ContinualEvents
 from scripts.learning.engines.finite_loss import FiniteLossHandler
-from scripts.learning.engines.stage import DATA, BaseStage, Stage, with_penalties
+from scripts.learning.engines.stage import DATA, BaseStage, ClosedForm, Stage, with_penalties
 from scripts.learning.features.dataset import FeatureDataset
 from scripts.learning.features.stem_maps import StemMapDataset
 from scripts.learning.memory.exemplars import ExemplarMemory
@@ -41,8 +41,8 @@ class ContinualTrainer(SupervisedTrainer):
     """Goes through tasks and stages; MONAI's training loop does the epochs of each stage.
 
     ``run`` fires an event, lets handlers prepare the network, builds the stage's data, optimizer and schedule, and
-    calls MONAI's ``run``. Every epoch is seeded from (seed, task, stage, epoch), so that a resumed run, or a task
-    learnt in a new process, equals an uninterrupted one without storing random states.
+    calls MONAI's ``run``. Every epoch is seeded from (seed, task, stage, epoch, round), so that a resumed run, or a
+    task learnt in a new process, equals an uninterrupted one without storing random states.
 
     Args:
         device: where to train.
@@ -85,6 +85,7 @@ class ContinualTrainer(SupervisedTrainer):
         self.train_handlers = list(train_handlers or [])
         self.tasks_completed = 0
         self.stages_completed = 0
+        self.round = 0
         self.scheduler: LRScheduler | None = None
         self._check()
         super().__init__(
@@ -111,6 +112,12 @@ class ContinualTrainer(SupervisedTrainer):
             for stage in self.stages:
                 self.memory.check_stage(stage.name, stage.least_exemplars, classes)
 
+    def get_stats(self, *vars: str) -> dict[str, Any]:
+        """Return what MONAI's trainer does, and what a federated server needs: class names, and images of the task."""
+        learnt = self.tasks[: self.tasks_completed]
+        own = {"classes": [name for task in learnt for name in task.classes], "images": len(self.tasks[-1].train)}
+        return {**super().get_stats(*vars), **own}
+
     @property
     def current_task(self) -> Task:
         """The task being learnt."""
@@ -127,16 +134,33 @@ class ContinualTrainer(SupervisedTrainer):
         return self.stages[self.stages_completed]
 
     def run(self) -> None:  # type: ignore[override]
-        """Learn every task that is not learnt yet."""
+        """Learn every task that is not learnt yet; called again, learn the last one further, from what the network is.
+
+        Raises:
+            UserError: where the last task cannot be learnt further.
+        """
+        again = self.tasks_completed == len(self.tasks)
         self.fire_event(ContinualEvents.RUN_STARTED)
+        if again:
+            self._start_round()
         while self.tasks_completed < len(self.tasks):
             self._learn_task()
         self.fire_event(ContinualEvents.RUN_COMPLETED)
 
+    def _start_round(self) -> None:
+        """Take the last task up again, as a federated client does once its weights are those of all."""
+        if any(isinstance(stage, ClosedForm) for stage in self.stages):
+            raise UserError(
+                "a head in closed form needs no rounds: what sites have learnt is added exactly (dynammo contribute)"
+            )
+        self.round += 1
+        self.tasks_completed -= 1
+        self.fire_event(ContinualEvents.ROUND_STARTED)
+
     def _learn_task(self) -> None:
         self.state.task = self.tasks_completed + 1
         self.state.stage = 0
-        if self.stages_completed == 0:
+        if self.stages_completed == 0 and self.round == 0:
             self.reseed(0)
             self.continual_network.grow(len(self.current_task.classes))
             self.fire_event(ContinualEvents.TASK_STARTED)
@@ -216,7 +240,7 @@ class ContinualTrainer(SupervisedTrainer):
 
     def reseed(self, epoch: int) -> None:
         """Seed everything random for an ``epoch`` (from 1; 0: what comes before the first) of the current stage."""
-        key = (self.seed, self.tasks_completed, self.stages_completed, epoch)
+        key = (self.seed, self.tasks_completed, self.stages_completed, epoch, *filter(None, [self.round]))
         seed = int(np.random.SeedSequence(key).generate_state(1)[0])
         torch.manual_seed(seed)
         np.random.seed(seed)

@@ -21,7 +21,7 @@ class FeatureSums:
 
     Args:
         views: the views of an image that are summed; see :func:`scripts.imaging.transforms.flip_views`.
-        apart: keep G of each class apart (FeCAM), which takes C (d + 1)^2 numbers.
+        apart: keep G of each class apart (FeCAM, and to add the sums of others), which takes C (d + 1)^2 numbers.
 
     Attributes:
         second: G, [1, D, D], or [C, D, D] where classes are kept apart.
@@ -105,6 +105,20 @@ class FeatureSums:
         self.errors = {shrinkage: error + known.get(shrinkage, 0.0) for shrinkage, error in errors.items()}
         return min(self.errors, key=self.errors.__getitem__)
 
+    def of_class(self, label: int) -> tuple[int, Tensor]:
+        """Return how many images of a class are in the sums, and the unweighted sum of x'x over their views, [D, D].
+
+        Raises:
+            UserError: when the classes are not kept apart.
+        """
+        if not self.apart:
+            raise UserError(
+                "the sums of all classes are one, which cannot be weighed anew: train with the part 'federated', such "
+                "as --method frozen+levels+ridge+federated"
+            )
+        views = self.first[label, -1] / self.weights[label]
+        return round(float(views) / len(self.views)), self.second[label] / self.weights[label]
+
     def kept_bytes(self) -> int:
         """Return the bytes of the sums."""
         return sum(tensor.nbytes for tensor in (self.second, self.first, self.weights))
@@ -112,11 +126,12 @@ class FeatureSums:
     def state_dict(self) -> dict[str, Any]:
         """Return the sums, for a checkpoint that is loaded with ``weights_only``."""
         tensors = {"second": self.second, "first": self.first, "weights": self.weights}
-        return {**tensors, "shrinkage": self.shrinkage, "errors": self.errors, "views": self.views}
+        plain = {"shrinkage": self.shrinkage, "errors": self.errors, "views": self.views, "apart": self.apart}
+        return {**tensors, **plain}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` returned."""
-        self.views = state["views"]
+        self.views, self.apart = state["views"], state["apart"]
         self.second, self.first, self.weights = (state[name].clone() for name in ("second", "first", "weights"))
         self.shrinkage = state["shrinkage"]
         self.errors = dict(state["errors"])

@@ -37,6 +37,17 @@ class AdapterAveragingHandler:
         if self.merging.base == "start":
             engine.add_event_handler(ContinualEvents.ADAPTER_TUNING_PREPARED, self.network.keep_start)
         engine.add_event_handler(ContinualEvents.ADAPTER_TUNING_SETTLED, self)
+        if self.merging.row.running:
+            engine.add_event_handler(ContinualEvents.ROUND_STARTED, self.refuse_round)
+
+    def refuse_round(self) -> None:
+        """Refuse a further round of a later task: the mean holds the last round's adapters already.
+
+        Raises:
+            UserError: says so.
+        """
+        if len(self.network.classes) > 1:
+            raise UserError("a running mean cannot be learnt further in rounds: merge otherwise (key 'merging#row')")
 
     def __call__(self, engine: Engine) -> None:
         self.network.merge(self.merging)

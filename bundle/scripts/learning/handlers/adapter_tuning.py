@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from ignite.engine import Engine
-
 from scripts.learning.engines.events import ContinualEvents
+from scripts.learning.engines.trainer import ContinualTrainer
 from scripts.model.networks.continual import ContinualNet
 
 
@@ -20,15 +19,17 @@ class AdapterTuningHandler:
     def __init__(self, network: ContinualNet) -> None:
         self.network = network
 
-    def attach(self, engine: Engine) -> None:
+    def attach(self, engine: ContinualTrainer) -> None:
         """Act before and after the stage."""
         engine.add_event_handler(ContinualEvents.ADAPTER_TUNING_STARTED, self.start)
         engine.add_event_handler(ContinualEvents.ADAPTER_TUNING_SETTLED, self.complete)
 
-    def start(self) -> None:
-        """Add adapters, started from the task before's, and a fresh auxiliary head."""
+    def start(self, engine: ContinualTrainer) -> None:
+        """Add adapters, started from the task before's, and a fresh auxiliary head; in a further round go on."""
         self.network.add_adapters()
         self.network.add_auxiliary(self.network.classes[-1] + 1)
+        if engine.round:
+            self.network.start_auxiliary_from_head()
 
     def complete(self) -> None:
         """Let the head start from the auxiliary head (all there is in the first task), which is dropped."""

@@ -92,8 +92,7 @@ class CheckpointHandler:
         Raises:
             UserError: when the run cannot go on, or the trainer has already learnt something but is not finished.
         """
-        if engine.tasks_completed == len(engine.tasks):  # run again in one process, as federated clients do
-            self._say_where(engine)
+        if engine.tasks_completed == len(engine.tasks):  # a further round, from the weights that the network has now
             return
         if engine.continual_network.classes:
             raise UserError("this trainer was interrupted: build a new one to go on from its checkpoint")

@@ -118,7 +118,7 @@ class ClosedFormHandler:
     def _choose(self, vectors: Tensor, labels: Tensor) -> float:
         images = vectors.unflatten(0, (len(labels), len(self.sums.views)))
         weights = self.sums.weights[labels]
-        errors = shrinkage_errors(self.sums.second[0], self.sums.first, images, labels, weights, self.candidates)
+        errors = shrinkage_errors(self.sums.second.sum(0), self.sums.first, images, labels, weights, self.candidates)
         chosen = self.sums.choose(errors)
         self.logger.info("Shrinkage %g has erred least on images left out while they were new.", chosen)
         return chosen

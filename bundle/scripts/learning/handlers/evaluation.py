@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,7 @@ from scripts.metrics.record import RunRecord
 from scripts.model.networks.continual import ContinualNet
 from scripts.model.networks.cost import flops_per_image, parameter_count
 from scripts.model.networks.outputs import Outputs
+from scripts.utils.errors import UserError
 
 
 @dataclass
@@ -78,10 +80,27 @@ class EvaluationHandler:
         self.network = network
         self.record = record
         self.kept = kept
+        self.before: dict[str, Any] | None = None
 
     def attach(self, engine: ContinualTrainer) -> None:
-        """Act once all of a task is settled."""
+        """Act once all of a task is settled; of a task that is learnt further, the last round counts."""
+        engine.add_event_handler(ContinualEvents.TASK_STARTED, self.remember)
+        engine.add_event_handler(ContinualEvents.ROUND_STARTED, self.take_back)
         engine.add_event_handler(ContinualEvents.TASK_SETTLED, self)
+
+    def remember(self) -> None:
+        """Keep what was measured before the task."""
+        self.before = deepcopy(self.record.state_dict())
+
+    def take_back(self) -> None:
+        """Drop what was measured of the task that is learnt further.
+
+        Raises:
+            UserError: when another process has learnt it.
+        """
+        if self.before is None:
+            raise UserError("another process has learnt this task: begin the rounds anew with --restart true")
+        self.record.load_state_dict(deepcopy(self.before))
 
     def __call__(self, engine: ContinualTrainer) -> None:
         if not engine.learns_current_task:

@@ -14,6 +14,7 @@ from scripts.learning.engines.trainer import ContinualTrainer
 from scripts.model.networks.continual import ContinualNet
 from scripts.model.networks.heads import Ability
 from scripts.model.networks.outputs import Outputs
+from scripts.utils.errors import UserError
 
 
 class TeacherHandler:
@@ -40,6 +41,16 @@ class TeacherHandler:
         engine.add_event_handler(ContinualEvents.TRAINING_STARTED, self.start)
         engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self)
         engine.add_event_handler(ContinualEvents.TRAINING_COMPLETED, self.complete)
+        engine.add_event_handler(ContinualEvents.ROUND_STARTED, self.refuse_round)
+
+    def refuse_round(self, engine: ContinualTrainer) -> None:
+        """Refuse a further round of a later task: the network of the task before is gone by then.
+
+        Raises:
+            UserError: says so.
+        """
+        if len(engine.tasks) > 1:
+            raise UserError("a method with a teacher learns a later task in one round: use dynammo, acl or finetune")
 
     def start(self, engine: ContinualTrainer) -> None:
         """Copy the network as the task before left it."""

@@ -97,6 +97,9 @@ class ContinualNet(nn.Module):
         What gathers (prompts, whole backbones) starts as its kind says, and is passed through beside all before.
         """
         newest = self._branch(-1)
+        if newest in self.backbone.added():  # a further round goes on with them
+            self.backbone.branches = [newest]
+            return
         start = None if self.gathers else self._start_state()
         self.backbone.add_branch(newest)
         if start is not None:
@@ -126,6 +129,19 @@ class ContinualNet(nn.Module):
     def stand(self, auxiliary: nn.Module) -> None:
         """Let something on the newest branch's features [B, d] learn beside the head, in the auxiliary head's place."""
         self.auxiliary = auxiliary.to(self._reference())
+
+    def start_auxiliary_from_head(self) -> None:
+        """Copy the head's rows of the newest task into the auxiliary head, for a further round.
+
+        Raises:
+            UserError: when the head has no linear layer over all classes.
+        """
+        assert self.auxiliary is not None
+        count, layer = self.classes[-1], self.linear_layer()
+        if layer.in_features == self.auxiliary.in_features:
+            with torch.no_grad():
+                self.auxiliary.weight[:count] = layer.weight[-count:]
+                self.auxiliary.bias[:count] = layer.bias[-count:]
 
     def drop_auxiliary(self) -> None:
         """Remove the auxiliary head."""

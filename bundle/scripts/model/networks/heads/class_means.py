@@ -25,7 +25,6 @@ class ClassMeansHead(Head):
     """
 
     abilities = frozenset({Ability.JOINT, Ability.SOLVED})
-    has_covariances: ClassVar[bool] = False
 
     def __init__(self, width: int, classes: Sequence[int] = ()) -> None:
         super().__init__(width, classes)

@@ -39,6 +39,7 @@ class Head(nn.Module):
         apart: whether it reads a branch a task.
         abilities: what it can do beyond.
         per_class: rows of each class.
+        has_covariances: whether it is solved from the sums of each class apart.
     """
 
     reads: ClassVar[str] = RECTIFIED
@@ -46,6 +47,7 @@ class Head(nn.Module):
     apart: ClassVar[bool] = False
     abilities: ClassVar[frozenset[Ability]] = frozenset()
     per_class: int = 1
+    has_covariances: ClassVar[bool] = False
 
     @abstractmethod
     def __init__(self, width: int, classes: Sequence[int] = ()) -> None:

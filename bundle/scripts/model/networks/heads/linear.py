@@ -60,7 +60,7 @@ class UnifiedHead(Head):
     @torch.no_grad()
     def solve(self, second: Tensor, first: Tensor, shrinkage: float) -> None:
         """Take the weights of ridge regression; see :func:`scripts.model.networks.closed_form.ridge`."""
-        weights = ridge(second[0], first, shrinkage)
+        weights = ridge(second.sum(0), first, shrinkage)
         self.linear.weight.copy_(weights[:, :-1])
         self.linear.bias.copy_(weights[:, -1])
 

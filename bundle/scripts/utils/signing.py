@@ -1,4 +1,4 @@
-"""The key that signs an audit log: Ed25519 (RFC 8032), in a file that its owner alone can read."""
+"""A key that signs an audit log, or what a site contributes: Ed25519 (RFC 8032), in a file for its owner's eyes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from scripts.utils.errors import UserError
 from scripts.utils.files import cannot_write
 
 PUBLIC = ".pub"
-"""What the name of the public half ends with; who has it alone can check a log, and add nothing to it."""
+"""What the name of the public half ends with; who has it alone can check what is signed, and sign nothing."""
+AUDIT_LOG = "the audit log: make it once (dynammo versions STORE key), or name it (--key, key 'audit_key')"
 
 
 class SigningKey:
@@ -23,10 +24,12 @@ class SigningKey:
 
     Args:
         path: the private half (PEM); the public one stands beside it.
+        use: what it is for, and what to do where it is missing.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, use: str = AUDIT_LOG) -> None:
         self.path = path
+        self.use = use
 
     def make(self) -> None:
         """Make the key.
@@ -70,11 +73,16 @@ class SigningKey:
         Raises:
             UserError: neither half of the key can be read.
         """
-        try:
-            self._verifier().verify(base64.b64decode(signature, validate=True), text.encode())
-        except (InvalidSignature, ValueError):
-            return False
-        return True
+        return _verifies(self._verifier(), text, signature)
+
+    @property
+    def public(self) -> str:
+        """The public half as text: its 32 bytes in base64.
+
+        Raises:
+            UserError: neither half of the key can be read.
+        """
+        return base64.b64encode(self._verifier().public_bytes_raw()).decode()
 
     @property
     def _public(self) -> Path:
@@ -89,7 +97,7 @@ class SigningKey:
         try:
             key = serialization.load_pem_private_key(content, None)
         except (ValueError, TypeError) as error:
-            raise UserError(f"{self.path} is no key of an audit log: restore it from a copy") from error
+            raise UserError(f"{self.path} is no key: restore it from a copy") from error
         if not isinstance(key, Ed25519PrivateKey):
             raise UserError(f"{self.path} is no Ed25519 key: restore it from a copy")
         return key
@@ -100,7 +108,7 @@ class SigningKey:
         try:
             key = serialization.load_pem_public_key(self._read(self._public))
         except ValueError as error:
-            raise UserError(f"{self._public} is no key of an audit log: restore it from a copy") from error
+            raise UserError(f"{self._public} is no key: restore it from a copy") from error
         if not isinstance(key, Ed25519PublicKey):
             raise UserError(f"{self._public} is no Ed25519 key: restore it from a copy")
         return key
@@ -109,9 +117,23 @@ class SigningKey:
         try:
             return path.read_bytes()
         except FileNotFoundError:
-            raise UserError(
-                f"no key {path} for the audit log: make it once (dynammo versions STORE key), or "
-                "name it (--key, key 'audit_key')"
-            ) from None
+            raise UserError(f"no key {path} for {self.use}") from None
         except OSError as error:
             raise UserError(f"cannot read the key {path}: {error.strerror}; run this as who owns it") from error
+
+
+def has_signed(public: str, text: str, signature: str) -> bool:
+    """Say whether a text was signed with the key whose public half is given as :attr:`SigningKey.public` gives it."""
+    try:
+        key = Ed25519PublicKey.from_public_bytes(base64.b64decode(public, validate=True))
+    except ValueError:
+        return False
+    return _verifies(key, text, signature)
+
+
+def _verifies(key: Ed25519PublicKey, text: str, signature: str) -> bool:
+    try:
+        key.verify(base64.b64decode(signature, validate=True), text.encode())
+    except (InvalidSignature, ValueError):
+        return False
+    return True
