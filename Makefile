@@ -15,7 +15,7 @@ DYNAMMO := cd bundle && $(CURDIR)/$(VENV)/bin/dynammo
 # what goes beyond DynaMMo at the cost of the plain backbone, and keeps no image (README)
 RECOMMENDED := dynammo+lora+levels+ridge+without_memory
 
-.PHONY: help env plan train compare test test-slow lint bench bundle wheel clean
+.PHONY: help env plan train compare test test-slow lint docs docs-serve notebooks prose bench bundle wheel sbom release clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -54,6 +54,25 @@ lint: env  ## check style, format and types
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m mypy bundle/scripts dynammo
 
+# The site fetches nothing, and neither does its build: NO_MKDOCS_2_WARNING silences an advertisement.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(VENV_PYTHON) -m mkdocs
+
+$(VENV)/.docs $(VENV)/.sbom: $(VENV)/.%: $(STAMP)
+	$(VENV_PYTHON) -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev,$*]'
+	@touch $@
+
+docs: $(VENV)/.docs  ## build the documentation into site/, every link checked
+	$(MKDOCS) build --strict
+
+docs-serve: $(VENV)/.docs  ## show the documentation while it is written
+	$(MKDOCS) serve
+
+notebooks: $(VENV)/.docs  ## run the notebooks of the documentation, and keep what they print
+	NOTEBOOKS=docs/notebooks OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest tests/docs/test_notebooks.py
+
+prose: env  ## print words, lines, the mean sentence and a reading grade of the pages
+	@$(VENV_PYTHON) tools/prose.py README.md bundle/docs/README.md $$(find docs -name '*.md' | sort)
+
 bench: env  ## measure and print the cost of inference (ARGS goes there), of training, of loading, of the doors and the edge
 	$(VENV_PYTHON) benchmarks/run.py $(ARGS)
 	$(VENV_PYTHON) benchmarks/training.py
@@ -71,6 +90,16 @@ wheel: env  ## build the wheel that brings the command dynammo, into dist/
 	@rm -rf build
 	@ls dist/*.whl
 
+sbom: $(VENV)/.sbom  ## write the bill of materials of what is installed, CycloneDX, into dist/
+	$(VENV_PYTHON) tools/sbom.py dist/dynammo-bundle.cdx.json
+
+# The version stands in setup.cfg and metadata.json, its date in CHANGELOG.md (CONTRIBUTING.md, "A release").
+release: lint test test-slow docs wheel sbom  ## check everything, and write wheel, checksums and bill of materials into dist/
+	@! grep -q "^## \[$$(sed -n 's/^version = //p' setup.cfg)\] - unreleased" CHANGELOG.md || { \
+		echo "CHANGELOG.md calls this version unreleased: write its date there" >&2; exit 1; }
+	cd dist && sha256sum *.whl *.cdx.json > SHA256SUMS
+	@echo "dist/ holds the release: tag v$$(sed -n 's/^version = //p' setup.cfg) and attach it"
+
 clean:  ## remove caches and built files; .venv, runs and models stay
-	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find bundle tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""How many test images of a class the gate needs: ``python benchmarks/gate.py`` prints the table in docs/VERSIONS.md.
+"""How many test images of a class the gate needs: ``python benchmarks/gate.py`` prints the table of the docs.
 
 A class of which nothing is lost, but a share of the images is told by one version alone, as many by either: the fewest
 images with which nine of ten such versions pass (300 draws of a seed: exact in the first row, about right in others).

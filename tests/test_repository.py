@@ -26,9 +26,9 @@ SCRIPTS = ROOT / "bundle" / "scripts"
 CONFIGS = sorted(path for kind in ("json", "yaml") for path in (ROOT / "bundle" / "configs").rglob(f"*.{kind}"))
 MEGABYTE = 1_000_000
 
-# The rooms of the code, from the top down, and the rooms each may import besides itself (docs/DESIGN.md). Modules that
-# lie directly in a wing are a room called like it. The wings `learning` and `deploy` never meet; nothing imports
-# `commands`.
+# The rooms of the code, from the top down, and the rooms each may import besides itself (the docs, How it works).
+# Modules that lie directly in a wing are a room called like it. The wings `learning` and `deploy` never meet; nothing
+# imports `commands`.
 IMAGING = {"imaging", "imaging.decoding", "imaging.transforms"}
 MODEL = {"model", "model.decisions", "model.networks"}
 MAY_IMPORT: dict[str, set[str]] = {
@@ -343,7 +343,8 @@ def test_every_imported_package_is_a_direct_dependency() -> None:
 
 
 def test_every_dependency_is_pinned_at_the_installed_version() -> None:
-    direct = requirements("options", "install_requires") + requirements("options.extras_require", "dev")
+    extras = [one for name in ("dev", "docs", "sbom") for one in requirements("options.extras_require", name)]
+    direct = requirements("options", "install_requires") + extras
     needed = {canonicalize_name(requirement.name) for requirement in direct}
     needed |= {name for requirement in direct for name in dependencies(requirement.name)}
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]

@@ -1,4 +1,4 @@
-"""The code of the bundle. Each folder is a room; a module imports only from rooms above its own (docs/DESIGN.md)."""
+"""The code of the bundle. Each folder is a room; a module imports only from rooms above it (docs, How it works)."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def _torch() -> Sequence[Finding]:
         import torch
     except Exception as error:  # a broken installation raises anything
         said = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        return [Finding("torch and MONAI", said[0], "install the package anew (README, Install)", is_needed=True)]
+        return [Finding("torch and MONAI", said[0], "install the package anew (README says how)", is_needed=True)]
     versions = f"torch {torch.__version__}, MONAI {monai.__version__}"
     computed = float(torch.nn.functional.conv2d(torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3)))
     wrong = "" if computed == 9 else "a convolution is computed wrong: install torch anew"

@@ -70,7 +70,7 @@ class Round:
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise UserError(f"{path} cannot be read as YAML ({error}): give the file of a round") from error
         if problem := best_match(Draft202012Validator(SCHEMA).iter_errors(record)):
-            raise UserError(f"{path} is no file of a round ({problem.message}): see docs/FEDERATION.md")
+            raise UserError(f"{path} is no file of a round ({problem.message}): see docs/hospital/federation.md")
         cards = by_name(Card.read(path.parent / name) for name in record["sites"])
         return cls(record["round"], cards, record["classes"])
 

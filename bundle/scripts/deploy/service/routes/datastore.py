@@ -79,7 +79,10 @@ async def add_image(
 def remove_image(service: Asked, asking: Asking, id: str) -> dict[str, str]:
     """Delete an image and its labels, unless a version has learnt from it: its test and its memory need it."""
     if service.trainings.learnt_from(id):
-        raise Problem(409, "a version has learnt from this image: see 'forget' in docs/README.md")
+        raise Problem(
+            409,
+            "a version has learnt from this image: dynammo forget takes it out of the training's run",
+        )
     service.images.record(id)
     service.versions.audit.add("image deleted", {"image": id}, asking.name)
     service.images.remove(id)
