@@ -15,7 +15,7 @@ DYNAMMO := cd bundle && $(CURDIR)/$(VENV)/bin/dynammo
 # what goes beyond DynaMMo at the cost of the plain backbone, and keeps no image (README)
 RECOMMENDED := dynammo+lora+levels+ridge+without_memory
 
-.PHONY: help env plan train compare test test-slow lint docs docs-serve notebooks prose bench bundle wheel sbom release clean
+.PHONY: help env plan train compare test test-slow lint docs docs-serve notebooks prose bench bundle wheel sbom dated release clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -94,11 +94,15 @@ sbom: $(VENV)/.sbom  ## write the bill of materials of what is installed, Cyclon
 	$(VENV_PYTHON) tools/sbom.py dist/dynammo-bundle.cdx.json
 
 # The version stands in setup.cfg and metadata.json, its date in CHANGELOG.md (CONTRIBUTING.md, "A release").
-release: lint test test-slow docs wheel sbom  ## check everything, and write wheel, checksums and bill of materials into dist/
-	@! grep -q "^## \[$$(sed -n 's/^version = //p' setup.cfg)\] - unreleased" CHANGELOG.md || { \
-		echo "CHANGELOG.md calls this version unreleased: write its date there" >&2; exit 1; }
-	cd dist && sha256sum *.whl *.cdx.json > SHA256SUMS
-	@echo "dist/ holds the release: tag v$$(sed -n 's/^version = //p' setup.cfg) and attach it"
+VERSION := $(shell sed -n 's/^version = //p' setup.cfg)
+
+dated:
+	@! grep -qF '[$(VERSION)] - unreleased' CHANGELOG.md || { \
+		echo "CHANGELOG.md calls $(VERSION) unreleased: write its date there" >&2; exit 1; }
+
+release: dated lint test test-slow docs wheel sbom  ## check everything; wheel, bill of materials and checksums into dist/
+	cd dist && sha256sum *-$(VERSION)-*.whl *.cdx.json > SHA256SUMS
+	@echo "dist/ holds the release: tag v$(VERSION) and attach it"
 
 clean:  ## remove caches and built files; .venv, runs and models stay
 	rm -rf build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -69,6 +69,7 @@ PASSING = {
     "CentroidMapHandler.before": "features before a merge, of the images at hand",
     "ClosedFormHandler.before": "features before a merge, of the images at hand",
     "DarkExperienceHandler.drawn": "the draws of a step",
+    "EvaluationHandler.before": "what was measured before the task, for a further round of it",
     "ExtendedDarkExperienceHandler.drawn": "the draws of a step",
     "GradientProjectionHandler.exemplars": "loaded when the stage starts",
     "ProgressHandler.begun_at": "at which epoch the stage began in this process",

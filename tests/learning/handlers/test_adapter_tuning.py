@@ -14,6 +14,7 @@ from scripts.learning.handlers import AdapterTuningHandler
 def make_engine() -> Engine:
     engine = Engine(lambda engine, batch: None)
     engine.register_events(*ContinualEvents)
+    engine.round = 0  # type: ignore[attr-defined]
     return engine
 
 
