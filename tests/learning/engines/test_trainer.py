@@ -63,13 +63,15 @@ def test_each_stage_takes_epochs_times_batches_steps(tasks: list[Task], tiny: Si
     assert ends == [(3, 9), (2, 6), (5, 15), (3, 9), (2, 12), (5, 15)]
 
 
-def test_a_finished_run_called_again_takes_no_step(tasks: list[Task], tiny: SimpleNamespace) -> None:
+def test_a_finished_run_called_again_learns_the_last_task_further(tasks: list[Task], tiny: SimpleNamespace) -> None:
     trainer = tiny.trainer(tiny.network(), tasks[:1], [tiny.stage()])
     trainer.run()
     before, events = tiny.copy_of(trainer.continual_network.state_dict()), tiny.record_events(trainer)
     trainer.run()
-    assert events == ["run_started", "run_completed"]
-    assert not tiny.changed_keys(before, trainer.continual_network.state_dict())
+    assert events[:3] == ["run_started", "round_started", "training_started"], "no task is begun anew"
+    assert events[-1] == "run_completed"
+    assert trainer.tasks_completed == 1
+    assert {key.split(".")[0] for key in tiny.changed_keys(before, trainer.continual_network.state_dict())} == {"head"}
 
 
 def stage_events(name: str, *extra: str) -> list[str]:

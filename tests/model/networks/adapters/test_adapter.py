@@ -30,7 +30,7 @@ RECORDS: list[tuple[Adapter, dict[str, Any]]] = [
     (Convolutions(0.25), {"kind": "conv", "width": 0.25}),
     (LowRank(4, 0.5), {"kind": "lora", "rank": 4, "scale": 0.5}),
     (Bottleneck(8, 1.0), {"kind": "bottleneck", "width": 8, "scale": 1.0}),
-    (WholeBackbones(), {"kind": "backbone"}),
+    (WholeBackbones(), {"kind": "backbone", "afresh": False}),
     (
         L2P(length=5, chosen=5),
         {
