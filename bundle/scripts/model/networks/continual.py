@@ -136,7 +136,7 @@ class ContinualNet(nn.Module):
         Raises:
             UserError: when the head has no linear layer over all classes.
         """
-        assert self.auxiliary is not None
+        assert isinstance(self.auxiliary, nn.Linear)
         count, layer = self.classes[-1], self.linear_layer()
         if layer.in_features == self.auxiliary.in_features:
             with torch.no_grad():
