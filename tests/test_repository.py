@@ -343,10 +343,23 @@ def test_every_imported_package_is_a_direct_dependency() -> None:
 
 
 def test_every_dependency_is_pinned_at_the_installed_version() -> None:
-    extras = [one for name in ("dev", "docs", "sbom") for one in requirements("options.extras_require", name)]
-    direct = requirements("options", "install_requires") + extras
+    direct = requirements("options", "install_requires") + requirements("options.extras_require", "dev")
     needed = {canonicalize_name(requirement.name) for requirement in direct}
     needed |= {name for requirement in direct for name in dependencies(requirement.name)}
-    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
-    pins = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+    pins = pinned()
     assert {name: importlib.metadata.version(name) for name in needed} == {name: pins.get(name) for name in needed}
+
+
+def test_every_extra_is_pinned_within_its_range() -> None:
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    pins = pinned()
+    for extra in settings["options.extras_require"]:
+        for requirement in requirements("options.extras_require", extra):
+            if requirement.name != settings["metadata"]["name"]:
+                assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
+
+
+def pinned() -> dict[NormalizedName, str]:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}

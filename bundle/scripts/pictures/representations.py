@@ -24,6 +24,7 @@ from scripts.pictures.canvas import (
     shortened,
     write_name_ticks,
 )
+from scripts.utils.evenly import even_places
 
 
 def features_figure(
@@ -130,14 +131,13 @@ def filters_figure(weights: NDArray[np.float32], most: int = 64) -> Figure:
         weights: [n, 3, h, w] in colours, or [n, 1, h, w] in greys.
         most: filters that are drawn, at even distances.
     """
-    count = min(most, len(weights))
-    chosen = weights[[number * len(weights) // count for number in range(count)]]
+    chosen = weights[even_places(len(weights), most)]
     low = chosen.min((1, 2, 3), keepdims=True)
     span = np.maximum(chosen.max((1, 2, 3), keepdims=True) - low, np.finfo(np.float32).tiny)
     shown = np.moveaxis((chosen - low) / span, 1, -1)
-    figure, listed = panels(count, 0.55, 0.55, columns=16)
+    figure, listed = panels(len(chosen), 0.55, 0.55, columns=16)
     for axes, one in zip(listed, shown, strict=True):
         axes.imshow(one if one.shape[-1] == 3 else one[..., 0], cmap="gray", vmin=0, vmax=1)
         axes.set_axis_off()
-    figure.suptitle(f"First filters, {count} of {len(weights)}", fontsize=10, color=INK)
+    figure.suptitle(f"First filters, {len(chosen)} of {len(weights)}", fontsize=10, color=INK)
     return figure

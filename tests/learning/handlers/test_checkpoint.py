@@ -18,6 +18,7 @@ from torch import Tensor
 
 from scripts.learning.engines import ContinualEvents, ContinualTrainer
 from scripts.learning.handlers import CheckpointHandler
+from scripts.learning.handlers.checkpoint import load_states
 from scripts.learning.tasks import Task, read_tasks
 from scripts.model.networks import ByFisher, Dare, RunningMean
 from scripts.utils.errors import UserError
@@ -279,6 +280,18 @@ def test_a_run_of_before_runs_wrote_their_config_is_refused_in_one_line(
     with pytest.raises(UserError, match="has no config.json: it is no run, or one of before") as caught:
         build(finished.tasks).trainer.run()
     assert "\n" not in str(caught.value)
+
+
+def test_a_state_of_another_version_is_named() -> None:
+    class Thing:
+        def state_dict(self) -> dict[str, Any]:
+            return {}
+
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            state["other"]
+
+    with pytest.raises(UserError, match="in run was saved by another version: its 'thing' has no 'other'; begin"):
+        load_states({"thing": Thing()}, {"states": {"thing": {}}}, Path("run"))
 
 
 def test_a_task_that_is_gone_is_refused(halfway: Path, finished: SimpleNamespace, build: Build) -> None:

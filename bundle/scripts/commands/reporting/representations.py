@@ -31,6 +31,7 @@ from scripts.pictures.representations import (
     maps_figure,
 )
 from scripts.utils.errors import UserError
+from scripts.utils.evenly import even_places
 from scripts.utils.files import CHECKPOINT
 
 MOST = 400
@@ -167,8 +168,7 @@ def _block_names(backbone: Any, count: int) -> list[str]:
 
 def _chosen(answers: Answers) -> tuple[list[str], NDArray[np.int64]]:
     """Return some of the test images, at even distances, and their classes."""
-    count = min(MOST, len(answers.images))
-    places = [number * len(answers.images) // count for number in range(count)]
+    places = even_places(len(answers.images), MOST)
     return [answers.images[place] for place in places], answers.labels[places]
 
 

@@ -247,13 +247,19 @@ def load_states(things: Mapping[str, Learns], content: Mapping[str, Any], folder
     """Give each thing the state that a checkpoint has of it.
 
     Raises:
-        UserError: when the checkpoint of the run in ``folder`` has none of one.
+        UserError: when the checkpoint of the run in ``folder`` has none of one, or one that another version saved.
     """
     states = content.get("states", {})
     for name, thing in things.items():
         if name not in states:
             raise UserError(f"the run in {folder} has not saved '{name}' (key 'save'): begin anew with --restart true")
-        thing.load_state_dict(states[name])
+        try:
+            thing.load_state_dict(states[name])
+        except KeyError as error:
+            raise UserError(
+                f"the run in {folder} was saved by another version: its '{name}' has no {error}; begin anew with "
+                "--restart true, or go on with that version"
+            ) from error
 
 
 def _wait_for_all() -> None:

@@ -18,6 +18,7 @@ from scripts.learning.sources.source import Item
 from scripts.learning.tasks.record import validation_items
 from scripts.metrics.record import RunRecord
 from scripts.model.networks.outputs import Outputs
+from scripts.utils.evenly import even_places
 
 HEADS = {"head", "new_rows"}
 """Parts that a stage trains where it learns to tell all classes apart."""
@@ -53,8 +54,7 @@ class HistoryHandler:
     def start(self, engine: ContinualTrainer) -> None:
         """Choose the validation images of a stage."""
         items = validation_items(engine.tasks[: engine.state.task]) if self.images else []
-        count = min(self.images, len(items))
-        self.items = [items[number * len(items) // count] for number in range(count)]
+        self.items = [items[place] for place in even_places(len(items), self.images)]
         self.losses, self.images_seen = [], 0
 
     def take(self, engine: ContinualTrainer) -> None:

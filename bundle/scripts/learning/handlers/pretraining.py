@@ -25,6 +25,7 @@ from scripts.metrics.record import RunRecord
 from scripts.metrics.representation import nearest_neighbour_accuracy
 from scripts.model.networks.continual import ContinualNet
 from scripts.utils.errors import UserError
+from scripts.utils.evenly import even_places
 from scripts.utils.files import write_atomically, write_csv
 from scripts.utils.sums import sha256
 
@@ -107,11 +108,10 @@ class PretrainingHandler:
 
     def note(self, engine: ContinualTrainer) -> None:
         """Measure the features after an epoch."""
-        items = list(engine.current_task.train)
-        count = min(self.images, len(items))
-        if count < 2 or engine.state.rank > 0:
+        train = engine.current_task.train
+        items = [train[place] for place in even_places(len(train), self.images)]
+        if len(items) < 2 or engine.state.rank > 0:
             return
-        items = [items[number * len(items) // count] for number in range(count)]
         was = self.network.training
         features = self.features.features(items)[:, 0, -1]
         self.network.train(was)

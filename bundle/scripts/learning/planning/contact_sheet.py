@@ -16,6 +16,7 @@ from scripts.imaging.transforms.reader import read_picture
 from scripts.learning.planning.examine import TEST, TRAINING
 from scripts.learning.tasks.task import Task
 from scripts.utils.errors import UserError
+from scripts.utils.evenly import even_places
 from scripts.utils.files import cannot_write, write_atomically
 
 FOLDER = "contact_sheets"
@@ -93,9 +94,8 @@ def contact_sheet(title: str, shown: dict[str, list[str]], images: int, columns:
     columns = min(columns, max(len(listed[:images]) for listed in shown.values()))
     parts = [_line(title)]
     for name, listed in shown.items():
-        count = min(images, len(listed))
-        chosen = [listed[number * len(listed) // count] for number in range(count)]
-        parts.append(_line(f"{name}: {count} of {len(listed)} images"))
+        chosen = [listed[place] for place in even_places(len(listed), images)]
+        parts.append(_line(f"{name}: {len(chosen)} of {len(listed)} images"))
         if chosen:
             tiles = torch.stack([_tile(image, tile) for image in chosen])
             grid = make_grid(tiles, nrow=columns, padding=_GAP, pad_value=_WHITE)

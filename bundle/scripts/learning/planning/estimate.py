@@ -18,6 +18,7 @@ from scripts.learning.planning.plan import Plan
 from scripts.learning.sources.source import Item
 from scripts.learning.tasks.planned import PlannedTasks
 from scripts.learning.tasks.task import Task
+from scripts.utils.evenly import even_places
 from scripts.utils.files import last_line
 from scripts.utils.running import running_parser
 
@@ -115,8 +116,8 @@ def _few(items: Sequence[Item], task: Task, images: int, shift: int) -> list[Ite
     found: list[Item] = []
     for label in range(task.first, task.first + len(task.classes)):
         own = [item for item in items if item["label"] == label]
-        count = min(len(own), max(1, round(images * len(own) / max(1, len(items)))))
-        found += [{**own[number * len(own) // count], "label": label + shift} for number in range(count)]
+        count = max(1, round(images * len(own) / max(1, len(items))))
+        found += [{**own[place], "label": label + shift} for place in even_places(len(own), count)]
     return found
 
 

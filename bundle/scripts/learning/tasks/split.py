@@ -9,6 +9,7 @@ import numpy as np
 from scripts.learning.sources.source import Group, Item, refuse_lookalikes
 from scripts.learning.tasks.task import Task
 from scripts.utils.errors import UserError
+from scripts.utils.evenly import even_places
 from scripts.utils.words import counted
 
 Split = int | Sequence[int] | Sequence[Sequence[str]]
@@ -157,6 +158,4 @@ def _refuse_second_use(name: str, classes: list[str], earlier: list[Task]) -> No
 
 def thin(items: list[Item], limit: int | None) -> list[Item]:
     """Return at most ``limit`` of the items, chosen at even distances; ``None``: all."""
-    if limit is None or len(items) <= limit:
-        return items
-    return [items[number * len(items) // limit] for number in range(limit)]
+    return items if limit is None else [items[place] for place in even_places(len(items), limit)]
