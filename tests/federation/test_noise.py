@@ -9,17 +9,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from scripts.federation.fixed_point import triangle
 from scripts.federation.noise import Noise, asked_noise, nearest_positive
 from scripts.utils.errors import UserError
 
 
 def test_one_image_moves_the_sums_by_at_most_the_sensitivity(fed: SimpleNamespace) -> None:
-    noise = Noise(1.0, 1e-5, 2.0)
-    x = noise.clipped(fed.vectors(50, 0) * 3 + torch.tensor([0.0] * fed.width + [-2.0]))
-    assert torch.equal(x[:, -1], torch.ones(50, dtype=torch.double))
-    moved = [float(torch.from_numpy(triangle(row[:, None] * row)).norm()) for row in x]
-    assert max(moved) <= 2.0**2 + 1 + 1e-9
+    """What one image changes, each number in units of its deviation, is 1 over the accountant's multiplier at most."""
+    noise, scale = Noise(1.0, 1e-5, 2.0), torch.tensor([1e3] * fed.width + [1.0], dtype=torch.double)
+    x = noise.clipped(torch.cat([fed.vectors(50, 0) * scale, fed.vectors(50, 1)]))
+    assert torch.equal(x[:, -1], torch.ones(100, dtype=torch.double))
+    moved = [(2 * row[:, None] * row / noise.deviations(fed.width + 1, 2)).triu().norm() for row in x]
+    assert float(max(moved)) == pytest.approx(1 / noise.multiplier())
 
 
 def test_the_deviation_grows_as_epsilon_shrinks() -> None:
@@ -30,10 +30,13 @@ def test_the_deviation_grows_as_epsilon_shrinks() -> None:
 
 
 def test_noise_has_that_deviation() -> None:
-    noise = Noise(2.0, 1e-5, 1.0)
-    drawn = noise.added(torch.zeros(20_000, dtype=torch.double), 2)
-    assert float(drawn.std()) == pytest.approx(noise.deviation(2), rel=0.05)
-    assert not torch.equal(drawn, noise.added(torch.zeros(20_000, dtype=torch.double), 2))
+    noise, nothing = Noise(2.0, 1e-5, 3.0), torch.zeros(200, 200, dtype=torch.double)
+    drawn = noise.added(nothing, 2)
+    assert torch.equal(drawn, drawn.T)
+    assert not torch.equal(drawn, noise.added(nothing, 2))
+    scaled = drawn / noise.deviations(200, 2)
+    for part in (scaled.triu(1)[:-1, :-1], scaled.diagonal(), scaled[:-1, -1]):
+        assert float(part[part != 0].std()) == pytest.approx(1, abs=0.2)
 
 
 def test_noisy_sums_are_solved_though_they_have_negative_eigenvalues(fed: SimpleNamespace, tmp_path: Path) -> None:

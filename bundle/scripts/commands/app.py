@@ -12,7 +12,7 @@ from typer.main import get_command
 from scripts.commands.everyone import app as everyone
 from scripts.commands.further import app as further
 from scripts.commands.terminal import end
-from scripts.utils.errors import install_error_hook
+from scripts.utils.process import prepare_process
 
 NAME = "dynammo"
 STOPPED = "Run the same command again."
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command says.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    install_error_hook(STOPPED)
+    prepare_process(STOPPED)
     try:
         return _run(words)
     except TyperException as error:

@@ -46,13 +46,6 @@ ALL = "all"
 OUTPUT = Path("runs")
 # keys that the comparison sets itself, or that would make its runs unlike each other
 SET_HERE = ("config_file", "seed", "output_dir", "previous", "restart")
-# glibc otherwise gives the memory of each step back to the system, and takes it in small pages: a third and a fifth of
-# the time of a step, on the same results
-ALLOCATOR = {
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),
-    "MALLOC_TRIM_THRESHOLD_": str(2**32),
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-}
 _SECONDS_TO_STOP = 30
 _SECONDS_BETWEEN_LOOKS = 0.2
 
@@ -198,7 +191,7 @@ def train(runs: Sequence[Run], jobs: int, threads: int, ended: Callable[[Run, in
 def start_run(run: Run, threads: int) -> subprocess.Popen[bytes]:
     """Start or go on with a run in a process of its own."""
     run.folder.parent.mkdir(parents=True, exist_ok=True)
-    environment = {**ALLOCATOR, **child_environment(OMP_NUM_THREADS=str(threads))}
+    environment = child_environment(OMP_NUM_THREADS=str(threads))
     command = [sys.executable, "-m", "monai.bundle", *run.arguments()]
     with run.log.open("ab") as log:
         # a session of its own: Ctrl-C reaches this process alone, which then stops the others once

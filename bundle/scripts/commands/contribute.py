@@ -215,9 +215,7 @@ class Given:
         if not own:
             raise UserError(f"no image of class {self.names[label]} is at hand, and noise needs all: leave it out")
         vectors = noise.clipped(feature_vectors(self.network.head, self._extractor(), own, self.sums.views))
-        second = (vectors.T @ vectors).triu()
-        noisy = noise.added(second, len(self.sums.views)).triu()
-        return len(own), noisy + noisy.triu(1).T
+        return len(own), noise.added(vectors.T @ vectors, len(self.sums.views))
 
     def _items(self) -> list[Item]:
         """Return the run's training images that are at hand."""

@@ -8,7 +8,7 @@ from scripts.commands.keys import check_keys
 from scripts.commands.take_over import go_on
 from scripts.commands.track import track
 from scripts.learning.run_config import check_run, config_of
-from scripts.utils.errors import install_error_hook
+from scripts.utils.process import prepare_process
 from scripts.utils.running import running_parser
 
 
@@ -18,7 +18,7 @@ def start() -> None:
     Raises:
         UserError: says what to change.
     """
-    install_error_hook()
+    prepare_process()
     warnings.filterwarnings("ignore", message="NvImgCodec")
     check_keys()
     parser = running_parser()

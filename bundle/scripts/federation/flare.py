@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from nvflare.app_common.abstract.fl_model import FLModel
 from nvflare.app_common.aggregators.model_aggregator import ModelAggregator
+from nvflare.app_common.np.constants import NPConstants
 from nvflare.app_common.np.recipes.fedavg import NumpyFedAvgRecipe
 
 SETTINGS = "DYNAMMO_SITE"
@@ -48,7 +49,7 @@ class Collector(ModelAggregator):
 
     def aggregate_model(self) -> FLModel:
         """Return how many there are: nothing of them goes back to the sites."""
-        return FLModel(params={"received": np.array([len(self.received)])})
+        return FLModel(params={NPConstants.NUMPY_KEY: np.array([len(self.received)])})
 
     def reset_stats(self) -> None:
         """Start a round."""

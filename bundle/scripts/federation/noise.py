@@ -12,6 +12,9 @@ from torch import Tensor
 from scripts.utils.errors import UserError
 from scripts.utils.extras import of_extra
 
+COUNTED = 0.5
+"""What the 1 at a vector's end counts beside features of length 1: it shares the noise out between counts and sums."""
+
 
 @dataclass(frozen=True)
 class Noise:
@@ -44,18 +47,24 @@ class Noise:
         scales = (self.clip / lengths.clamp(min=1e-12)).clamp(max=1)
         return torch.cat([vectors[:, :-1] * scales, vectors[:, -1:]], 1)
 
-    def deviation(self, views: int) -> float:
-        """Return the standard deviation of what is added to each number of the upper half of a sum of x'x.
+    def deviations(self, width: int, views: int) -> Tensor:
+        """Return the standard deviation of what is added to each number of the upper half of a sum of x'x, [D, D].
 
-        One image adds V x'x, whose upper half is at most ``clip^2 + 1`` long each.
+        Features are measured by the clip and the 1 at a vector's end is :data:`COUNTED`, so that a vector u is at most
+        sqrt(1 + COUNTED^2) long. The upper half of u'u, what is off its diagonal times sqrt(2), is as long as u'u is:
+        |u|^2. One image adds V of them.
 
         Args:
+            width: D, the features and a 1.
             views: V, of an image.
 
         Raises:
             UserError: when the accountant is not installed, or nothing gives so small an epsilon.
         """
-        return views * (self.clip**2 + 1) * self.multiplier()
+        units = torch.full((width,), self.clip, dtype=torch.double)
+        units[-1] = 1 / COUNTED
+        shares = torch.full((width, width), 0.5**0.5, dtype=torch.double).fill_diagonal_(1)
+        return self.multiplier() * views * (1 + COUNTED**2) * shares * torch.outer(units, units)
 
     def multiplier(self) -> float:
         """Return the deviation in units of the sensitivity, by Opacus' accountant (RDP: Mironov, CSF 2017)."""
@@ -75,10 +84,12 @@ class Noise:
         except ValueError as error:
             raise UserError(f"no noise gives epsilon {self.epsilon} ({error}): give more (--epsilon)") from error
 
-    def added(self, half: Tensor, views: int) -> Tensor:
-        """Return the upper half of a sum of x'x with noise on each number."""
+    def added(self, second: Tensor, views: int) -> Tensor:
+        """Return a symmetric sum of x'x, [D, D], with noise on each number."""
         generator = torch.Generator().manual_seed(secrets.randbits(63))
-        return half + self.deviation(views) * torch.randn(half.shape, generator=generator, dtype=half.dtype)
+        drawn = torch.randn(second.shape, generator=generator, dtype=second.dtype)
+        noise = (self.deviations(len(second), views) * drawn).triu()
+        return second + noise + noise.triu(1).T
 
     def record(self) -> dict[str, Any]:
         """Return what a contribution says of it."""

@@ -125,7 +125,7 @@ def _rehearsal(tasks: Path, measured: Path, run: Path, images: int) -> dict[str,
     """Return the config that is being resolved, changed into that of a rehearsal."""
     config = deepcopy(dict(running_parser().get()))
     room = "scripts.learning.planning"
-    config["run"] = [{"_target_": "scripts.utils.errors.install_error_hook"}, "$@train#trainer.run()"]
+    config["run"] = [{"_target_": "scripts.utils.process.prepare_process"}, "$@train#trainer.run()"]
     config |= {"output_dir": str(run), "previous": None, "restart": False}
     config["planned_tasks"] = {"_target_": f"{room}.planned_in", "file": str(tasks)}
     config["tasks"] = {"_target_": f"{room}.rehearsed_tasks", "planned": "@planned_tasks", "images": images}
