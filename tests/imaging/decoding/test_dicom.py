@@ -558,6 +558,13 @@ def test_a_frame_that_is_not_there_or_not_named_is_refused(
     assert reason_of(scans.dicom(tmp_path / "image", FRAMES), picture) == reason
 
 
+@pytest.mark.parametrize("attributes", [{"FrameTime": "33.3"}, {"CineRate": "25"}])
+def test_frames_that_follow_in_time_are_refused_as_such(tmp_path: Path, scans: Any, attributes: dict[str, str]) -> None:
+    path = scans.dicom(tmp_path / "image", FRAMES, **attributes)
+    assert reason_of(path, "") == Reason.TIME_AXIS
+    np.testing.assert_array_equal(np.rint(shown(path, "1") * 255), FRAMES[1])
+
+
 SECONDARY_CAPTURE, ULTRASOUND = "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.6.1"
 MULTI_FRAME_CAPTURE = "1.2.840.10008.5.1.4.1.1.7.2"
 

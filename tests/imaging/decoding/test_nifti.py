@@ -103,6 +103,14 @@ def test_of_four_dimensions_a_volume_is_named(tmp_path: Path, scans: Any) -> Non
     assert describe_nifti(path, Presentation(axcodes="SAR"))["shape"] == [7, 6, 5, 2]
 
 
+def test_volumes_that_follow_in_time_are_refused_as_such(tmp_path: Path, scans: Any) -> None:
+    image = nibabel.load(scans.nifti(tmp_path / "apart.nii", np.stack([VOXELS, VOXELS[::-1]], axis=3)))
+    image.header.set_xyzt_units("mm", "sec")
+    nibabel.save(image, path := str(tmp_path / "a.nii"))
+    assert reason_of(path, "2/3") == Reason.TIME_AXIS
+    np.testing.assert_array_equal(np.rint(shown(path, "2/3/1") * 255), VOXELS[::-1, :, 3].T)
+
+
 @pytest.mark.parametrize("picture", ["3/0", "2/7", "2/-1", "2/x", "x", "2/3/1"])
 def test_a_slice_that_is_not_there_is_refused(tmp_path: Path, scans: Any, picture: str) -> None:
     assert reason_of(scans.nifti(tmp_path / "a.nii", VOXELS), picture) == Reason.NO_SUCH_PICTURE

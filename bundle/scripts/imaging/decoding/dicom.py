@@ -146,7 +146,7 @@ def _picture(dataset: Dataset, picture: str, frames: int, presentation: Presenta
         for index in range(1, frames):
             total += _frame(dataset, index, presentation)
         return (total / frames).astype(np.float32)
-    return _frame(dataset, _index(picture, frames), presentation)
+    return _frame(dataset, _index(dataset, picture, frames), presentation)
 
 
 def dicom_values(path: str, picture: str, presentation: Presentation) -> Values:
@@ -165,7 +165,7 @@ def dicom_values(path: str, picture: str, presentation: Presentation) -> Values:
         frames = _checked(dataset, presentation)
         if str(dataset.PhotometricInterpretation) not in _GREY:
             raise Refusal(Reason.UNSUPPORTED_KIND)
-        wanted = [*range(frames)] if picture in ("", "mean") else [_index(picture, frames)]
+        wanted = [*range(frames)] if picture in ("", "mean") else [_index(dataset, picture, frames)]
         require_few(len(wanted) * int(dataset.Rows) * int(dataset.Columns))
         attributes = _attributes(dataset, wanted[0])
         measured = np.stack([_measured(dataset, index) for index in wanted])
@@ -444,9 +444,10 @@ def _reservations(dataset: Dataset, sop_class: str) -> list[Reason]:
     return found
 
 
-def _index(picture: str, frames: int) -> int:
+def _index(dataset: Dataset, picture: str, frames: int) -> int:
     if picture == "" and frames > 1:
-        raise Refusal(Reason.MANY_PICTURES)
+        in_time = any(dataset.get(name) for name in ("FrameTime", "FrameTimeVector", "CineRate"))
+        raise Refusal(Reason.TIME_AXIS if in_time else Reason.MANY_PICTURES)
     if picture in ("", "middle"):
         return frames // 2
     if not (picture.isascii() and picture.isdigit()) or int(picture) >= frames:

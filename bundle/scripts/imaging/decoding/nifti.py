@@ -22,12 +22,16 @@ _HEAD = 348
 
 
 class _Volume(NamedTuple):
-    """Voxels as stored, ``[X, Y, Z]``, with a last axis of volumes or colours, and the values that become 0 and 1."""
+    """Voxels as stored, ``[X, Y, Z]``, with a last axis of volumes or colours, and the values that become 0 and 1.
+
+    ``in_time``: the header measures a further axis in seconds.
+    """
 
     voxels: np.ndarray
     black: float
     white: float
     colour: bool
+    in_time: bool
 
 
 def read_nifti(path: str, picture: str, presentation: Presentation) -> np.ndarray:
@@ -191,7 +195,8 @@ def _read(path: str, modified: int, presentation: Presentation) -> _Volume:
         raise Refusal(Reason.NON_FINITE)
     shown = (0.0, 255.0) if colour else _shown(stored, slope, intercept, image.header, presentation.window)
     black, white = ((end - intercept) / slope for end in shown)
-    return _Volume(apply_orientation(stored, turn), black, white, colour)
+    in_time = image.header.get_xyzt_units()[1] in ("sec", "msec", "usec")
+    return _Volume(apply_orientation(stored, turn), black, white, colour, in_time)
 
 
 def _shown(stored: np.ndarray, slope: float, intercept: float, header: Any, window: str) -> tuple[float, float]:
@@ -215,7 +220,7 @@ def _chosen(volume: _Volume, number: list[str]) -> np.ndarray:
     voxels = volume.voxels
     count = voxels.shape[3] if voxels.ndim - volume.colour == 4 else 1
     if not number and count > 1:
-        raise Refusal(Reason.MANY_PICTURES)
+        raise Refusal(Reason.TIME_AXIS if volume.in_time else Reason.MANY_PICTURES)
     chosen = number[0] if number else "0"
     if not (chosen.isascii() and chosen.isdigit()) or int(chosen) >= count:
         raise Refusal(Reason.NO_SUCH_PICTURE)

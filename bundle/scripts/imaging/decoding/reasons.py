@@ -18,6 +18,7 @@ class Reason(StrEnum):
     UNSUPPORTED_KIND = "unsupported_kind"
     TRANSPARENT = "transparent"
     MANY_PICTURES = "many_pictures"
+    TIME_AXIS = "time_axis"
     NO_SUCH_PICTURE = "no_such_picture"
     CORRUPT_HEADER = "corrupt_header"
     CORRUPT_PIXELS = "corrupt_pixels"
@@ -54,6 +55,10 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.UNSUPPORTED_KIND: "it is of a kind that is not read; save it as a picture of 8-bit grey or RGB",
     Reason.TRANSPARENT: "save it without an alpha channel",
     Reason.MANY_PICTURES: "it holds several pictures; say which one counts (key 'presentation#pictures')",
+    Reason.TIME_AXIS: (
+        "its pictures follow one another in time, which no network here reads: learn volumes, or say which picture "
+        "counts (key 'presentation#pictures')"
+    ),
     Reason.NO_SUCH_PICTURE: "it holds no picture of that number; name one that it has",
     Reason.CORRUPT_HEADER: "its header is broken or contradicts itself; export it again",
     Reason.CORRUPT_PIXELS: "its pixels are broken or cut short; export it again",
