@@ -3,7 +3,7 @@
 The versions are made up (100 tasks of two classes, 20 test images a class), the last of them with the model of a small
 run, which answers; the images are drawn, 64 px, a tenth of them labelled. Each load is one of a fresh tab, on loopback.
 
-python benchmarks/page.py                      # trains the small run first
+python benchmarks/page.py                      # trains the small run first; prints what is kept in results/page.md
 python benchmarks/page.py --run runs/RUN       # uses a finished one
 """
 
@@ -168,8 +168,9 @@ def measure(given: argparse.Namespace, folder: Path) -> str:
     routes = [[path, f"{took:.0f}", f"{size / 1e3:.0f}"] for path, (took, size) in asked.items()]
     return "\n\n".join(
         [
-            f"{given.tasks} tasks, {given.images} images, {given.loads} loads, {max(rows):.0f} rows in the page; "
-            f"{os.cpu_count()} cores, load average {os.getloadavg()[1]:.1f}",
+            "# The page of the labelling service with many tasks and images",
+            f"Written by `python benchmarks/page.py`: {given.tasks} tasks, {given.images} images, {given.loads} loads, "
+            f"{max(rows):.0f} rows in the page; {os.cpu_count()} cores, load average {os.getloadavg()[1]:.1f}.",
             tabulate(lines, ["milliseconds", "median", "longest"], "github"),
             tabulate(routes, ["route", "milliseconds, median of 5", "kB"], "github"),
         ]

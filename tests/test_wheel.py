@@ -49,6 +49,9 @@ def test_it_trains_and_classifies_in_any_folder_and_writes_nowhere_else(dynammo:
     (package,) = dynammo.parent.parent.glob("lib/python*/site-packages/dynammo")
     assert not (package.parent / "scripts").exists()
     before = files_of(package)
+    page = Path("bundle", "scripts", "deploy", "service", "page")
+    own = {path.relative_to(ROOT) for path in files_of(ROOT / page)}
+    assert own and own == {path.relative_to(package) for path in files_of(package / page)}
     said = run(dynammo, tmp_path, "train", *SMALL)
     name = "runs/generated-dynammo-resnet18-s1"
     assert f"Model: {name}/model.pt" in said

@@ -22,6 +22,7 @@ from PIL import Image
 
 from scripts.deploy.inference.loading import load_image_classifier
 from scripts.deploy.service.users import Role, Users
+from scripts.model.networks import Convolutions
 
 pytest.importorskip("selenium")
 pytest.importorskip("selenium_axe_python")
@@ -60,6 +61,21 @@ return [...spot.getImageData(0, 0, 1, 1).data];
 """
 
 
+# of a picture that is black on its left half and white on its right: height over width of what is drawn
+DRAWN_SIDES = """
+const canvas = document.getElementById("canvas"), { width, height } = canvas;
+const copy = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+copy.drawImage(canvas, 0, 0);
+const { data } = copy.getImageData(0, 0, width, height);
+const lit = (row, column) => data[4 * (row * width + column)] > 128;
+let columns = 0, rows = 0;
+for (let column = 0; column < width; column++) columns += lit(height >> 1, column);
+const middle = (width >> 1) + (columns >> 1);
+for (let row = 0; row < height; row++) rows += lit(row, middle);
+return columns ? rows / (2 * columns) : null;
+"""
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Chromium without a window."""
@@ -94,6 +110,11 @@ class Page:
 
     def all(self, selector: str) -> list[Any]:
         return list(self.browser.find_elements(By.CSS_SELECTOR, selector))
+
+    def rows(self, id: str) -> list[str]:
+        """Return what the rows of a table say, all at one time."""
+        rows = f"return [...document.querySelectorAll('#{id} tr')].map((row) => row.innerText)"
+        return list(self.browser.execute_script(rows))
 
     def wait(self, happened: Callable[[], Any], seconds: float = SECONDS) -> Any:
         # an element that was found before the page was loaded anew is looked for again
@@ -147,6 +168,11 @@ class Page:
         """Choose light or dark."""
         option = self.browser.find_element(By.CSS_SELECTOR, f"#theme option[value='{theme}']")
         option.click()
+
+    def speak(self, language: str, title: str) -> None:
+        """Choose a language, by the title that the worklist has there."""
+        self.browser.find_element(By.CSS_SELECTOR, f"#language option[value={language}]").click()
+        self.wait(lambda: self.text("list-title") == title)
 
     def faults(self) -> list[str]:
         """Return what axe-core finds wrong with what is shown."""
@@ -268,7 +294,10 @@ def test_values_of_a_scan_are_windowed_inverted_and_scrolled(page: Page, scans: 
 def test_of_a_file_that_is_refused_no_earlier_image_is_shown(page: Page) -> None:
     page.drop(("a.png", png(2)))
     page.drop(("b.png", b"no picture"))
-    assert "unsupported_kind: it is of a kind that is not read" in page.text("verdict")
+    assert page.text("verdict").splitlines() == [
+        "It cannot be judged",
+        "Files of this kind are not read: save it as PNG, JPEG, DICOM or NIfTI.",
+    ]
     assert page.one("empty").is_displayed() and page.text("reading") == ""
     page.press("1")
     assert page.counted()[0] == 0, "what is not seen is not labelled"
@@ -283,6 +312,7 @@ def test_what_spoke_for_the_suggestion_is_a_switch(page: Page) -> None:
     page.wait(lambda: page.browser.execute_script("return document.getElementById('canvas').toDataURL()") != before)
     label = page.text("verdict").rpartition(",")[0]
     assert f"most for ‘{label}’" in page.text("legend")
+    assert page.faults() == []
     page.press("h")
     page.wait(lambda: not page.one("legend").is_displayed())
 
@@ -326,7 +356,7 @@ def test_new_names_are_asked_about_and_labels_renamed_moved_and_removed(page: Pa
     page.drop(("a.png", png(3)))
     page.name("<b>new</b>")
     page.answer("New class ‘<b>new</b>’")
-    page.wait(lambda: "a class is called by" in page.text("problem"))
+    page.wait(lambda: "A class is called by up to 64 letters" in page.text("problem"))
     page.name("ring")
     assert page.answer("New class ‘ring’") == "‘ring’ is a new class. Is that meant?"
     page.wait(lambda: page.text("said") == "Labelled ‘ring’.")
@@ -382,15 +412,62 @@ def test_axe_finds_nothing_wrong_and_no_width_scrolls_sideways(page: Page, theme
     page.theme("light dark")
 
 
-def test_it_speaks_german(page: Page) -> None:
-    page.browser.find_element(By.CSS_SELECTOR, "#language option[value=de]").click()
-    page.wait(lambda: page.text("list-title") == "Arbeitsliste")
+def test_it_speaks_german_where_it_refuses_too(page: Page) -> None:
+    page.drop(("a.png", png(2)), ("b.png", b"no picture"))
+    page.speak("de", "Arbeitsliste")
     assert page.browser.execute_script("return document.documentElement.lang") == "de"
-    page.look("german")
+    assert page.text("verdict").endswith(" % wahrscheinlich")
+    for view in VIEWS:
+        page.go(view)
+        page.look(f"german-{view}")
+        assert page.faults() == [], view
+    page.go("images")
+    page.press(Keys.ARROW_DOWN)
+    page.wait(lambda: "Dateien dieser Art werden nicht gelesen" in page.text("verdict"))
+    page.press(Keys.ARROW_UP)
+    page.wait(lambda: page.text("verdict").endswith(" % wahrscheinlich"))
+    page.name("4 rings")
+    page.answer("Neue Klasse ‚4 rings‘")
+    page.wait(lambda: page.text("problem").startswith("Eine Klasse heißt mit bis zu 64 Buchstaben"))
     page.browser.refresh()
     page.wait(lambda: page.text("list-title") == "Arbeitsliste")
-    page.browser.find_element(By.CSS_SELECTOR, "#language option[value=en]").click()
-    page.wait(lambda: page.text("list-title") == "Worklist")
+    page.speak("en", "Worklist")
+
+
+def test_pixels_are_as_high_as_the_file_says(page: Page, scans: Any, tmp_path: Path) -> None:
+    stored = np.zeros((40, 40), np.uint16)
+    stored[:, 20:] = 1000
+    for spacing, sides in (([1, 1], 1.0), ([3, 1], 3.0)):
+        path = scans.dicom(tmp_path / str(sides), stored, WindowCenter=0, WindowWidth=1, PixelSpacing=spacing)
+        page.one("file").send_keys(path)
+        page.wait(lambda sides=sides: page.browser.execute_script(DRAWN_SIDES) == pytest.approx(sides, rel=0.02))
+        page.judged()
+
+
+def test_of_a_volume_each_slice_has_its_heat(
+    browser: Any, running: Callable[..., str], make_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    image = {"size": 16, "mean": [0.5], "std": [0.2], "dimensions": 3}
+    described = {"backbone": "resnet10_3d", "sites": ["layer2"], "adapter": Convolutions().record()}
+    model = make_model(tmp_path / "model", **described, image=image)
+    page = Page(browser, running(model=model), tmp_path)
+    volume = np.random.default_rng(0).integers(0, 256, (9, 20, 24)).astype(np.uint8)
+    content = io.BytesIO()
+    np.savez(content, test_images=volume[None])
+    page.drop(("a.npz", content.getvalue()))
+    page.wait(lambda: page.text("slice-text") == "Slice 5 of 9")
+    page.press("h")
+    page.wait(lambda: page.one("legend").is_displayed())
+    picture = lambda: page.browser.execute_script("return document.getElementById('canvas').toDataURL()")  # noqa: E731
+    for number in (6, 7, 8, 9):
+        page.press("]")
+        page.wait(lambda number=number: page.text("slice-text") == f"Slice {number} of 9")
+        shown = page.wait(lambda: page.one("legend").is_displayed() and picture())
+        page.press("h")
+        page.wait(lambda: not page.one("legend").is_displayed())
+        page.wait(lambda shown=shown: picture() != shown)
+        page.press("h")
+    assert page.complaints() == []
 
 
 def test_a_reader_signs_in_and_is_offered_nothing_that_is_not_theirs(
@@ -404,7 +481,7 @@ def test_a_reader_signs_in_and_is_offered_nothing_that_is_not_theirs(
     wait.until(lambda _: form.is_displayed())
     browser.find_element(By.ID, "name").send_keys("Zoe")
     form.send_keys("wrong", Keys.ENTER)
-    wait.until(lambda _: "no user" in browser.find_element(By.ID, "problem").text)
+    wait.until(lambda _: "No user" in browser.find_element(By.ID, "problem").text)
     form.send_keys("correct horse battery", Keys.ENTER)
     wait.until(lambda _: "signed in as Zoe" in browser.find_element(By.ID, "served").text)
     assert not form.is_displayed()
@@ -463,18 +540,28 @@ def test_a_whole_session(browser: Any, running: Callable[..., str], uninterrupte
     assert page.one("stop").is_displayed() and not page.one("learn").is_enabled()
     assert "single was left out: too few images." in page.text("training-text")
     page.look("session-2-learning")
+    assert page.faults() == []
     page.wait(lambda: "answers now" in page.text("training-text"), 5 * SECONDS)
     page.wait(lambda: page.text("served").startswith(f"Version {version + 1} "))
     page.go("versions")
-    page.wait(lambda: len(page.all("#version-rows tr")) == version + 1 and page.all("#compare-rows tr"))
-    changes = [row.text for row in page.all("#compare-rows tr")]
-    assert any(row.startswith("rings, new") and "New" in row for row in changes)
+    page.wait(lambda: len(page.all("#version-rows tr")) == version + 1)
+    page.wait(lambda: any(row.startswith("rings, new") and "New" in row for row in page.rows("compare-rows")))
+    changes = page.rows("compare-rows")
     assert all("of 100" in row.lower() or "before" in row or "none of its test images" in row for row in changes)
+    page.browser.execute_script("document.getElementById('steps').open = true")
+    page.wait(lambda: page.all("#matrix td"))
     page.look("session-3-learnt", *THEMES)
+    assert page.faults() == []
     page.one("back").click()
-    assert page.answer(f"Go back to version {version}").endswith("Nothing is deleted.")
+    assert page.answer(f"Serve version {version}").endswith("Nothing is deleted.")
     page.wait(lambda: page.text("served").startswith(f"Version {version} "))
     page.wait(lambda: f"Version {version} answers again." in page.text("served-text"))
+    page.browser.find_element(By.CSS_SELECTOR, f"[aria-label='Serve version {version + 1} again']").click()
+    page.answer(f"Serve version {version + 1}")
+    page.wait(lambda: page.text("served").startswith(f"Version {version + 1} "))
+    page.one("back").click()
+    page.answer(f"Serve version {version}")
+    page.wait(lambda: page.text("served").startswith(f"Version {version} "))
     page.go("learning")
     page.wait(lambda: page.text("learn") == "Learn ‘rings, new’")
     assert page.complaints() == []

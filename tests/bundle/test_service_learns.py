@@ -131,6 +131,11 @@ def test_what_is_labelled_is_learnt_through_a_restart_and_served(service: Runnin
             assert one["before"] - one["recall"] == pytest.approx((one["lost"] - one["gained"]) / one["images"])
             assert one["recall"] == pytest.approx(whole["tested"]["recalls"][one["name"]])
     assert service.ask("POST", "/tasks/rollback") == {"served": tasks}
+    assert service.ask("POST", f"/tasks/{tasks + 1}/serve") == {"served": tasks + 1}
+    assert service.ask("GET", "/healthz")["version"] == str(tasks + 1)
+    assert requests.post(f"{service.url}/tasks/1/serve").json()["reason"] == "never_served"
+    assert requests.post(f"{service.url}/tasks/99/serve").status_code == 404
+    assert service.ask("POST", f"/tasks/{tasks}/serve") == {"served": tasks}
     assert service.ask("GET", "/healthz")["version"] == str(tasks)
     for path in service.folder.rglob("*"):
         assert NAME not in str(path) and not (path.is_file() and NAME.encode() in path.read_bytes()), path

@@ -16,6 +16,7 @@ from monai.bundle import ConfigParser
 
 from scripts.commands.app import main
 from scripts.commands.package import LEARNING, METADATA, TORCHSCRIPT, fitted_metadata, torchscript_config
+from scripts.deploy.service.routes.page import FILES as PAGE
 from scripts.imaging.transforms import Clahed
 from scripts.learning.run_config import write_run_config
 from scripts.model.folder import TrainedModel, write_model
@@ -137,6 +138,7 @@ def test_a_zip_for_deployment_leaves_learning_out_and_says_so(run: Path, tmp_pat
         content = {name.removeprefix("skin/"): archive.read(name) for name in archive.namelist()}
     assert "scripts/learning, configs/train.json" in json.loads(content[METADATA])["contents"]
     assert "configs/train.json" not in content and "configs/inference.json" in content
+    assert {f"scripts/deploy/service/page/{name}" for name in ("index.html", *PAGE)} <= content.keys()
     code = {name: data.decode() for name, data in content.items() if name.endswith(".py")}
     assert [name for name, text in code.items() if re.search(r"(from|import) scripts\.learning", text)] == []
     left_out = {f"scripts.commands.{name}" for name in LEARNING}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -33,6 +34,36 @@ def read_json(path: str | Path, schema: Mapping[str, Any], advice: str) -> Any:
     except OSError as problem:
         raise UserError(f"{path} cannot be read ({problem.strerror or problem}): {advice}") from problem
     return check_json(content, schema, path, advice)
+
+
+class JsonFiles:
+    """Reads JSON files of one kind, each once until it changes: until its time or its size is another.
+
+    What is returned is shared: it is not to be changed.
+
+    Args:
+        schema, advice: see :func:`read_json`.
+        most: files that are remembered.
+    """
+
+    def __init__(self, schema: Mapping[str, Any], advice: str, most: int) -> None:
+        @lru_cache(most)
+        def read(path: Path, modified: int, size: int) -> Any:
+            return read_json(path, schema, advice)
+
+        self._read = read
+
+    def __call__(self, path: Path) -> Any:
+        """Return what a file holds.
+
+        Raises:
+            UserError: as :func:`read_json`.
+        """
+        try:
+            state = path.stat()
+        except OSError:
+            return self._read(path, 0, 0)  # which says why
+        return self._read(path, state.st_mtime_ns, state.st_size)
 
 
 def check_json(content: bytes, schema: Mapping[str, Any], path: str | Path, advice: str) -> Any:

@@ -202,6 +202,9 @@ def test_volumes_are_drawn_in_their_middle(make_model: Callable[..., Path], tmp_
     )
     assert drawn is not None
     assert drawn.heat.shape == (19, 17) and min(drawn.picture.shape[:2]) > 19
+    assert drawn.heats.shape == (16, 16, 16) and drawn.heats.max() == 1, "as the network sees it, slice by slice"
+    middle = interpolate(torch.as_tensor(drawn.heats[None, None, 8]), (19, 17), mode="bilinear")[0, 0]
+    assert np.allclose(drawn.heat, middle)
 
 
 def test_a_model_of_several_branches_has_no_map(make_model: Callable[..., Path], tmp_path: Path, image: str) -> None:

@@ -119,6 +119,26 @@ def test_a_change_of_many_is_done_whole_or_not_at_all(store: ImageStore, pixels:
     assert store.classes() == {} and store.history(image) == []
 
 
+def test_the_list_says_what_the_records_say_after_every_change(store: ImageStore, pixels: MakePixels) -> None:
+    images = [store.add(pixels(), f"patient {number % 2}") for number in range(4)]
+    change = store.relabel(images[:3], "naevus", "Zoe")
+    store.relabel(images[:1], "melanoma", "Max")
+    store.set_label(images[3], Tag.ORIGINAL, "melanoma", "the model")
+    store.undo(change, "Zoe")
+    store.remove(images[1])
+    listed, tags, count = store.listed(), store.tags(), len(store)
+    assert {one.image: (one.label, one.by) for one in listed} == {
+        images[0]: ("melanoma", "Max"),
+        images[2]: (None, None),
+        images[3]: (None, None),
+    }
+    assert (tags, count) == ({Tag.FINAL: 1, Tag.ORIGINAL: 1}, 3)
+    assert store.paths() == {image: store.path(image) for image in store.records()}
+    store = reopened(store)
+    assert sorted(store.listed(), key=lambda one: one.image) == sorted(listed, key=lambda one: one.image)
+    assert (store.tags(), len(store)) == (tags, count)
+
+
 def test_what_was_measured_is_kept_beside_the_pixels(store: ImageStore, pixels: MakePixels) -> None:
     values = Values(np.arange(24, dtype=np.uint16).reshape(1, 4, 6), -1024.0, 1.0, -160.0, 240.0, True, True)
     image, plain = store.add(pixels(), None, values), store.add(pixels(), None)

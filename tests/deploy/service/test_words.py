@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from scripts.deploy.service.access import NOBODY
+from scripts.deploy.service.problems import Cause
 from scripts.deploy.service.routes.page import FILES, FOLDER
+from scripts.deploy.service.users import Role
+from scripts.deploy.versions.gate import Measure
+from scripts.imaging.decoding.reasons import Reason
 from scripts.model.decisions.results import Doubt
 
 WORDS = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (FOLDER / "words").glob("*.json")}
@@ -36,6 +41,20 @@ def test_what_the_page_says_is_in_the_files() -> None:
     assert [key for key in sorted(wanted) if key not in WORDS["en"] and f"{key}.other" not in WORDS["en"]] == []
     for doubt in Doubt:
         assert {f"doubt.{doubt}", f"answer.{doubt}", f"answer.{doubt}.do"} <= WORDS["en"].keys()
+    assert {f"compare.{measure}" for measure in (Measure.MEAN_LOSS, Measure.MEAN_RECALL)} <= WORDS["en"].keys()
+    assert {f"role.{role}" for role in Role} <= WORDS["en"].keys()
+
+
+def test_whatever_a_person_may_be_refused_has_words() -> None:
+    codes = [*Reason, *Cause]
+    assert len(set(codes)) == len(codes), "one code means one thing"
+    reasons = {key.removeprefix("reason.") for key in WORDS["en"] if key.startswith("reason.")}
+    assert reasons == set(codes)
+
+
+def test_who_sits_there_where_nobody_signs_in_has_words() -> None:
+    assert WORDS["en"]["person.nobody"] == NOBODY.name
+    assert f'NOBODY = "{NOBODY.name}"' in (FOLDER / "tools.js").read_text(encoding="utf-8")
 
 
 def test_the_page_has_no_words_of_its_own() -> None:

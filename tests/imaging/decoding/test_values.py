@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
+from pydicom.dataset import Dataset
 
 from scripts.imaging.decoding.presentation import Presentation
 from scripts.imaging.decoding.process import decoder
@@ -60,6 +62,43 @@ def test_nifti_slices_are_those_that_training_sees(scans: Any, tmp_path: Path, a
         assert np.allclose(shown(values)[index], picture, atol=1e-5)
         (one,) = measured(decoder().values(path, f"{axis}/{index}", Presentation()))
         assert (one == measured(values)[index]).all()
+
+
+@pytest.mark.parametrize(
+    ("about", "aspect"),
+    [
+        ({}, 1),
+        ({"PixelSpacing": [2, 0.5]}, 4),
+        ({"ImagerPixelSpacing": [0.1, 0.2]}, 0.5),
+        ({"PixelSpacing": [0, 1], "PixelAspectRatio": [3, 4]}, 1),
+        ({"PixelAspectRatio": [3, 4]}, 0.75),
+        ({"PixelSpacing": [9000, 1]}, 1),
+    ],
+)
+def test_dicom_says_how_high_a_pixel_is_for_its_width(
+    scans: Any, tmp_path: Path, about: dict[str, Any], aspect: float
+) -> None:
+    path = scans.dicom(tmp_path / "a", RNG.integers(0, 99, (4, 6)).astype(np.uint16), **about)
+    assert decoder().values(str(path), "", Presentation()).aspect == pytest.approx(aspect)
+
+
+def test_an_enhanced_file_says_it_of_its_frames(scans: Any, tmp_path: Path) -> None:
+    measures = Dataset()
+    measures.PixelSpacing = [1.5, 0.5]
+    group = Dataset()
+    group.PixelMeasuresSequence = [measures]
+    frames = RNG.integers(0, 99, (2, 4, 6)).astype(np.uint16)
+    path = scans.dicom(tmp_path / "a", frames, NumberOfFrames=2, SharedFunctionalGroupsSequence=[group])
+    assert decoder().values(str(path), "", Presentation()).aspect == pytest.approx(3)
+
+
+@pytest.mark.parametrize(("axis", "aspect"), [(0, 5 / 2), (1, 5 / 0.5), (2, 2 / 0.5)])
+def test_nifti_says_it_of_the_slices_across_any_axis(tmp_path: Path, axis: int, aspect: float) -> None:
+    affine = np.diag([-0.5, -2, 5, 1])[:, [1, 2, 0, 3]]  # stored in another order
+    voxels = RNG.integers(0, 99, (6, 7, 5)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(voxels, affine), tmp_path / "a.nii")
+    values = decoder().values(str(tmp_path / "a.nii"), f"{axis}/", Presentation())
+    assert values.aspect == pytest.approx(aspect)
 
 
 def test_floats_lose_no_more_than_a_step(scans: Any, tmp_path: Path) -> None:

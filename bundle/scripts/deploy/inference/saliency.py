@@ -36,11 +36,13 @@ class Drawing:
 
     Attributes:
         picture: uint8 ``[h, w, 3]``; see :func:`scripts.pictures.saliency.saliency_sheet`.
-        heat: ``[H, W]``, 0..1, as large as the image.
+        heat: ``[H, W]``, 0..1, as large as the image; of a volume in its middle slice.
+        heats: ``[D, h, w]``, the same as the network sees it, of a picture one, of a volume those of all slices.
     """
 
     picture: NDArray[np.uint8]
     heat: NDArray[np.float32]
+    heats: NDArray[np.float32]
 
 
 Capture = Callable[[Drawing, Result, SourceImage], Dataset]
@@ -99,20 +101,19 @@ class Saliency:
             return None
         picture, predicted = read_picture(reference), result.predicted_class
         with self._lock:
-            heat = self._heat(reference, result).cpu()
-            places = interpolate(heat, picture.shape[:2], mode="bilinear")[0, 0].numpy()
+            heats = self._heats(reference, result).cpu()
+            middle = heats[None, None, len(heats) // 2]
+            places = interpolate(middle, picture.shape[:2], mode="bilinear")[0, 0].numpy()
             sheet = saliency_sheet(picture, places, predicted, result.probabilities[predicted], _notes(result))
-            return Drawing(sheet, places)
+            return Drawing(sheet, places, heats.numpy())
 
     @torch.enable_grad()
-    def _heat(self, reference: str, result: Result) -> Tensor:
-        """Return what speaks for the predicted class, [1, 1, h, w], 0..1; of a volume in its middle."""
+    def _heats(self, reference: str, result: Result) -> Tensor:
+        """Return what speaks for the predicted class, [D, h, w], 0..1; of a picture in one slice."""
         image = torch.as_tensor(self.prepare({"image": reference})["image"])[None]
         device = next(self.network.parameters()).device
         heat = self._cam(image.to(device), class_idx=result.model.classes.index(result.predicted_class))
-        if heat.ndim == 5:
-            heat = heat[:, :, heat.shape[2] // 2]
-        return heat.detach()
+        return heat.detach()[0].flatten(0, -3)
 
 
 class PlacedGradCAM(GradCAM):

@@ -7,12 +7,13 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
+from math import ceil
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from scripts.deploy.listening import is_this_machine
-from scripts.deploy.service.problems import Problem
+from scripts.deploy.service.problems import Cause, Problem
 from scripts.deploy.service.users import Role, User, Users
 from scripts.utils.errors import UserError
 
@@ -45,7 +46,8 @@ class Throttle:
         with self._access:
             wait = max(self._failures.get(source, (0, 0.0))[1] for source in sources) - self.clock()
         if wait > 0:
-            raise Problem(429, f"too many wrong passwords: wait {wait:.0f} seconds")
+            seconds = ceil(wait)
+            raise Problem(429, f"too many wrong passwords: wait {seconds} seconds", Cause.WAIT, n=seconds)
 
     def failed(self, *sources: str) -> None:
         """Remember a wrong password."""
@@ -131,7 +133,7 @@ class Access:
             self.throttle.check(*sources)  # of those that waited here, the first may have failed
             if self.users is None or not self.users.is_password(name, password):
                 self.throttle.failed(*sources)
-                raise Problem(401, "no user has this name and password")
+                raise Problem(401, "no user has this name and password", Cause.WRONG_PASSWORD)
         self.throttle.succeeded(*sources)
         token = secrets.token_urlsafe(32)
         now = time.time()
@@ -150,7 +152,7 @@ class Access:
         name = self._named_by_proxy(request) if self.user_header else self._named_by_token(token_of(request))
         user = None if name is None else self.users.find(name)
         if user is None:
-            raise Problem(401, "sign in: the request names no user that is known")
+            raise Problem(401, "sign in: the request names no user that is known", Cause.SIGN_IN)
         return user
 
     def _named_by_proxy(self, request: Request) -> str | None:
@@ -187,6 +189,6 @@ def require(role: Role) -> Callable[[User], None]:
 
     def check(user: Annotated[User, Depends(asker)]) -> None:
         if not user.role.may_act_as(role):
-            raise Problem(403, f"this is for the role {role}; you have {user.role}")
+            raise Problem(403, f"this is for the role {role}; you have {user.role}", Cause.ROLE, role=role)
 
     return check

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -26,7 +25,6 @@ from scripts.imaging.decoding.process import decoder
 from scripts.imaging.decoding.reasons import Reason, Refusal, refused
 from scripts.imaging.decoding.scans import is_scan
 from scripts.imaging.decoding.values import MOST, Values
-from scripts.imaging.drawing import png_bytes
 from scripts.imaging.transforms.reader import is_volume, read_rgb, read_volume
 from scripts.model.decisions.results import Result
 
@@ -45,16 +43,6 @@ class Sent:
 
     content: BinaryIO
     name: str
-
-
-class Draws(StrEnum):
-    """What is drawn beside an answer."""
-
-    NOTHING = "nothing"
-    SHEET = "sheet"
-    """The image, and beside it Grad-CAM over it, with a scale."""
-    HEAT = "heat"
-    """Grad-CAM alone, as large as the image, in grey."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +67,12 @@ class Answer:
     Args:
         result: the classes.
         latencies: seconds by part, as MONAI Label names them.
-        drawn: a PNG, where it was asked for; see :class:`Draws`.
+        drawing: where the network looked, where it was asked for and there is a class to look for.
     """
 
     result: Result
     latencies: Mapping[str, float]
-    drawn: bytes | None = None
+    drawing: Drawing | None = None
 
     def record(self) -> dict[str, Any]:
         """Return it as MONAI Label's clients read it, and what else our doors say."""
@@ -120,13 +108,13 @@ class Answering:
         """The classifier of the version that is served now."""
         return self.served.current()[0]
 
-    async def answer(self, given: Sent | Path, picture: int | None = None, draws: Draws = Draws.NOTHING) -> Answer:
+    async def answer(self, given: Sent | Path, picture: int | None = None, draws: bool = False) -> Answer:
         """Classify an image.
 
         Args:
             given: what was sent, or a file of ours.
             picture: which of the file's pictures, from 0; ``None``: the only one.
-            draws: what is drawn.
+            draws: draw where the network looked, too.
 
         Raises:
             ImageRefused: with the reason.
@@ -191,7 +179,7 @@ class Answering:
                 known[name] = self._pool.submit(ask, classifier, str(file)).result()
         return {name: known[name] for name in files if name in known}
 
-    def _answer(self, given: Sent | Path, picture: int | None, draws: Draws) -> Answer:
+    def _answer(self, given: Sent | Path, picture: int | None, draws: bool) -> Answer:
         started = time.perf_counter()
         classifier, saliency = self.served.current()
         with _opened(given) as file:
@@ -199,8 +187,7 @@ class Answering:
             found = time.perf_counter()
             result = classifier.classify(reference)
             judged = time.perf_counter()
-            wanted = None if draws is Draws.NOTHING else saliency
-            drawing = None if wanted is None else _png(wanted(reference, result), draws)
+            drawing = saliency(reference, result) if draws and saliency is not None else None
         ended = time.perf_counter()
         parts = {"pre": found - started, "infer": judged - found, "post": ended - judged, "total": ended - started}
         return Answer(result, {name: round(seconds, 4) for name, seconds in parts.items()}, drawing)
@@ -235,7 +222,8 @@ class Answering:
 def _all_of(file: str, classifier: ImageClassifier) -> tuple[str, Presentation]:
     """Return what names all pictures of a file, and how they are shown at first."""
     settings = classifier.selection
-    if kind_of(file) == "dicom":
+    backbone: Any = classifier.network.backbone
+    if kind_of(file) == "dicom" or backbone.spatial_dims == 3:  # a volume as the network is given it
         return "", settings.presentation
     return f"{settings.axis}/" + ("" if settings.volume is None else f"/{settings.volume}"), settings.presentation
 
@@ -260,12 +248,6 @@ def _measured(reference: str) -> Values | None:
         return decoder().values(*split_reference(reference))
     except Refusal:
         return None
-
-
-def _png(drawing: Drawing | None, draws: Draws) -> bytes | None:
-    if drawing is None:
-        return None
-    return png_bytes(drawing.picture if draws is Draws.SHEET else np.rint(255 * drawing.heat).astype(np.uint8))
 
 
 class _Known:

@@ -36,7 +36,7 @@ def make_application(service: Service) -> ASGIApp:
     )  # see routes/docs.py
     app.state.service, app.state.access = service, service.access
     app.state.metrics = Metrics(
-        images=lambda: len(service.images.records()),
+        images=lambda: len(service.images),
         version=lambda: service.answering.classifier.model.version,
         training=service.trainings.running,
     )

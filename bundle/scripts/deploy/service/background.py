@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
-from scripts.deploy.service.problems import Problem, answer_to, unknown
+from scripts.deploy.service.problems import Cause, Problem, answer_to, unknown
 from scripts.utils.errors import UserError, fault
 
 RUNNING, DONE, ERROR, STOPPED = "RUNNING", "DONE", "ERROR", "STOPPED"
@@ -50,7 +50,7 @@ class Background:
         """
         with self._access:
             if self.busy:
-                raise Problem(429, f"{self.kind} is running already: wait, or stop it")
+                raise Problem(429, f"{self.kind} is running already: wait, or stop it", Cause.AT_WORK)
             task = new_task(request)
             self._tasks = [*self._tasks[-9:], task]
             self._stop.clear()

@@ -11,6 +11,7 @@ import re
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from scripts.deploy.service.problems import Problem, unknown
+from scripts.deploy.service.problems import Cause, Problem, unknown
 from scripts.imaging.decoding.values import Values
 from scripts.utils.files import cannot_write, hold, secret_key, write_atomically
 
@@ -82,6 +83,7 @@ class ImageStore:
             self._held = hold(self.folder / "lock", "service", "service_dir")
             self._key = secret_key(self.folder / "key")
             self._records = self._read()
+            self._listed = {image: _listed(image, record) for image, record in self._records.items()}
         except OSError as error:
             raise cannot_write(self.folder, error) from error
 
@@ -116,7 +118,8 @@ class ImageStore:
         image = self._named(repr(pixels.shape).encode() + pixels.tobytes())
         suffix, content = encoded(pixels)
         size = {"shape": list(pixels.shape), "checksum": f"SHA256:{hashlib.sha256(content).hexdigest()}"}
-        info = {"ts": int(time.time()), "name": f"{image}{suffix}", **size, "group": group or image}
+        aspect = 1.0 if values is None else values.aspect
+        info = {"ts": int(time.time()), "name": f"{image}{suffix}", **size, "group": group or image, "aspect": aspect}
         with self._access:
             if image not in self._records:
                 write_atomically(self.folder / f"{image}{suffix}", content)
@@ -126,9 +129,18 @@ class ImageStore:
         return image
 
     def listed(self) -> list[Listed]:
-        """Return all images with their labels, in the order of their names."""
+        """Return all images with their labels."""
         with self._access:
-            return [_listed(image, record) for image, record in self._records.items()]
+            return [*self._listed.values()]
+
+    def tags(self) -> Counter[Tag]:
+        """Return how many images have a label of each kind."""
+        with self._access:
+            return Counter(Tag(tag) for record in self._records.values() for tag in record["labels"])
+
+    def __len__(self) -> int:
+        """Return how many images there are."""
+        return len(self._records)
 
     def values(self, image: str) -> Values | None:
         """Return what was measured, where that is known of an image.
@@ -160,7 +172,13 @@ class ImageStore:
         Raises:
             Problem: there is none of this name.
         """
-        return self.folder / self.record(image)["image"]["info"]["name"]
+        with self._access:
+            return self.folder / self._record(image)["image"]["info"]["name"]
+
+    def paths(self) -> dict[str, Path]:
+        """Return the files of all images, by name."""
+        with self._access:
+            return {image: self.folder / record["image"]["info"]["name"] for image, record in self._records.items()}
 
     def remove(self, image: str) -> None:
         """Delete an image with its labels.
@@ -172,7 +190,7 @@ class ImageStore:
             name = self._record(image)["image"]["info"]["name"]
             for own in (f"{image}{RECORD}", name, f"{image}{VALUES}"):
                 (self.folder / own).unlink(missing_ok=True)
-            del self._records[image]
+            del self._records[image], self._listed[image]
 
     def label(self, image: str, tag: Tag) -> dict[str, Any]:
         """Return what is said of an image.
@@ -316,6 +334,7 @@ class ImageStore:
     def _write(self, image: str, record: Mapping[str, Any]) -> None:
         write_atomically(self.folder / f"{image}{RECORD}", json.dumps(record, indent=1) + "\n")
         self._records[image] = dict(record)
+        self._listed[image] = _listed(image, record)
 
 
 def new_change() -> str:
@@ -350,6 +369,8 @@ def require_class_name(name: str) -> None:
             422,
             f"a class is called by up to {LARGEST_NAME} letters, digits, spaces and .,/()+&'-_, with a letter first "
             "and after each /",
+            Cause.CLASS_NAME,
+            n=LARGEST_NAME,
         )
 
 

@@ -18,7 +18,7 @@ from scripts.deploy.service.answering import Answering
 from scripts.deploy.service.background import Background
 from scripts.deploy.service.guards import RequestLimits
 from scripts.deploy.service.images import ImageStore, Tag, new_change, require_class_name
-from scripts.deploy.service.problems import Problem, unknown
+from scripts.deploy.service.problems import Cause, Problem, unknown
 from scripts.deploy.service.sessions import Sessions
 from scripts.deploy.service.trainings import Trainings
 from scripts.deploy.service.users import Role, User
@@ -100,7 +100,7 @@ class Service:
         if strategy not in DESCRIPTIONS:
             raise unknown("strategy", f"choose among {', '.join(DESCRIPTIONS)}")
         labelled = self.images.classes()
-        files = {image: self.images.path(image) for image in self.images.records()}
+        files = self.images.paths()
         waiting = {image: file for image, file in files.items() if image not in labelled}
         if not waiting:
             return None
@@ -142,7 +142,8 @@ class Service:
             Problem: see :meth:`ImageStore.relabel`; 403 where a label is taken back by who may not.
         """
         if label is None and not user.role.may_act_as(Role.ADMIN):
-            raise Problem(403, f"labels are taken away by the role {Role.ADMIN}; your own last change can be undone")
+            message = f"labels are taken away by the role {Role.ADMIN}; your own last change can be undone"
+            raise Problem(403, message, Cause.ROLE, role=Role.ADMIN)
         if label is not None:
             require_class_name(label)
         known = {image: self.images.record(image)["labels"].get(Tag.FINAL) for image in set(images)}
@@ -160,7 +161,8 @@ class Service:
             Problem: see :meth:`ImageStore.undo`; 403 where another person made it.
         """
         if self.images.author(change) != user.name and not user.role.may_act_as(Role.ADMIN):
-            raise Problem(403, f"another person made this change: the role {Role.ADMIN} can take it back")
+            message = f"another person made this change: the role {Role.ADMIN} can take it back"
+            raise Problem(403, message, Cause.OTHERS_CHANGE)
         self.versions.audit.add("labels undone", {"change": change}, user.name)
         return self.images.undo(change, user.name)
 
@@ -173,6 +175,19 @@ class Service:
         if len(self.versions.history()) < 2:
             raise Problem(409, "no version was served before this one")
         return VersionStore(**self.versions.place, by=by).rollback()
+
+    def serve(self, number: int, by: str) -> None:
+        """Serve a version again that was served before: it has passed the check once, or a person answers for it.
+
+        Raises:
+            Problem: 404, there is none of this number; 409, it was never served.
+        """
+        if number not in {version.number for version in self.versions.versions()}:
+            raise unknown("version")
+        if number not in {one["version"] for one in self.versions.audit.events() if one["event"] == "promoted"}:
+            message = f"version {number} was never served: it has to pass the check first (dynammo versions promote)"
+            raise Problem(409, message, Cause.NEVER_SERVED)
+        VersionStore(**self.versions.place, by=by).promote(number, reason="it was served before")
 
     def close(self) -> None:
         """Finish what is at work."""

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 from scripts import child_environment
 from scripts.deploy.service.background import DONE, ERROR, RUNNING, STOPPED, new_task, now
 from scripts.deploy.service.images import ImageStore, require_class_name
-from scripts.deploy.service.problems import Problem, unknown
+from scripts.deploy.service.problems import Cause, Problem, unknown
 from scripts.deploy.service.worklist import classes_given
 from scripts.deploy.versions.store import Version, VersionStore
 from scripts.utils.errors import UserError
@@ -93,11 +93,12 @@ class Trainings:
                 that learns; 422 for a request that means nothing; 429 while one runs.
         """
         if find_spec(COMMAND) is None:
-            raise Problem(409, "this bundle was packaged for deployment alone: learn where the whole one is")
+            message = "this bundle was packaged for deployment alone: learn where the whole one is"
+            raise Problem(409, message, Cause.DEPLOYED_ALONE)
         classes, epochs = _wishes(request)
         with self._access:
             if self.running():
-                raise Problem(429, "a training is running: wait, or stop it")
+                raise Problem(429, "a training is running: wait, or stop it", Cause.AT_WORK)
             order, waiting = self._order(classes, epochs)
             digest = hashlib.sha256(json.dumps(order, sort_keys=True).encode()).hexdigest()
             folder = self.folder / digest[:16]
@@ -165,17 +166,17 @@ class Trainings:
         """Return what is to be learnt, and the classes that still wait for images of a second patient."""
         served = self.versions.promoted()
         if served is None:
-            raise Problem(409, "no version is served: there is nothing to go on from")
+            raise Problem(409, "no version is served: there is nothing to go on from", Cause.NO_VERSION)
         given = {one["label"]: one for one in classes_given(self.images.listed(), served.classes) if not one["known"]}
         asked = sorted(given) if classes is None else classes
         if not asked:
-            raise Problem(409, "no image is labelled with a class that the served version does not know")
+            message = "no image is labelled with a class that the served version does not know"
+            raise Problem(409, message, Cause.NOTHING_NEW)
         few = [name for name in asked if name not in given or given[name]["missing"]]
         wanted = [name for name in asked if name not in few]
         if not wanted or (few and classes is not None):
-            raise Problem(
-                409, f"too few images to learn {few[0]}: a class needs two of two patients, to learn from and to test"
-            )
+            message = f"too few images to learn {few[0]}: a class needs two of two patients, to learn from and to test"
+            raise Problem(409, message, Cause.TOO_FEW, label=few[0])
         images = {one.image: one for one in self.images.listed() if one.label in wanted}
         training = [
             {"image": self.images.path(image).name, "label": one.label, "group": one.group}
@@ -202,6 +203,8 @@ class Trainings:
             409,
             f"the run of version {version.number} is not at hand, or has learnt more since: start the service with its "
             "folder (key 'run_dir')",
+            Cause.RUN_AWAY,
+            version=version.number,
         )
 
 
@@ -214,7 +217,7 @@ def _wishes(request: Mapping[str, Any]) -> tuple[list[str] | None, int | None]:
     for name in classes or []:
         require_class_name(name)
     if epochs is not None and (not isinstance(epochs, int) or isinstance(epochs, bool) or not 0 < epochs <= 1000):
-        raise Problem(422, "max_epochs must be a whole number from 1 to 1000")
+        raise Problem(422, "max_epochs must be a whole number from 1 to 1000", Cause.EPOCHS)
     return None if classes is None else sorted(set(classes)), epochs
 
 

@@ -76,19 +76,20 @@ class Thumbnails:
         self._access = threading.Lock()
         self._pool = ThreadPoolExecutor(2, "thumbnail")  # a large picture takes a hundred MB for a moment
 
-    def get(self, path: Path, side: int) -> bytes:
+    def get(self, path: Path, side: int, aspect: float = 1.0) -> bytes:
         """Return one of our files as a JPEG whose longer side has so many pixels.
 
         Args:
             path: the file.
             side: from `SMALLEST` to `LARGEST`.
+            aspect: height of a pixel over its width.
         """
         key = (path.name, side)
         with self._access:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        content = self._pool.submit(_drawn, path, side).result()
+        content = self._pool.submit(_drawn, path, side, aspect).result()
         with self._access:
             if key not in self._kept:
                 self._kept[key] = content
@@ -102,9 +103,12 @@ class Thumbnails:
         self._pool.shutdown(cancel_futures=True)
 
 
-def _drawn(path: Path, side: int) -> bytes:
+def _drawn(path: Path, side: int, aspect: float) -> bytes:
     image = Image.fromarray(read_picture(str(path)))
-    image.thumbnail((side, side), Image.Resampling.BOX)
+    width, height = image.width, image.height * aspect
+    scale = min(1.0, side / max(width, height))
+    size = [max(1, round(scale * length)) for length in (width, height)]
+    image = image.resize((size[0], size[1]), Image.Resampling.BOX)
     file = io.BytesIO()
     image.save(file, "JPEG", quality=QUALITY)
     return file.getvalue()

@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-import numpy as np
-
-from scripts.deploy.service.acquisition import margin
 from scripts.deploy.service.images import Listed
 from scripts.model.decisions.results import Doubt, Result
 
@@ -58,7 +55,7 @@ def doubt_of(result: Result) -> float:
     """Return how much the model doubts, 0..1: 1 - (p1 - p2), and 1 of what is unlike all that it was shown."""
     if result.doubt is Doubt.OUTLIER:
         return 1.0
-    return float(margin(np.array([[*result.probabilities.values()]]))[0])
+    return 1 - result.lead
 
 
 def listed(images: Iterable[Listed], said: Mapping[str, Result], wanted: Wanted) -> list[tuple[Listed, float | None]]:

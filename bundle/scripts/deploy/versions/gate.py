@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from scipy.stats import binomtest, bootstrap
 
 from scripts.deploy.versions.store import ADVICE, Version
 from scripts.utils.errors import UserError
-from scripts.utils.json_files import TEXT, read_json
+from scripts.utils.json_files import TEXT, JsonFiles
 
 ANSWERS = "answers.json"
 LEVEL = 0.05
@@ -33,6 +34,7 @@ Answers = Mapping[str, tuple[str, str]]
 
 SCHEMA = {"type": "object", "additionalProperties": {"type": "array", "minItems": 2, "maxItems": 2, "items": TEXT}}
 """The same as a JSON schema."""
+_ANSWERS = JsonFiles(SCHEMA, ADVICE, most=8)
 
 
 @dataclass(frozen=True)
@@ -103,16 +105,31 @@ class NewClass:
         return float(binomtest(self.right, self.images, alternative="greater").proportion_ci(1 - level).low)
 
 
+class Measure(StrEnum):
+    """What a gate holds against a limit."""
+
+    CLASS_LOSS = "class_loss"
+    CLASS_RECALL = "class_recall"
+    MEAN_LOSS = "mean_loss"
+    MEAN_RECALL = "mean_recall"
+
+
 @dataclass(frozen=True)
 class Objection:
     """Why a version does not pass.
 
     Attributes:
+        measure: what is too high or too low.
+        bound: how much it is, 0..1.
+        limit: what it may be at most or must be at least.
         reason: one line, with the class where it is of one.
         decided: ``False`` where there are too few test images to show anything: a person may answer for the version.
         of: the class, where it is of one.
     """
 
+    measure: Measure
+    bound: float
+    limit: float
     reason: str
     decided: bool = True
     of: str | None = None
@@ -170,9 +187,11 @@ class Gate:
             f"{name}: it may have lost {_points(bound)} points of recall ({_points(own.loss)} on its {own.images} test "
             f"images), more than {_points(self.class_margin)}"
         )
+        measured = (Measure.CLASS_LOSS, bound, self.class_margin)
         if own.loss > self.class_margin:
-            return Objection(said, of=name)
-        return _undecided(name, said, lambda images: own.like(images).bound(level) <= self.class_margin + TINY)
+            return Objection(*measured, said, of=name)
+        shown = _would_decide(lambda images: own.like(images).bound(level) <= self.class_margin + TINY)
+        return Objection(*measured, f"{said}; {shown}", decided=False, of=name)
 
     def _too_low(self, name: str, own: NewClass, level: float) -> Objection | None:
         bound = own.bound(level)
@@ -182,9 +201,11 @@ class Gate:
             f"{name}: its recall may be {_points(bound)} % ({_points(own.recall)} % of its {own.images} test images), "
             f"under the floor of {_points(self.class_floor)} %"
         )
+        measured = (Measure.CLASS_RECALL, bound, self.class_floor)
         if own.images and own.recall < self.class_floor:
-            return Objection(said, of=name)
-        return _undecided(name, said, lambda images: own.like(images).bound(level) >= self.class_floor - TINY)
+            return Objection(*measured, said, of=name)
+        shown = _would_decide(lambda images: own.like(images).bound(level) >= self.class_floor - TINY)
+        return Objection(*measured, f"{said}; {shown}", decided=False, of=name)
 
     def _mean_lost(self, old: Mapping[str, OldClass]) -> Objection | None:
         tested = [own for own in old.values() if own.images]
@@ -194,6 +215,9 @@ class Gate:
         if bound <= self.mean_margin + TINY:
             return None
         return Objection(
+            Measure.MEAN_LOSS,
+            bound,
+            self.mean_margin,
             f"mean: it may have lost {_points(bound)} points of recall ({_points(loss)} on "
             f"{sum(own.images for own in tested)} test images), more than {_points(self.mean_margin)}",
             decided=loss > self.mean_margin,
@@ -204,6 +228,9 @@ class Gate:
         if reached >= self.mean_floor - TINY:
             return None
         return Objection(
+            Measure.MEAN_RECALL,
+            reached,
+            self.mean_floor,
             f"mean: its recall is {_points(reached)} %, under the floor of {_points(self.mean_floor)} %",
             decided=bool(recalls),
         )
@@ -219,10 +246,9 @@ def images_needed(shows: Callable[[int], bool]) -> int | None:
     return found if found <= MOST_IMAGES else None
 
 
-def _undecided(name: str, said: str, shows: Callable[[int], bool]) -> Objection:
+def _would_decide(shows: Callable[[int], bool]) -> str:
     needed = images_needed(shows)
-    count = "no number of" if needed is None else needed
-    return Objection(f"{said}; {count} such images would decide", decided=False, of=name)
+    return f"{'no number of' if needed is None else needed} such images would decide"
 
 
 def mean_bound(classes: Sequence[OldClass]) -> float:
@@ -290,7 +316,7 @@ def judge(gate: Gate, candidate: Version, promoted: Version | None) -> list[Obje
 
 def answers_of(version: Version) -> Answers:
     """Return what a version says of its test images."""
-    answers: Answers = read_json(version.folder / ANSWERS, SCHEMA, ADVICE)
+    answers: Answers = _ANSWERS(version.folder / ANSWERS)
     return answers
 
 

@@ -15,7 +15,7 @@ from scripts.deploy.versions.audit import AuditLog, account, syslog_at
 from scripts.deploy.versions.card import model_card
 from scripts.utils.errors import UserError
 from scripts.utils.files import VERSION, cannot_write, write_atomically
-from scripts.utils.json_files import FRACTION, TEXT, TEXTS, read_json
+from scripts.utils.json_files import FRACTION, TEXT, TEXTS, JsonFiles
 from scripts.utils.sums import SUMS, sha256, sums_of
 
 CARD = "model_card.md"
@@ -57,6 +57,7 @@ SCHEMA = {
     },
 }
 """What a version's record holds, as a JSON schema. Its files' names lead nowhere else."""
+_RECORDS = JsonFiles(SCHEMA, ADVICE, most=1024)
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class VersionStore:
         """
         found = [path for path in self.folder.glob("versions/*") if re.fullmatch("[0-9]{4,9}", path.name)]
         folders = sorted(found, key=lambda path: int(path.name))
-        return [Version(int(folder.name), folder, read_json(folder / VERSION, SCHEMA, ADVICE)) for folder in folders]
+        return [Version(int(folder.name), folder, _RECORDS(folder / VERSION)) for folder in folders]
 
     def version(self, number: int) -> Version:
         """Return a version.

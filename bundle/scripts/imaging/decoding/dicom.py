@@ -41,7 +41,7 @@ from pydicom.uid import (
 from scripts.imaging.decoding.lookup import lookup_table
 from scripts.imaging.decoding.presentation import WINDOWS, Presentation, centre_and_width
 from scripts.imaging.decoding.reasons import Reason, Refusal, refusing
-from scripts.imaging.decoding.values import Values, in_steps, require_few
+from scripts.imaging.decoding.values import Values, aspect_of, in_steps, require_few
 
 # Decoders that survive broken files. Others that happen to be installed are not asked: gdcm kills the interpreter on
 # damaged JPEG, pylibjpeg-rle panics.
@@ -173,7 +173,8 @@ def dicom_values(path: str, picture: str, presentation: Presentation) -> Values:
         steps, lowest, step = in_steps(measured, abs(_finite(attributes.get("RescaleSlope"), 1)) if linear else 1.0)
         black, white = _first_window(attributes, presentation.window) or (lowest, lowest + step * int(steps.max()))
         hounsfield = str(dataset.get("Modality")) == "CT"
-        return Values(steps, lowest, step, black, white, _is_inverted(attributes), hounsfield)
+        aspect = _aspect(dataset, wanted[0])
+        return Values(steps, lowest, step, black, white, _is_inverted(attributes), hounsfield, aspect)
 
 
 def _measured(dataset: Dataset, index: int) -> np.ndarray:
@@ -187,6 +188,21 @@ def _measured(dataset: Dataset, index: int) -> np.ndarray:
         image = values[~padded]
         values[padded] = image.max() if _is_inverted(attributes) else image.min()
     return values
+
+
+def _aspect(dataset: Dataset, index: int) -> float:
+    """Return the height of a frame's pixel over its width: from the distances of rows and columns, or their ratio."""
+    measures = [item for group in _groups(dataset, index) for item in (group.get("PixelMeasuresSequence") or [])[:1]]
+    for place in (*measures[::-1], dataset):
+        for name in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"):
+            if name not in place:
+                continue
+            try:
+                height, width = map(float, place[name].value)
+            except Exception:  # whatever pydicom raises on a broken value
+                continue
+            return aspect_of(height, width)
+    return 1.0
 
 
 def _first_window(attributes: Dataset, window: str) -> tuple[float, float] | None:
@@ -570,10 +586,15 @@ def _decompressed(path: str, modified: int) -> Dataset:
 _OF_A_FRAME = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
 
 
-def _attributes(dataset: Dataset, index: int) -> Dataset:
-    """Return what says how a frame is shown: the frame's own before what all frames share before the file's."""
+def _groups(dataset: Dataset, index: int) -> list[Dataset]:
+    """Return what an enhanced file says of a frame: what all frames share, then the frame's own."""
     shared = (dataset.get("SharedFunctionalGroupsSequence") or [])[:1]
     own = (dataset.get("PerFrameFunctionalGroupsSequence") or [])[index : index + 1]
+    return [*shared, *own]
+
+
+def _attributes(dataset: Dataset, index: int) -> Dataset:
+    """Return what says how a frame is shown: the frame's own before what all frames share before the file's."""
     attributes = Dataset()
     attributes.file_meta = dataset.file_meta  # says how the bytes of a table are ordered
     for name in (
@@ -583,7 +604,7 @@ def _attributes(dataset: Dataset, index: int) -> Dataset:
     ):
         if name in dataset:
             attributes[name] = dataset[name]
-    for group in (*shared, *own):
+    for group in _groups(dataset, index):
         for sequence in _OF_A_FRAME:
             for item in (group.get(sequence) or [])[:1]:
                 attributes.update(item)

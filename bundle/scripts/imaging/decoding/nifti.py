@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 import nibabel
 import numpy as np
+from nibabel.affines import voxel_sizes
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 
 from scripts.imaging.decoding.dicom import stretch
 from scripts.imaging.decoding.presentation import WINDOWS, Presentation, centre_and_width
 from scripts.imaging.decoding.reasons import Reason, Refusal, refusing
-from scripts.imaging.decoding.values import Values, in_steps, require_few
+from scripts.imaging.decoding.values import Values, aspect_of, in_steps, require_few
 
 _HEAD = 348
 
@@ -93,7 +94,16 @@ def nifti_values(path: str, picture: str, presentation: Presentation) -> Values:
     slices = np.moveaxis(voxels, int(axis), 0).swapaxes(1, 2).astype(np.float64) * slope + intercept
     steps, lowest, step = in_steps(slices, abs(slope) if voxels.dtype.kind in "ui" else 0.0)
     black, white = (end * slope + intercept for end in (volume.black, volume.white))
-    return Values(steps, lowest, step, min(black, white), max(black, white))
+    aspect = aspect_of(*_sides(image, axis, presentation))
+    return Values(steps, lowest, step, min(black, white), max(black, white), aspect=aspect)
+
+
+def _sides(image: Any, axis: str, presentation: Presentation) -> tuple[float, float]:
+    """Return height and width of a pixel of the slices across an axis: distances along the two others."""
+    turned, stored = _turn(image, presentation), voxel_sizes(image.affine)
+    sizes = dict(zip(turned[:, 0].astype(int).tolist(), stored.tolist(), strict=True))
+    width, height = (sizes[other] for other in range(3) if other != int(axis))
+    return height, width
 
 
 def describe_nifti(path: str, presentation: Presentation) -> dict[str, Any]:

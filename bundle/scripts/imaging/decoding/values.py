@@ -12,7 +12,9 @@ from scripts.imaging.decoding.reasons import Reason, Refusal
 TOP = 2**16 - 1
 MOST = 2**26
 """Values of one stack of pictures, at most: 128 MiB."""
-_NUMBERS = ("lowest", "step", "black", "white", "inverted", "hounsfield")
+MOST_ASPECT = 50.0
+"""Of a pixel that somebody measured."""
+_NUMBERS = ("lowest", "step", "black", "white", "inverted", "hounsfield", "aspect")
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Values:
         white: value that is shown white at first.
         inverted: low values are bright (MONOCHROME1).
         hounsfield: the units are Hounsfield's.
+        aspect: height of a pixel over its width.
     """
 
     steps: np.ndarray
@@ -36,6 +39,7 @@ class Values:
     white: float
     inverted: bool = False
     hounsfield: bool = False
+    aspect: float = 1.0
 
     def numbers(self) -> dict[str, float | bool]:
         """Return all but the pictures."""
@@ -51,8 +55,16 @@ class Values:
     def unpacked(cls, content: bytes) -> Values:
         """Return what :meth:`packed` has made a file of."""
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            lowest, step, black, white, inverted, hounsfield = archive["numbers"].tolist()
-            return cls(archive["steps"], lowest, step, black, white, bool(inverted), bool(hounsfield))
+            lowest, step, black, white, inverted, hounsfield, aspect = archive["numbers"].tolist()
+            return cls(archive["steps"], lowest, step, black, white, bool(inverted), bool(hounsfield), aspect)
+
+
+def aspect_of(height: float, width: float) -> float:
+    """Return the height of a pixel over its width; 1 where the file says nothing that makes sense."""
+    if not (height > 0 and width > 0):
+        return 1.0
+    aspect = height / width
+    return aspect if 1 / MOST_ASPECT <= aspect <= MOST_ASPECT else 1.0
 
 
 def require_few(count: int) -> None:

@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
+from heapq import nlargest
 from typing import Any
 
 import numpy as np
@@ -130,6 +132,12 @@ class Result:
     def indeterminate(self) -> bool:
         """Whether the model does not know."""
         return self.doubt is not None
+
+    @cached_property
+    def lead(self) -> float:
+        """How much more probable the likeliest class is than the next, 0..1; 1 where there is one class."""
+        first, second = (*nlargest(2, self.probabilities.values()), 0.0)[:2]
+        return first - second
 
     def record(self) -> dict[str, Any]:
         """Return it as JSON holds it, without the model."""

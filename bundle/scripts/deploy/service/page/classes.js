@@ -1,6 +1,6 @@
 // The labels given so far: by whom, and how they are renamed, moved and removed.
 
-import { attempt, choose, find, json, make, may } from "./tools.js";
+import { attempt, choose, find, json, make, may, person } from "./tools.js";
 import { remember, showNames } from "./images.js";
 import { say, time } from "./words.js";
 import { filterBy, reload } from "./worklist.js";
@@ -12,7 +12,7 @@ export async function showClasses() {
 }
 function row(one) {
   const status = one.known ? ["", say("classes.known")] : one.missing ? ["", say("classes.missing", { n: one.missing })] : ["new", say("classes.ready")];
-  const who = Object.entries(one.by).map(([name, count]) => `${name} (${count})`).join(", ");
+  const who = Object.entries(one.by).map(([name, count]) => `${person(name)} (${count})`).join(", ");
   const actions = [["classes.show", () => { location.hash = "#images"; filterBy(one.label); }]];
   if (may("admin")) actions.push(["classes.rename", () => rename(one)], ["classes.remove", () => remove(one)]);
   const buttons = actions.map(([word, onclick]) => {

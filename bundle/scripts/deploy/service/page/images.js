@@ -1,7 +1,7 @@
 // Reading: an image, what the model suggests, its label, and on to the next one.
 
-import { afterwards, ask, attempt, breakable, choose, find, form, intoSight, json, make, may, state } from "./tools.js";
-import { heatIsOn, onHeat, onSlice, pixelsIn, setHeatSlice, showHeat, showPixels, shownSlice, sliceCount, startViewer, thumbnailOf,
+import { afterwards, ask, attempt, breakable, choose, find, form, intoSight, json, make, may, person, state } from "./tools.js";
+import { heatIsOn, onHeat, onSlice, pixelsIn, sayViewer, showHeat, showPixels, shownSlice, startViewer, thumbnailOf,
   viewerKey } from "./viewer.js";
 import { of100, say, time } from "./words.js";
 import { counts, goTo, itemAt, leave, onChosen, position, reload, startWorklist } from "./worklist.js";
@@ -60,19 +60,19 @@ async function judge(item, number = showing) {
     if (heatIsOn()) await heat();
   } catch (error) {
     if (number !== showing) return;
-    find("verdict").textContent = say("answer.unreadable", { reason: error.message });
+    find("verdict").replaceChildren(make("b", { textContent: say("answer.unreadable") }),
+      make("span", { className: "soft", textContent: error.message }));
   }
 }
 async function heat() {
   if (!current?.said || current.said.indeterminate || !heatIsOn()) return;
-  const number = showing;
+  const number = showing, slice = state.volumes ? null : shownSlice();
   await attempt(async () => {
     const answer = await ask("POST", `/infer/${encodeURIComponent(state.model)}?output=heat&${address(current)}`, sent(current));
-    const image = await createImageBitmap(await answer.blob());
-    if (number !== showing) return;
-    setHeatSlice(state.volumes ? Math.floor(sliceCount() / 2) : shownSlice());
+    const maps = await pixelsIn(answer);
+    if (number !== showing || (slice !== null && slice !== shownSlice())) return;  // another slice is asked about by itself
     find("legend-most").textContent = say("legend.most", { label: current.said.predicted_class });
-    showHeat(image);
+    showHeat(maps);
   });
 }
 function showAnswer(said) {
@@ -106,7 +106,7 @@ async function showHistory() {
   box.hidden = false;
   find("history").replaceChildren(...entries.map(({ label, by, ts, undoes }) => make("li", {
     textContent: say(undoes ? "history.undone" : label === null ? "history.removed" : "history.entry",
-      { label: label ?? say("history.none"), by, time: time(ts) }) })));
+      { label: label ?? say("history.none"), by: person(by), time: time(ts) }) })));
 }
 
 /* Files that were opened */
@@ -251,7 +251,6 @@ export async function showNames() {
   find("names").replaceChildren(...names.map((value) => make("option", { value })));
   find("quick").replaceChildren(...quick.map((name, at) => make("button", { type: "button", onclick: () => label(name, [current]) },
     make("kbd", { textContent: at + 1 }), breakable(name))));
-  for (const part of ["quick", "label-form"]) find(part).hidden = !may("labeller");
 }
 
 function step(by) {
@@ -282,9 +281,11 @@ export async function showImages() {
 }
 /** Show anew what is in words of the language. */
 export function sayAgain() {
-  if (current?.said) showAnswer(current.said);
-  else if (!current) find("verdict").textContent = say("answer.none");
-  showItem();
+  find("said").textContent = "";
+  sayViewer();
+  if (!current) clear();
+  else if (current.said) { showAnswer(current.said); heat(); showItem(); }
+  else show(current);
 }
 export function startImages() {
   startViewer();

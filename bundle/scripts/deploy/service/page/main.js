@@ -1,6 +1,6 @@
 // The page: its parts, who sits before it, and what it shows first.
 
-import { attempt, find, form, json, make, state } from "./tools.js";
+import { attempt, find, form, json, make, may, state } from "./tools.js";
 import { showClasses } from "./classes.js";
 import { sayAgain, showImages, showNames, startImages } from "./images.js";
 import { sayTraining, showChecks, showLearning, startLearning, watch } from "./learning.js";
@@ -15,6 +15,7 @@ async function showService() {
   const [info, user] = await Promise.all([json("GET", "/info/"), json("GET", "/auth/user")]);
   const [name, model] = Object.entries(info.models)[0];
   Object.assign(state, { model: name, version: model.version, classes: info.labels, volumes: model.dimension === 3, user });
+  for (const part of ["quick", "label-form"]) find(part).hidden = !may("labeller");
   showServed();
 }
 function showServed() {
@@ -22,9 +23,8 @@ function showServed() {
   find("served").textContent = say(sessionStorage.getItem("token") ? "served.user" : "served", parts);
 }
 function showHelp() {
-  const pairs = (start) => keysOf(start).filter((key) => !key.endsWith(".is")).flatMap((key) => start === "word."
-    ? [make("dt", { textContent: say(key) }), make("dd", { textContent: say(`${key}.is`) })]
-    : [make("dt", { textContent: key.slice(start.length) }), make("dd", { textContent: say(key) })]);
+  const pairs = (start) => keysOf(start).filter((key) => !key.endsWith(".is"))
+    .flatMap((key) => [make("dt", { textContent: say(key) }), make("dd", { textContent: say(`${key}.is`) })]);
   find("glossary").replaceChildren(...pairs("word."));
   find("keys").replaceChildren(...pairs("key."));
 }

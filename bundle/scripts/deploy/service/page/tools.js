@@ -1,6 +1,6 @@
 // What all parts of the page share: elements, questions to the service, and questions to the person.
 
-import { say } from "./words.js";
+import { has, say } from "./words.js";
 
 export const find = (id) => document.getElementById(id);
 
@@ -31,6 +31,12 @@ export function form(parts) {
   return made;
 }
 
+/** Say why something was refused: by the code of the reason, else by the answer's status, else as the service says it. */
+function refusal(status, { reason, values = {}, detail }) {
+  const key = [`reason.${reason}`, `status.${status}`].find(has);
+  if (key) return say(key, values.role ? { ...values, role: say(`role.${values.role}`) } : values);
+  return (Array.isArray(detail) ? detail.map((part) => part.msg).join("; ") : detail) || `${status}`;
+}
 /** Ask the service; what it refuses is thrown with its reason. */
 export async function ask(method, path, body) {
   const token = sessionStorage.getItem("token");
@@ -43,8 +49,7 @@ export async function ask(method, path, body) {
   if (answer.ok) return answer;
   if (answer.status === 401) find("access").hidden = false;
   const said = await answer.json().catch(() => ({}));
-  const detail = Array.isArray(said.detail) ? said.detail.map((part) => part.msg).join("; ") : said.detail;
-  throw Object.assign(new Error(detail || `${answer.status}`), { status: answer.status, reason: said.reason });
+  throw Object.assign(new Error(refusal(answer.status, said)), { status: answer.status });
 }
 export const json = async (method, path, body) => (await ask(method, path, body)).json();
 
@@ -87,5 +92,7 @@ export function afterwards(milliseconds, work) {
 
 /** What the service and the person are: filled by main.js. */
 export const state = { model: "", version: "", classes: [], volumes: false, user: { name: "", role: "reader" }, running: false };
-const ROLES = ["reader", "labeller", "admin"];
+const ROLES = ["reader", "labeller", "admin"], NOBODY = "anybody on this machine";
+/** Return the name of a person, or what stands for it where nobody signs in. */
+export const person = (name) => (name === NOBODY ? say("person.nobody") : name);
 export const may = (role) => ROLES.indexOf(state.user.role) >= ROLES.indexOf(role);

@@ -1,6 +1,6 @@
 // The versions: which one answers, two of them side by side, and the way back.
 
-import { attempt, choose, find, json, make, may } from "./tools.js";
+import { attempt, choose, find, json, make, may, person } from "./tools.js";
 import { of100, say, time } from "./words.js";
 
 let all = { served: null, back: null, gate: {}, versions: [] };
@@ -14,17 +14,33 @@ export function showVersions() {
   const { served, back, versions } = all;
   const own = versions.find((version) => version.number === served);
   const since = own?.promoted.at(-1);
-  find("served-text").textContent = own ? say("versions.since", { version: served, time: time(since.time), by: since.by }) : say("versions.none");
+  find("served-text").textContent = own ? say("versions.since", { version: served, time: time(since.time), by: person(since.by) }) : say("versions.none");
   find("back").hidden = back === null || !may("admin");
   find("back").textContent = say("versions.back", { version: back });
   find("version-rows").replaceChildren(...versions.toReversed().map((version) => {
     const state = version.number === served ? ["good", "versions.served"] : version.objections.length ? ["bad", "versions.refused"] : ["", "versions.kept"];
     return make("tr", {}, make("th", { scope: "row", textContent: version.number }), make("td", { textContent: version.learnt.classes.join(", ") }),
       make("td", { className: "number", textContent: of100(version.mean_class_recall) }), make("td", { textContent: time(version.added) }),
-      make("td", { className: state[0], textContent: say(state[1]) }));
+      make("td", { className: state[0], textContent: say(state[1]) }), make("td", {}, ...again(version)));
   }));
   find("compare-box").hidden = !versions.length;
   if (versions.length) fill(versions);
+}
+/** Return the button that lets a version answer again, where it has answered before. */
+function again({ number, promoted }) {
+  if (number === all.served || !promoted.length || !may("admin")) return [];
+  const button = make("button", { type: "button", className: "small", textContent: say("versions.serve"), onclick: () => serve(number, `/tasks/${number}/serve`) });
+  button.ariaLabel = say("versions.serve.one", { version: number });
+  return [button];
+}
+async function serve(version, path) {
+  const parts = { version, served: all.served };
+  if (!await choose(say("versions.serve.ask", parts), [["yes", say("versions.serve.yes", parts)]])) return;
+  await attempt(async () => {
+    const { served } = await json("POST", path);
+    await changed();
+    find("served-text").textContent += ` ${say("versions.went", { version: served })}`;
+  });
 }
 function fill(versions) {
   const kept = [find("this").value, find("with").value];
@@ -48,9 +64,7 @@ async function compare() {
     make("td", {}, change(one), make("span", { className: "soft", textContent: one.images ? ` ${say("compare.tested", { n: one.images })}` : "" })),
     make("td", {}, ...verdict(one)))));
   const failed = found.classes.filter((one) => !one.passes).length;
-  const means = found.objections.filter((reason) => !found.classes.some((one) => one.reason === reason));
-  find("compare-text").textContent = [failed ? say("compare.some", { n: failed }) : say("compare.all"),
-    ...means.map((reason) => say("compare.mean", { reason: reason.replace(/^mean: /, "") }))].join(" ");
+  find("compare-text").textContent = [failed ? say("compare.some", { n: failed }) : say("compare.all"), ...found.means.map(ofMean)].join(" ");
   if (find("steps").open) await steps();
 }
 /** Say in words what became of a class. */
@@ -61,16 +75,18 @@ function change(one) {
   const fewer = Math.round(100 * (one.lost - one.gained) / one.images);
   return fewer ? say(fewer > 0 ? "compare.fewer" : "compare.more", { label: one.name, n: Math.abs(fewer) }) : say("compare.same");
 }
+const ofMean = ({ measure, bound, limit }) => say(`compare.${measure}`, { n: of100(bound), limit: of100(limit) });
 function verdict(one) {
   if (one.passes) return [make("span", { className: one.recall ? "good" : "", textContent: say("compare.passes") })];
   const bound = say(one.is_new ? "compare.bound.new" : "compare.bound.old", { n: of100(one.bound), limit: of100(one.limit) });
   return [make("span", { className: "bad", textContent: say(one.decided ? "compare.fails" : "compare.open") }),
     make("span", { className: "soft", textContent: ` ${bound}` })];
 }
-/** Return why a version does not answer, class by class. */
+/** Return why a version does not answer, class by class, and of all classes together. */
 export async function reasonsOf(number) {
   const found = await json("GET", `/tasks/compare?number=${number}${all.served ? `&other=${all.served}` : ""}`);
-  return make("ul", {}, ...found.classes.filter((one) => !one.passes).map((one) => make("li", {}, make("b", { textContent: `${one.name}: ` }), change(one), " ", ...verdict(one))));
+  return make("ul", {}, ...found.classes.filter((one) => !one.passes).map((one) => make("li", {}, make("b", { textContent: `${one.name}: ` }), change(one), " ", ...verdict(one))),
+    ...found.means.map((mean) => make("li", { textContent: ofMean(mean) })));
 }
 /** Return the relative luminance of a colour of three numbers, 0..255 (WCAG 2). */
 function brightness(colour) {
@@ -97,12 +113,5 @@ export function startVersions(whenChanged) {
   changed = whenChanged;
   for (const id of ["this", "with"]) find(id).onchange = () => attempt(compare);
   find("steps").ontoggle = () => { if (find("steps").open) attempt(steps); };
-  find("back").onclick = async () => {
-    if (!await choose(say("versions.back.ask", all), [["yes", say("versions.back", { version: all.back })]])) return;
-    await attempt(async () => {
-      const { served } = await json("POST", "/tasks/rollback");
-      await changed();
-      find("served-text").textContent += ` ${say("versions.went", { version: served })}`;
-    });
-  };
+  find("back").onclick = () => serve(all.back, "/tasks/rollback");
 }

@@ -36,10 +36,21 @@ export function showPixels(data, why = say("viewer.empty")) {
     const least = Math.min(data.lowest, data.black), most = Math.max(view.highest, data.white);
     Object.assign(find("level"), { min: least, max: most });
     Object.assign(find("width"), { min: data.step, max: Math.max(most - least, data.step, Math.min(span, data.step)) });
-    find("preset").replaceChildren(...["first", "all", ...(data.hounsfield ? Object.keys(PRESETS) : []), "own"].map((name) =>
-      make("option", { value: name, textContent: say(`viewer.preset.${name}`) })));
+    namePresets();
     reset();
   }
+  draw();
+}
+function namePresets() {
+  find("preset").replaceChildren(...["first", "all", ...(view.data.hounsfield ? Object.keys(PRESETS) : []), "own"].map((name) =>
+    make("option", { value: name, textContent: say(`viewer.preset.${name}`) })));
+}
+/** Show anew what is in words of the language. */
+export function sayViewer() {
+  if (!view.data) return;
+  const { value } = find("preset");
+  namePresets();
+  find("preset").value = value;
   draw();
 }
 function highestOf(values) {
@@ -48,24 +59,30 @@ function highestOf(values) {
   return most;
 }
 
-/** Show what spoke for the suggestion, grey pixels of an image; or nothing. */
-export function showHeat(image) {
-  view.heat = image;
-  if (image) {
-    Object.assign(overlay, { width: image.width, height: image.height });
-    const context = overlay.getContext("2d", { willReadFrequently: true });
-    context.drawImage(image, 0, 0);
-    const pixels = context.getImageData(0, 0, image.width, image.height);
-    for (let at = 0; at < pixels.data.length; at += 4) {
-      const heat = pixels.data[at] / 255, place = heat * (STOPS.length - 1), from = Math.min(Math.floor(place), STOPS.length - 2);
-      for (let part = 0; part < 3; part++) {
-        pixels.data[at + part] = STOPS[from][part] + (place - from) * (STOPS[from + 1][part] - STOPS[from][part]);
-      }
-      pixels.data[at + 3] = 255 * OPACITY * heat;
-    }
-    context.putImageData(pixels, 0, 0);
-  }
+/** Show what spoke for the suggestion: a map for the slice that is shown, or one for each; or nothing. */
+export function showHeat(maps) {
+  Object.assign(view, { heat: maps, heatSlice: view.slice });
   draw();
+}
+/** Return which of the maps is of the slice that is shown; -1 where none is. */
+function mapShown() {
+  const { data, heat, heatShown, heatSlice, slice } = view;
+  if (!data || !heat || !heatShown) return -1;
+  if (heat.count > 1) return Math.floor((slice + 0.5) * heat.count / data.count);
+  return slice === heatSlice ? 0 : -1;
+}
+function paintHeat({ rows, columns, values }, map) {
+  Object.assign(overlay, { width: columns, height: rows });
+  const context = overlay.getContext("2d"), pixels = context.createImageData(columns, rows);
+  for (let at = 0; at < pixels.data.length; at += 4) {
+    const heat = values[map * rows * columns + at / 4] / 255, place = heat * (STOPS.length - 1);
+    const from = Math.min(Math.floor(place), STOPS.length - 2);
+    for (let part = 0; part < 3; part++) {
+      pixels.data[at + part] = STOPS[from][part] + (place - from) * (STOPS[from + 1][part] - STOPS[from][part]);
+    }
+    pixels.data[at + 3] = 255 * OPACITY * heat;
+  }
+  context.putImageData(pixels, 0, 0);
 }
 export const shownSlice = () => view.slice;
 export const sliceCount = () => view.data?.count ?? 0;
@@ -77,8 +94,8 @@ export const heatIsOn = () => view.heatShown;
 export function thumbnailOf(data) {
   const small = document.createElement("canvas"), whole = document.createElement("canvas");
   paint(whole, data, Math.floor(data.count / 2), data.black, data.white, data.inverted);
-  const scale = 96 / Math.max(data.rows, data.columns);
-  Object.assign(small, { width: Math.max(1, data.columns * scale), height: Math.max(1, data.rows * scale) });
+  const rows = data.rows * data.aspect, scale = 96 / Math.max(rows, data.columns);
+  Object.assign(small, { width: Math.max(1, data.columns * scale), height: Math.max(1, rows * scale) });
   small.getContext("2d").drawImage(whole, 0, 0, small.width, small.height);
   return small.toDataURL("image/jpeg", 0.8);
 }
@@ -106,29 +123,29 @@ function draw() {
   waiting = requestAnimationFrame(() => {
     const canvas = find("canvas"), { data } = view, scale = devicePixelRatio || 1;
     Object.assign(canvas, { width: canvas.clientWidth * scale, height: canvas.clientHeight * scale });
-    const legend = Boolean(data && view.heat && view.heatShown);
-    find("legend").hidden = !legend;
+    const map = mapShown();
+    find("legend").hidden = map < 0;
     find("reading").textContent = data ? say("viewer.reading", { level: short(view.level), width: short(view.width),
       zoom: view.zoom.toFixed(1) }) : "";
     if (!data || !canvas.width) return;
     paint(picture, data, view.slice, view.level - view.width / 2, view.level + view.width / 2, view.inverted);
     find("slice-text").textContent = say("viewer.slice", { number: view.slice + 1, count: data.count });
-    const fit = Math.min(canvas.width / data.columns, canvas.height / data.rows) * view.zoom;
+    const tall = data.rows * data.aspect, fit = Math.min(canvas.width / data.columns, canvas.height / tall) * view.zoom;
     const context = canvas.getContext("2d");
     context.imageSmoothingEnabled = fit < 3;
     context.imageSmoothingQuality = "high";
-    const left = (canvas.width - data.columns * fit) / 2 + view.x * scale, top = (canvas.height - data.rows * fit) / 2 + view.y * scale;
-    context.drawImage(picture, left, top, data.columns * fit, data.rows * fit);
-    if (legend && (data.count === 1 || view.heatSlice === view.slice)) {
+    const left = (canvas.width - data.columns * fit) / 2 + view.x * scale, top = (canvas.height - tall * fit) / 2 + view.y * scale;
+    context.drawImage(picture, left, top, data.columns * fit, tall * fit);
+    if (map >= 0) {
+      paintHeat(view.heat, map);
       context.imageSmoothingEnabled = true;
-      context.drawImage(overlay, left, top, data.columns * fit, data.rows * fit);
+      context.drawImage(overlay, left, top, data.columns * fit, tall * fit);
     }
     Object.assign(find("level"), { value: view.level });
     Object.assign(find("width"), { value: view.width });
   });
 }
 const short = (value) => (Math.abs(value) >= 10 ? String(Math.round(value)) : value.toPrecision(2));
-export const setHeatSlice = (slice) => { view.heatSlice = slice; };
 
 export function reset() {
   Object.assign(view, { zoom: 1, x: 0, y: 0 });

@@ -13,7 +13,7 @@ export async function speak(chosen) {
   if (chosen) localStorage.setItem(KEPT, chosen);
   words = await (await fetch(`page/words/${language}.json`)).json();
   plural = new Intl.PluralRules(language);
-  times = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" });
+  times = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short", hourCycle: "h23" });
   document.documentElement.lang = language;
   document.getElementById("language").value = language;
   document.title = say("title");

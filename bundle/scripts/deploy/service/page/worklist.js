@@ -1,6 +1,6 @@
 // The list of images that are kept: only the rows in sight are in the page, and pages of it are asked for as they come.
 
-import { afterwards, ask, attempt, find, intoSight, json, make } from "./tools.js";
+import { afterwards, ask, attempt, find, intoSight, json, make, person } from "./tools.js";
 import { say } from "./words.js";
 
 const HEIGHT = 64, PAGE = 100, MOST_PICTURES = 600, SPARE = 4;
@@ -93,7 +93,7 @@ function rowOf(item, index) {
   const suggested = item.predicted && item.why !== "outlier" ? say("list.suggested", { label: item.predicted }) : doubt;
   const title = make("b", { textContent: item.label ?? suggested, className: item.label ? "good" : mark });
   const name = item.image.slice(0, 8);
-  const text = item.label ? say("list.by", { by: item.by, name }) : suggested === doubt ? name : `${doubt} · ${name}`;
+  const text = item.label ? say("list.by", { by: person(item.by), name }) : suggested === doubt ? name : `${doubt} · ${name}`;
   const row = make("div", { id: `row-${index}`, className: "item", role: "option" }, image,
     make("div", {}, title, make("span", { textContent: text })));
   row.setAttribute("aria-setsize", list.found);

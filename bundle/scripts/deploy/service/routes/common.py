@@ -15,10 +15,11 @@ from scripts.deploy.service.users import Role, User
 
 
 class Refusal(BaseModel):
-    """Why a request was not done."""
+    """Why a request was not done: in English, and where people meet it as a code with the values of its words."""
 
     detail: str | list[dict[str, Any]]
     reason: str | None = None
+    values: dict[str, str | int] = {}
 
 
 def _service(request: Request) -> Service:

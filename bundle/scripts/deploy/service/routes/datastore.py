@@ -37,10 +37,8 @@ class Listing(StrEnum):
 
 def stats(images: ImageStore) -> dict[str, Any]:
     """Return how many images there are and how many have which label."""
-    records = images.records()
-    tags = [tag for record in records.values() for tag in record["labels"]]
-    counts = {tag: tags.count(tag) for tag in sorted(set(tags))}
-    return {"total": len(records), "completed": counts.get(Tag.FINAL, 0), "label_tags": counts}
+    counts = images.tags()
+    return {"total": len(images), "completed": counts[Tag.FINAL], "label_tags": dict(sorted(counts.items()))}
 
 
 @router.get("/", dependencies=READER)

@@ -9,15 +9,20 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import APIRouter, Body, Depends, File, Form, Response, UploadFile
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from scripts.deploy.service.answering import Answer, Draws, Sent
+from scripts.deploy.service.answering import Answer, Sent
 from scripts.deploy.service.images import Tag
 from scripts.deploy.service.problems import Problem
 from scripts.deploy.service.routes.common import ADMIN, READER, REFUSALS, Asked, Asking, number_in, object_in
+from scripts.deploy.service.routes.pixels import pixels_response
 from scripts.deploy.service.service import Service
+from scripts.deploy.service.views import view_of_pixels
+from scripts.imaging.drawing import png_bytes
 
 router = APIRouter(tags=["Infer"], responses=REFUSALS)
 
@@ -29,9 +34,6 @@ class Output(StrEnum):
     IMAGE = "image"
     ALL = "all"
     HEAT = "heat"
-
-
-DRAWS = {Output.JSON: Draws.NOTHING, Output.IMAGE: Draws.SHEET, Output.ALL: Draws.SHEET, Output.HEAT: Draws.HEAT}
 
 
 class Prediction(BaseModel):
@@ -86,19 +88,24 @@ async def infer(
     """Classify an image: one that is sent, one of the datastore or one of a session.
 
     `output=image` answers with the image and Grad-CAM beside it (PNG), unless the result is indeterminate, `all` with a
-    form of `params` (JSON) and `image`, `heat` with Grad-CAM alone, as large as the image and white where it is highest
-    (of a volume in its middle slice). `params` may hold `picture`, the number of the frame or slice from 0.
+    form of `params` (JSON) and `image`, `heat` with Grad-CAM alone as the network sees it, 255 where it is highest:
+    bytes as of `/pixels/`, of a volume slice by slice. `params` may hold `picture`, the number of the frame or slice
+    from 0.
     """
     picture = number_in(object_in(params), "picture")
     given = await _given(service, image, session_id, file)
-    answer = await service.answering.answer(given, picture, DRAWS[output])
+    answer = await service.answering.answer(given, picture, output is not Output.JSON)
     if output is Output.JSON:
         return JSONResponse(answer.record())
-    if output is not Output.ALL:
-        if answer.drawn is None:
-            raise Problem(422, "the result is indeterminate, so that there is no class to show the place of")
-        return Response(answer.drawn, media_type="image/png")
-    return _form(answer)
+    drawing = answer.drawing
+    if drawing is None:
+        if output is Output.ALL:
+            return _form(answer, b"")
+        raise Problem(422, "the result is indeterminate, so that there is no class to show the place of")
+    if output is Output.HEAT:
+        return pixels_response(view_of_pixels(np.rint(255 * drawing.heats).astype(np.uint8)))
+    sheet = await run_in_threadpool(png_bytes, drawing.picture)
+    return _form(answer, sheet) if output is Output.ALL else Response(sheet, media_type="image/png")
 
 
 async def _given(service: Service, image: str, session_id: str, file: UploadFile | None) -> Any:
@@ -111,11 +118,11 @@ async def _given(service: Service, image: str, session_id: str, file: UploadFile
     raise Problem(422, "no image: send a file, or name an image or a session")
 
 
-def _form(answer: Answer) -> Response:
+def _form(answer: Answer, sheet: bytes) -> Response:
     mark = uuid.uuid4().hex
     parts = (
         ("params", "application/json", json.dumps(answer.record()).encode()),
-        ("image", "image/png", answer.drawn or b""),
+        ("image", "image/png", sheet),
     )
     body = b""
     for name, kind, content in parts:
@@ -158,7 +165,7 @@ def _label_all(service: Service, by: str, images: Images, stop: threading.Event)
     labelled = service.images.classes()
     wanted = {Images.ALL: lambda _: True, Images.LABELED: labelled.__contains__}
     chosen = wanted.get(images, lambda image: image not in labelled)
-    files = {image: service.images.path(image) for image in service.images.records() if chosen(image)}
+    files = {image: path for image, path in service.images.paths().items() if chosen(image)}
     said = service.answering.results(files, stop)
     for image, result in said.items():
         best = result.predicted_class

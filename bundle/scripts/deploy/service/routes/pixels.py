@@ -28,16 +28,16 @@ def pixels(service: Asked, image: str) -> Response:
 
     The header `X-Pixels` holds JSON: `shape` ([slices, rows, columns], for colours with a 3 behind), `bits` (16: little
     endian without a sign, or 8), `lowest` and `step` (a value is lowest + step * what is sent), `black` and `white`
-    (the window to begin with), `inverted` and `hounsfield`.
+    (the window to begin with), `inverted`, `hounsfield`, and `aspect`, the height of a pixel over its width.
     """
     values = service.images.values(image)
-    return _answer(view_of_file(service.images.path(image)) if values is None else view_of_values(values))
+    return pixels_response(view_of_file(service.images.path(image)) if values is None else view_of_values(values))
 
 
 @router.post("/", dependencies=READER, response_class=Response, responses=VALUES)
 async def pixels_of_file(service: Asked, file: Annotated[UploadFile, File()]) -> Response:
     """Return the values of all pictures of a file, of which nothing is kept; as for an image that is kept."""
-    return _answer(await service.answering.view(Sent(file.file, file.filename or "")))
+    return pixels_response(await service.answering.view(Sent(file.file, file.filename or "")))
 
 
 @router.get(
@@ -48,8 +48,10 @@ async def pixels_of_file(service: Asked, file: Annotated[UploadFile, File()]) ->
 )
 def thumbnail(service: Asked, image: str, side: Annotated[int, Query(ge=SMALLEST, le=LARGEST)] = 96) -> Response:
     """Return an image that is kept as a small JPEG, of a volume the middle slice."""
-    return Response(service.thumbnails.get(service.images.path(image), side), media_type="image/jpeg")
+    path, info = service.images.path(image), service.images.record(image)["image"]["info"]
+    return Response(service.thumbnails.get(path, side, info["aspect"]), media_type="image/jpeg")
 
 
-def _answer(view: View) -> Response:
+def pixels_response(view: View) -> Response:
+    """Return pictures as bytes, with a header that says what they are."""
     return Response(view.content, media_type="application/octet-stream", headers={ABOUT: json.dumps(view.about)})

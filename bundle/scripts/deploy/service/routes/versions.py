@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from fastapi.responses import FileResponse
 from pydantic import BaseModel
 
 from scripts.deploy.service.problems import Problem, unknown
 from scripts.deploy.service.routes.common import ADMIN, READER, REFUSALS, Asked, Asking
 from scripts.deploy.service.service import Service
-from scripts.deploy.versions.gate import LEVEL, Gate, NewClass, OldClass, compare
+from scripts.deploy.versions.gate import LEVEL, Gate, Measure, NewClass, OldClass, compare
 from scripts.deploy.versions.store import Version
 from scripts.utils.files import WEIGHTS
 
@@ -41,13 +41,23 @@ class ClassCompared(BaseModel):
     reason: str | None
 
 
+class MeanCompared(BaseModel):
+    """What the gate objects to the mean over classes: what is measured, how much it is and the limit, all 0..1."""
+
+    measure: Measure
+    bound: float
+    limit: float
+    decided: bool
+    reason: str
+
+
 class Compared(BaseModel):
-    """Two versions side by side."""
+    """Two versions side by side: every class, and what the gate objects to their mean."""
 
     number: int
     other: int | None
     classes: list[ClassCompared]
-    objections: list[str]
+    means: list[MeanCompared]
 
 
 @router.get("/tasks", dependencies=READER, tags=["Versions"])
@@ -91,6 +101,13 @@ def task(service: Asked, number: int) -> dict[str, Any]:
 def roll_back(service: Asked, asking: Asking) -> dict[str, int]:
     """Serve the version again that was served before; `promoted` in `/tasks` says who has asked for it."""
     return {"served": service.rollback(asking.name)}
+
+
+@router.post("/tasks/{number}/serve", dependencies=ADMIN, tags=["Versions"])
+def serve(service: Asked, asking: Asking, number: Annotated[int, Path(ge=1, le=10**9)]) -> dict[str, int]:
+    """Serve a version again that was served before, an earlier or a later one than that which is served now."""
+    service.serve(number, asking.name)
+    return {"served": number}
 
 
 def _described(version: Version, events: list[dict[str, Any]]) -> dict[str, Any]:
@@ -140,8 +157,8 @@ def _compared(service: Service, version: Version, before: Version | None) -> Com
             )
         )
     other = None if before is None else before.number
-    reasons = [objection.reason for objection in objections]
-    return Compared(number=version.number, other=other, classes=classes, objections=reasons)
+    means = [MeanCompared.model_validate(vars(objection)) for objection in objections if objection.of is None]
+    return Compared(number=version.number, other=other, classes=classes, means=means)
 
 
 def _figures(own: OldClass | NewClass) -> dict[str, Any]:
