@@ -4,10 +4,10 @@
 
 Runs what ``accuracy.py`` would (what is recorded is not trained again), then prints, for each method, the paired
 differences over the seeds to ACL and to the frozen backbone, and its distances to two bounds. *Own bound*: ridge
-regression on all training images of all tasks in the same features, of each head that follows the merge. *Best bound*:
-the best such head that any features of the table give after the last task, of networks of one pass; no continual
-learner may see what it sees. The table goes to ``benchmarks/results/<data>_beyond.md``. Further ``--key value`` pairs
-go to each method, not to ACL; such runs need a name of their own::
+regression on all training images of all tasks in the features that the run ended with, of networks of one pass; no
+continual learner may see what it sees. *Best bound*: the best own bound of the table. The table goes to
+``benchmarks/results/<data>_beyond.md``. Further ``--key value`` pairs go to each method, not to ACL; such runs need a
+name of their own::
 
     python benchmarks/beyond.py skin8 --runs skin8_published_levels --network_def#levels published
         --methods dynammo+levels+ridge dynammo+lora+levels+ridge
@@ -27,8 +27,6 @@ from records import Records
 from tabulate import tabulate
 
 from scripts.commands.compare import Run
-from scripts.commands.experiments.fitted_heads import ridge_bound
-from scripts.commands.experiments.merging import TunedRun, stages
 from scripts.commands.joint_ridge import joint_ridge
 from scripts.commands.terminal import end_or_stop
 from scripts.learning.handlers.checkpoint import read_checkpoint
@@ -39,36 +37,23 @@ from scripts.utils.files import CHECKPOINT, write_atomically
 REFERENCE = "acl"
 FROZEN = "frozen+levels+ridge"
 REFERENCES = (REFERENCE, FROZEN)
-FOLLOWING = (  # heads whose sums follow the merge
+METHODS = (
+    *("dynammo", "dynammo_others", "dynammo+lora", "first_task+ridge", "frozen+ridge"),
     *("dynammo+ridge", "dynammo+ridge+without_memory"),
     *("dynammo+levels+ridge", "dynammo+levels+ridge+without_memory"),
     *("dynammo+lora+ridge", "dynammo+lora+ridge+without_memory"),
     *("dynammo+lora+levels+ridge", "dynammo+lora+levels+ridge+without_memory"),
 )
-METHODS = ("dynammo", "dynammo_others", "dynammo+lora", *FOLLOWING, "first_task+ridge", "frozen+ridge")
 KEYS = ("final_mean_class_recall", "average_mean_class_recall")
+BOUND = "bound, final_mean_class_recall"
 
 
-def bound_of(key: str) -> str:
-    """Return what the bound of a figure is called."""
-    return f"bound, {key}"
-
-
-def followed_bound(run: Run) -> dict[str, float]:
-    """Return the last and average MCR of the head that sees all images again, after each merge."""
-    tuned = TunedRun(run)
-    fit, curve = ridge_bound(tuned.network.backbone.head_width, tuned.get), []
-    for learnt, test, labels in stages(tuned, "average", "average"):
-        curve.append(mean_class_recall(labels.numpy(), fit(learnt)(test).argmax(1).numpy()) or 0.0)
-    return {bound_of(KEYS[0]): curve[-1], bound_of(KEYS[1]): sum(curve) / len(curve)}
-
-
-def last_bound(run: Run) -> dict[str, float]:
+def own_bound(run: Run) -> float:
     """Return the last MCR of the head that sees all images at once, in the features that the run ended with."""
     joint, tasks = joint_ridge(run.folder)
     test = [item for task in tasks for item in task.test]
     labels = np.array([item["label"] for item in test])
-    return {bound_of(KEYS[0]): mean_class_recall(labels, joint.classify(test).argmax(1).numpy()) or 0.0}
+    return mean_class_recall(labels, joint.classify(test).argmax(1).numpy()) or 0.0
 
 
 def find_bounds(runs: Sequence[Run], records: Records) -> None:
@@ -76,12 +61,8 @@ def find_bounds(runs: Sequence[Run], records: Records) -> None:
     torch.set_num_threads(1)
     for run in runs:
         known = records.find(run)
-        if known is None or bound_of(KEYS[0]) in known or not (run.folder / CHECKPOINT).is_file():
-            continue
-        if run.method in FOLLOWING:
-            records.note(run, followed_bound(run))
-        elif one_pass(run):
-            records.note(run, last_bound(run))
+        if known is not None and BOUND not in known and (run.folder / CHECKPOINT).is_file() and one_pass(run):
+            records.note(run, {BOUND: own_bound(run)})
 
 
 def one_pass(run: Run) -> bool:
@@ -94,7 +75,7 @@ def best_bounds(results: Results) -> dict[int, float]:
     found: dict[int, float] = {}
     for figures in results.values():
         for seed, run in figures.items():
-            found[seed] = max(found.get(seed, 0.0), run.get(bound_of(KEYS[0]), 0.0))
+            found[seed] = max(found.get(seed, 0.0), run.get(BOUND, 0.0))
     return {seed: value for seed, value in found.items() if value}
 
 
@@ -120,15 +101,11 @@ def table(results: Results) -> str:
             values = {seed: value for seed, value in of_seeds(method, key).items() if value is not None}
             row.append(f"{100 * statistics.mean(values.values()):.1f}" if values else "")
             row += [paired(values, of_seeds(reference, key)) for reference in REFERENCES]
-        if method in FOLLOWING:
-            row += [paired(of_seeds(method, key), of_seeds(method, bound_of(key))) for key in KEYS]
-        else:
-            row += ["", ""]
-        row.append(paired(of_seeds(method, KEYS[0]), best))
+        row += [paired(of_seeds(method, KEYS[0]), bound) for bound in (of_seeds(method, BOUND), best)]
         gigaflops = {f"{run['flops_per_image'] / 1e9:.2f}" for run in figures.values()}
         rows.append([*row, ", ".join(sorted(gigaflops))])
     measures = [f"{part} {what}" for part in ("last", "average") for what in ("MCR", "to ACL", "to frozen")]
-    bounds = ["last to own bound", "average to own bound", "last to best bound"]
+    bounds = ["last to own bound", "last to best bound"]
     headers = ["method", "seeds", *measures, *bounds, "GFLOPs an image"]
     best_said = ", ".join(f"{100 * value:.1f} (seed {seed})" for seed, value in best.items())
     return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True) + (

@@ -16,16 +16,19 @@ from monai.bundle import ConfigWorkflow
 
 from scripts.commands.app import main
 from scripts.commands.configs import known_methods, method_files
+from scripts.commands.contribute import Given
 from scripts.learning.engines import ContinualEvents
 from scripts.model.folder import TrainedModel
+from scripts.utils.errors import UserError
 
 METHODS = known_methods()
+JUDGED = "dynammo+lora+levels+ridge+without_memory+orientations+judged"
 # one of each way to keep something from task to task; the others: `make test-slow`
 QUICK = [
     *("dynammo", "acl", "icarl", "bic", "wa", "derpp", "ewc", "gem", "podnet", "der_expandable"),
-    *("dynammo+lora", "dynammo+ridge", "first_task+ridge+ranpac", "acmap"),
+    *("dynammo+lora", "dynammo+ridge", "first_task+ridge+ranpac", "acmap", JUDGED),
 ]
-FROZEN = ("frozen", "first_task")  # a later task has no epoch to stop in
+FROZEN = ("frozen", "first_task", JUDGED)  # a later task has no epoch to stop in
 # unequal tasks, one of them of a single class
 SPLIT = [["clusters/nests", "clusters/rings"], ["fibres/parallel"], ["cells/large", "cells/small"]]
 SMALL: dict[str, Any] = {
@@ -243,6 +246,9 @@ def stop_before_the_sums_are_saved(workflow: ConfigWorkflow) -> None:
     workflow.trainer.add_event_handler(ContinualEvents.CLOSED_FORM_COMPLETED, interrupt)
 
 
+CHOICE = ("errors", "position", "verdicts")
+
+
 def sums_of(run: Path) -> dict[str, Any]:
     return torch.load(run / "checkpoint.pt", weights_only=True)["states"]["sums"]
 
@@ -251,6 +257,7 @@ def sums_of(run: Path) -> dict[str, Any]:
     "method",
     [
         "dynammo+ridge+without_memory",
+        JUDGED,
         *(pytest.param(name, marks=pytest.mark.slow) for name in ("first_task+ridge+ranpac", "frozen+ridge+fecam")),
     ],
 )
@@ -266,7 +273,9 @@ def test_without_a_memory_a_head_stopped_before_its_sums_are_saved_ends_as_in_on
     for name in ("model.pt", "checkpoint.pt"):
         assert weights_digest(tmp_path / "later" / name) == weights_digest(tmp_path / "whole" / name), name
     expected, found = sums_of(tmp_path / "whole"), sums_of(tmp_path / "later")
-    assert all(torch.equal(expected[name], found[name]) for name in ("second", "first", "weights"))
+    for one, other in zip(expected.pop("candidates", [expected]), found.pop("candidates", [found]), strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in ("second", "first", "weights"))
+    assert [expected.get(name) for name in CHOICE] == [found.get(name) for name in CHOICE]
     assert len(json.loads((tmp_path / "whole/metrics.json").read_text())["accuracies"]) == 3
     network = TrainedModel.open(tmp_path / "whole").network
     image = torch.zeros(2, 3, 33, 33)
@@ -306,3 +315,24 @@ def test_an_image_is_forgotten_where_adapters_have_a_rank_of_their_own(
     before = sums_of(tmp_path / "run")["first"][4, -1].item()
     assert main(["forget", str(tmp_path / "run"), str(image), "--class", "cells/small"]) == 0, capsys.readouterr().err
     assert sums_of(tmp_path / "run")["first"][4, -1].item() == pytest.approx(0.75 * before)
+
+
+def test_where_candidates_are_judged_an_image_is_forgotten_in_all_and_no_site_adds_the_sums(
+    train: Callable[..., None], images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    train(JUDGED, run)
+    image = sorted((images / "Pathology16/cells/train/small").iterdir())[0]
+    before = sums_of(run)
+    assert main(["forget", str(run), str(image), "--class", "cells/small"]) == 0, capsys.readouterr().err
+    after = sums_of(run)
+    assert [after[name] for name in CHOICE] == [before[name] for name in CHOICE]
+    for one, other in zip(before["candidates"], after["candidates"], strict=True):
+        assert other["first"][4, -1].item() == pytest.approx(0.75 * one["first"][4, -1].item())
+    assert main(["suspects", str(run)]) == 0, capsys.readouterr().err
+    with pytest.raises(UserError, match="several kinds of features.*without the parts 'orientations' and 'judged'"):
+        Given.read(run)
+    found = json.loads((run / "metrics.json").read_text())["candidates"]
+    assert [len(verdicts) for verdicts in found] == [3, 3, 3]
+    assert (run / "candidates.png").is_file()
+    assert json.loads((run / "network.json").read_text())["adapter"] is None, "folded"

@@ -20,6 +20,7 @@ from scripts.pictures.canvas import save_figure, spread, svg_of
 from scripts.pictures.runs import (
     accuracy_figure,
     accuracy_matrix_figure,
+    candidates_figure,
     choices_figure,
     confusion_figure,
     curves_figure,
@@ -60,7 +61,13 @@ def figures_of(names: list[str]) -> list[Figure]:
         accuracy_figure(stages, [0.8 * stage for stage in stages], names),
         confusion_figure(np.full((len(names), len(names)), 3), names),
         choices_figure([[0.1] * 10 for _ in names], names),
+        candidates_figure([[verdict(0.02)] for _ in names], names),
     ]
+
+
+def verdict(gain: float | None, error: float | None = 0.01, taken: bool = True) -> dict[str, object]:
+    names = {"candidate": "tuned, 2 views", "against": "frozen, 2 views"}
+    return {**names, "gain": gain, "standard_error": error, "taken": taken}
 
 
 def overlaps(figure: Figure) -> list[tuple[str, str]]:
@@ -102,7 +109,7 @@ def test_long_names_keep_their_beginning_and_end() -> None:
 
 
 def test_the_same_picture_gives_the_same_bytes(tmp_path: Path) -> None:
-    for number in range(4):
+    for number in range(len(figures_of(LONG))):
         for copy in "ab":
             save_figure(tmp_path / copy, figures_of(LONG)[number])
         assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
@@ -127,6 +134,14 @@ def test_cells_not_measured_are_grey_and_say_so() -> None:
     red, green, blue = cell_colour(figure, 2, 2)
     assert blue > green > red
     assert [text.get_text() for text in figure.axes[0].texts] == ["90", "", "", "88", "90", "", "n/a", "88", "90"]
+
+
+def test_a_candidate_has_a_point_a_task_once_classes_have_judged_and_a_full_one_where_it_was_taken() -> None:
+    figure = candidates_figure([[verdict(None, None)], [verdict(0.02, 0.03, False)], [verdict(0.04)]], ["a", "b", "c"])
+    points = [line for line in figure.axes[0].get_lines() if line.get_marker() == "o"]
+    assert [(float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in points] == [(1, 2), (2, 4)]
+    inside = [line.get_markerfacecolor() for line in points]
+    assert inside[0] != inside[1] == points[1].get_color()
 
 
 def test_lines_have_gaps_where_nothing_was_measured() -> None:

@@ -30,6 +30,7 @@ COMBINED = (
     *("finetune+without_memory", "first_task+ridge", "first_task+ridge+ranpac"),
     *("first_task+ridge+ncm", "frozen+ridge+ranpac"),
     *("frozen+ridge", "frozen+levels+ridge", "frozen+ridge+ncm", "frozen+ridge+fecam"),
+    *("frozen+levels+ridge+orientations", "dynammo+lora+levels+ridge+without_memory+orientations+judged"),
 )
 """Methods of several pages that the docs name."""
 OF_TRANSFORMERS = ("coda_prompt", "dualprompt", "l2p")

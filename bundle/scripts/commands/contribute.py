@@ -142,6 +142,11 @@ class Given:
             )
         if content["tasks_completed"] < content["tasks_planned"]:
             raise UserError(f"the run in {run} is not finished: finish it first, then contribute it")
+        if "candidates" in content["states"]["sums"]:
+            raise UserError(
+                f"the run in {run} keeps sums of several kinds of features, and which are used each site would choose "
+                "for itself: train without the parts 'orientations' and 'judged'"
+            )
         parser = parser_of(run)
         network: ContinualNet = parser.get_parsed_content("network_def")
         NetworkState(network).load_state_dict(content["states"]["network"])

@@ -12,9 +12,9 @@ from monai.bundle import ConfigParser
 
 from scripts.commands.take_over import parser_of
 from scripts.imaging.decoding.scans import is_scan, make_selection
-from scripts.learning.features import FeatureExtractor, FeatureSums
+from scripts.learning.features import CandidateSums, FeatureExtractor, FeatureSums
 from scripts.learning.handlers.checkpoint import EPOCH, read_checkpoint
-from scripts.learning.handlers.closed_form import feature_vectors
+from scripts.learning.handlers.closed_form import candidate_vectors
 from scripts.learning.memory import ExemplarMemory
 from scripts.learning.memory.exemplars import image_file
 from scripts.model.folder import TrainedModel, write_model
@@ -59,10 +59,11 @@ def forget(run: Path, images: Sequence[str], label: str | None = None) -> str:
         raise UserError(f"no {CHECKPOINT} in {run}: give the output folder of a run")
     content = read_checkpoint(run / CHECKPOINT)
     states = content["states"]
-    sums = FeatureSums() if "sums" in states else None
-    if sums is not None:
-        sums.load_state_dict(states["sums"])
     parser = parser_of(run)
+    sums: FeatureSums | CandidateSums | None = None
+    if "sums" in states:
+        sums = parser.get_parsed_content("sums")
+        sums.load_state_dict(states["sums"])
     memory: ExemplarMemory = parser.get_parsed_content("memory")
     memory.load_state_dict(states["memory"])
     shown = parser.get_parsed_content("image").presentation
@@ -88,7 +89,7 @@ def forget(run: Path, images: Sequence[str], label: str | None = None) -> str:
 def _subtract(
     content: dict[str, Any],
     parser: ConfigParser,
-    sums: FeatureSums | None,
+    sums: FeatureSums | CandidateSums | None,
     images: Sequence[str],
     label: str,
     folder: Path,
@@ -107,8 +108,9 @@ def _subtract(
     number = classes.index(label)
     items = [{"image": image, "label": number} for image in images]
     moved = _moved(network, number)
-    sums.subtract(feature_vectors(network.head, features, items, sums.views), number, moved)
-    network.head.solve(sums.second, sums.first, sums.shrinkage)
+    for own in sums.candidates:
+        own.subtract(candidate_vectors(network, features, items, own), number, moved)
+    network.head.solve(sums.chosen.second, sums.chosen.first, sums.chosen.shrinkage)
     content["states"] |= {"network": NetworkState(network).state_dict(), "sums": sums.state_dict()}
     plain = network.merge_and_unload([{"name": task[0], "classes": task[1:]} for task in content["tasks"]])
     write_model(folder, plain.state_dict(), TrainedModel.open(folder).description)

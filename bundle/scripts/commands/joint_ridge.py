@@ -6,7 +6,7 @@ from pathlib import Path
 
 from scripts.commands.configs import find_config, read_config
 from scripts.commands.take_over import parser_of
-from scripts.learning.features import JointRidge
+from scripts.learning.features import CandidateSums, FeatureSums, JointRidge
 from scripts.learning.handlers.checkpoint import read_checkpoint
 from scripts.learning.tasks import Task
 from scripts.model.networks import NetworkState
@@ -39,6 +39,8 @@ def joint_ridge(run: Path) -> tuple[JointRidge, list[Task]]:
     network = parser.get_parsed_content("network")
     NetworkState(network).load_state_dict(content["states"]["network"])
     tasks = list(parser.get_parsed_content("planned_tasks").tasks)
-    shrinkage = content["states"].get("sums", {}).get("shrinkage")
-    known = (parser.get_parsed_content("sums").views, parser.get("ridge")["candidates"], shrinkage)
+    sums: FeatureSums | CandidateSums = parser.get_parsed_content("sums")
+    if "sums" in content["states"]:
+        sums.load_state_dict(content["states"]["sums"])
+    known = (sums.chosen.views, parser.get("ridge")["candidates"], sums.chosen.shrinkage or None)
     return JointRidge(network.head, parser.get_parsed_content("features"), tasks, *known), tasks

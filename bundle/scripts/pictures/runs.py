@@ -174,6 +174,34 @@ def choices_figure(rows: Sequence[Sequence[float] | None], names: Sequence[str])
     return figure
 
 
+def candidates_figure(verdicts: Sequence[Sequence[Mapping[str, Any]]], names: Sequence[str]) -> Figure:
+    """Draw what each candidate gains over the one that stood before it, with the standard error, a panel a candidate.
+
+    A full point is one that was taken, an empty one was not; before two classes have judged there is none.
+
+    Args:
+        verdicts: after each task, see :class:`scripts.learning.features.CandidateSums`; at least one of each.
+        names: the T tasks' names.
+    """
+    columns = 3 if len(names) <= TASKS_WITH_TEXT else 1
+    size = 2.4 + 0.4 * len(names), 2.8 + margin(names) / 3
+    figure, listed = panels(len(verdicts[0]), *size, columns, sharex=True, sharey=True)
+    for axes, own in zip(listed, zip(*verdicts, strict=True), strict=True):
+        ruled(axes)
+        axes.axhline(0, color=INK, linewidth=1)
+        for place, verdict in enumerate(own):
+            if verdict["standard_error"] is not None:
+                gain, error = 100 * verdict["gain"], 100 * verdict["standard_error"]
+                inside = COLOURS[0] if verdict["taken"] else PAPER
+                axes.errorbar(place, gain, error, fmt="o", color=COLOURS[0], markerfacecolor=inside, markersize=7)
+        axes.set_title(f"{own[-1]['candidate']}, against {own[-1]['against']}", fontsize=9, color=INK)
+        axes.set_xlim(-0.5, len(names) - 0.5)
+        write_ticks(axes, "x", names)
+    figure.supxlabel("after learning", fontsize=10, color=INK)
+    figure.supylabel("error on left-out images falls by (%)", fontsize=10, color=INK)
+    return figure
+
+
 def recall_figure(rows: Sequence[ClassRow], sizes: Sequence[int]) -> Figure:
     """Draw what share of each class is found, with its 95 % interval, classes from the first learnt to the last.
 

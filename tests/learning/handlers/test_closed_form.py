@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from scripts.learning.engines import ClosedForm, ContinualEvents
-from scripts.learning.features import FeatureExtractor, FeatureSums
+from scripts.learning.features import CandidateSums, FeatureExtractor, FeatureSums
 from scripts.learning.handlers import AdapterAveragingHandler, AdapterTuningHandler, ClosedFormHandler
+from scripts.learning.handlers.closed_form import candidate_vectors
 from scripts.learning.losses import auxiliary_cross_entropy
-from scripts.model.networks import ContinualNet, Merging, drift_map
+from scripts.model.networks import ContinualNet, LowRank, Merging, drift_map
 from scripts.model.networks.closed_form import ridge
 from scripts.utils.errors import UserError
 
@@ -23,10 +24,10 @@ VIEWS = [(), (3,)]
 SOLVE = ClosedForm()
 
 
-def make_handler(network: ContinualNet, tiny: SimpleNamespace, **arguments: Any) -> ClosedFormHandler:
+def make_handler(network: ContinualNet, tiny: SimpleNamespace, sums: Any = None, **arguments: Any) -> ClosedFormHandler:
     features = FeatureExtractor(network, tiny.transform(), 8)
     own = {"shrinkage": 0.3, "candidates": [0.1, 1.0], "drift_ridge": 0.01, "least_images": 5, **arguments}
-    return ClosedFormHandler(network, FeatureSums(VIEWS), features, **own)
+    return ClosedFormHandler(network, sums or FeatureSums(VIEWS), features, **own)
 
 
 def vectors_of(handler: ClosedFormHandler, items: Any) -> Tensor:
@@ -113,3 +114,78 @@ def test_a_class_with_fewer_images_than_allowed_is_refused_before_training(
 def test_a_head_a_task_is_refused(tiny: SimpleNamespace) -> None:
     with pytest.raises(UserError, match="a head that can be solved, not 'others'"):
         make_handler(tiny.network("others"), tiny)
+
+
+def judged_run(tmp_path: Path, tiny: SimpleNamespace, blind: str) -> tuple[ClosedFormHandler, Any]:
+    """Learn three tasks in frozen and tuned features, of which one kind is the same for all images."""
+    tasks = tiny.tasks(tmp_path, (2, 2, 2), train=8)
+    network = tiny.network("levels", adapter=LowRank(rank=2), levels=["features.4"])
+    tiny.awaken(network, tasks)
+    blocks = dict(network.adapted().blocks.items())
+    weights = {
+        f"{site}.{key}.change": block.block.get_parameter(name)
+        for site, block in blocks.items()
+        for key, name in block.layers.items()
+    }
+    known = tiny.copy_of(weights)
+    if blind == "frozen":
+        for weight in weights.values():
+            weight.detach().zero_()
+
+    def end_tuning() -> None:
+        for name, change in network.branch_state("merged").items():
+            change.copy_(known[name] - weights[name] if blind == "frozen" else -known[name])
+
+    sums = CandidateSums(VIEWS, further_views=[(2,), (2, 3)], branches=["backbone", "merged"])
+    handler = make_handler(network, tiny, sums)
+    tuning = tiny.stage("adapter_tuning", trains=["adapter", "auxiliary"], loss=auxiliary_cross_entropy, tasks="first")
+    handlers = [AdapterTuningHandler(network), AdapterAveragingHandler(network, Merging()), handler]
+    trainer = tiny.trainer(network, tasks, [tuning, SOLVE], handlers)
+    trainer.add_event_handler(ContinualEvents.ADAPTERS_AVERAGED, torch.no_grad()(end_tuning))
+    trainer.run()
+    return handler, tasks
+
+
+def test_where_tuning_hurts_the_model_is_that_of_the_frozen_backbone_to_the_bit(
+    tmp_path: Path, tiny: SimpleNamespace
+) -> None:
+    handler, tasks = judged_run(tmp_path, tiny, blind="tuned")
+    sums, network = handler.sums, handler.network
+    assert (sums.chosen.branch, network.backbone.branches) == ("backbone", ["backbone"])
+    frozen = tiny.network("levels", adapter=None, levels=["features.4"])
+    tiny.awaken(frozen, tasks)
+    alone = make_handler(frozen, tiny, FeatureSums(sums.chosen.views))
+    tiny.trainer(frozen, tasks, [SOLVE], [alone]).run()
+    images = torch.stack([entry["image"] for entry in tiny.transform()([*tasks[0].test, *tasks[2].test])])
+    with torch.no_grad():
+        expected = frozen.eval()(images).logits
+        assert torch.equal(network.eval()(images).logits, expected)
+        classes = [{"name": task.name, "classes": task.classes} for task in tasks]
+        exported, plain = network.merge_and_unload(classes), frozen.merge_and_unload(classes)
+        assert torch.equal(exported(images), expected)
+    assert exported.state_dict().keys() == plain.state_dict().keys(), "no adapter is left"
+
+
+def test_where_tuning_helps_it_is_taken_once_later_tasks_have_judged(tmp_path: Path, tiny: SimpleNamespace) -> None:
+    handler, tasks = judged_run(tmp_path, tiny, blind="frozen")
+    sums, network = handler.sums, handler.network
+    assert isinstance(sums, CandidateSums)
+    assert (sums.chosen.branch, network.backbone.branches) == ("merged", ["merged"])
+    taken = [[one["taken"] for one in verdicts if "tuned" in one["candidate"]] for verdicts in sums.verdicts]
+    assert not any(taken[0]), "the first task cannot judge what was tuned on it"
+    assert any(taken[1])
+    together = FeatureSums(sums.chosen.views)
+    items = [item for task in tasks for item in task.train]
+    labels = torch.tensor([item["label"] for item in items])
+    vectors = candidate_vectors(network, handler.features, items, sums.chosen)
+    together.add(vectors, labels.repeat_interleave(len(together.views)))
+    expected = ridge(together.second[0], together.first, 0.3).float()
+    assert torch.allclose(network.linear_layer().weight, expected[:, :-1], atol=1e-5)
+
+
+def test_tuned_features_cannot_be_judged_where_no_adapters_are_merged(tiny: SimpleNamespace) -> None:
+    sums = CandidateSums(VIEWS, branches=["backbone", "merged"])
+    with pytest.raises(UserError, match="no adapters are tuned and merged.*sums#branches"):
+        make_handler(tiny.network(adapter=None), tiny, sums)
+    with pytest.raises(UserError, match="one linear layer over all classes, not 'ncm'"):
+        make_handler(tiny.network("ncm"), tiny, sums)

@@ -24,7 +24,7 @@ from scripts.imaging.transforms.reader import (
     stored_mode,
 )
 from scripts.imaging.transforms.scans import ScanReader, file_of
-from scripts.imaging.transforms.views import flip_views
+from scripts.imaging.transforms.views import flip_views, orientation_views, seen_as
 
 __all__ = [
     "COLOURS",
@@ -50,10 +50,12 @@ __all__ = [
     "monai_preprocessing",
     "npz_array",
     "npz_names",
+    "orientation_views",
     "preprocessing",
     "read_picture",
     "read_rgb",
     "read_scan",
     "read_volume",
+    "seen_as",
     "stored_mode",
 ]

@@ -1,13 +1,22 @@
-"""The views of an image that its augmentation makes, where they are finite."""
+"""The views of an image: those that its augmentation makes, where they are finite, and its orientations."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 from monai.transforms import RandFlipd
+from torch import Tensor
 
 SPATIAL = 2  # the first spatial axis of a batch
+TRANSPOSED = 0  # in a view: height and width change places; the axis of the batch itself is never flipped
+
+
+def seen_as(images: Tensor, view: Sequence[int]) -> Tensor:
+    """Return a view of square images [B, C, ..., H, W]: transposed where it says so, then flipped along its axes."""
+    turned = images.transpose(-2, -1) if TRANSPOSED in view else images
+    return turned.flip([axis for axis in view if axis != TRANSPOSED])
 
 
 def flip_views(transforms: Sequence[Any]) -> list[tuple[int, ...]]:
@@ -22,6 +31,24 @@ def flip_views(transforms: Sequence[Any]) -> list[tuple[int, ...]]:
         if isinstance(transform, RandFlipd):
             views += [tuple(sorted(flipped_axes(transform).symmetric_difference(view))) for view in views]
     return list(dict.fromkeys(views))
+
+
+def orientation_views(transforms: Sequence[Any], dimensions: int) -> list[tuple[int, ...]]:
+    """Return the views that the four rotations of the image plane, mirrored or not, add to :func:`flip_views`.
+
+    Args:
+        transforms: as of :func:`flip_views`.
+        dimensions: 2 for images; 3 for volumes, whose plane has the last two axes.
+    """
+    axes = SPATIAL + dimensions
+    flips = flip_views(transforms)
+    seen = [tuple(sorted(axis % axes for axis in view)) for view in flips]
+    plane = [(), (axes - 1,), (axes - 2,), (axes - 2, axes - 1)]
+    views = {
+        (*transposed, *sorted({*view} ^ {*flip})): None
+        for transposed, flip, view in product([(), (TRANSPOSED,)], plane, seen)
+    }
+    return [view for view in views if view not in seen]
 
 
 def flipped_axes(flip: RandFlipd) -> set[int]:

@@ -1,5 +1,6 @@
 """Features of images: computed once, and sums over them."""
 
+from scripts.learning.features.candidates import CandidateSums
 from scripts.learning.features.dataset import FeatureDataset, StageFeatures
 from scripts.learning.features.drawn import DrawnFeatures
 from scripts.learning.features.extractor import FeatureExtractor
@@ -8,6 +9,7 @@ from scripts.learning.features.stem_maps import StemMapDataset, StemMaps
 from scripts.learning.features.sums import FeatureSums
 
 __all__ = [
+    "CandidateSums",
     "DrawnFeatures",
     "FeatureDataset",
     "FeatureExtractor",

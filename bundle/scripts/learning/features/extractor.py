@@ -12,6 +12,7 @@ from monai.transforms.compose import Compose
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from scripts.imaging.transforms.views import seen_as
 from scripts.learning.sources.source import Item
 from scripts.learning.tasks.dataset import ImageCache, ImageDataset
 from scripts.model.networks.continual import ContinualNet
@@ -74,7 +75,7 @@ class FeatureExtractor:
 
         Args:
             items: N images.
-            views: the axes of a batch that each view flips; see :func:`scripts.imaging.transforms.flip_views`.
+            views: of each; see :func:`scripts.imaging.transforms.seen_as`.
         """
         self._forget()
         keys = [[(item["image"], tuple(view)) for view in views] for item in items]
@@ -95,7 +96,7 @@ class FeatureExtractor:
         items = [{"image": reference, "label": 0} for reference in wanted]
         images = (image for batch in (self.images(items) if items else []) for image in batch.split(1))
         for image, views in zip(images, wanted.values(), strict=True):
-            yield from (image.flip(list(view))[0] for view in views)
+            yield from (seen_as(image, view)[0] for view in views)
 
     @torch.no_grad()
     def _passed(self, images: Iterable[Tensor], count: int) -> list[Tensor]:

@@ -11,6 +11,7 @@ from monai.data import Dataset
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from scripts.imaging.transforms.views import seen_as
 from scripts.learning.features.dataset import FeatureDataset, finite_views
 from scripts.learning.features.extractor import FeatureExtractor, View
 from scripts.learning.sources.source import Item
@@ -93,5 +94,5 @@ class StemMaps:
         """Yield the maps of a few images at a time, [B, V, c, H, W]."""
         backbone = self.features.network.eval().adapted()
         for images in self.features.images(items):
-            maps = [backbone.below_adapters(images.flip(list(view))).cpu() for view in views]
+            maps = [backbone.below_adapters(seen_as(images, view)).cpu() for view in views]
             yield torch.stack(maps, 1).contiguous()

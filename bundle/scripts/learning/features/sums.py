@@ -22,6 +22,7 @@ class FeatureSums:
     Args:
         views: the views of an image that are summed; see :func:`scripts.imaging.transforms.flip_views`.
         apart: keep G of each class apart (FeCAM, and to add the sums of others), which takes C (d + 1)^2 numbers.
+        branch: of the network, whose features these are; ``None``: what a pass goes through.
 
     Attributes:
         second: G, [1, D, D], or [C, D, D] where classes are kept apart.
@@ -31,14 +32,25 @@ class FeatureSums:
         errors: what each shrinkage has erred on the images of all tasks, while they were new.
     """
 
-    def __init__(self, views: Sequence[Sequence[int]] = ((),), apart: bool = False) -> None:
+    def __init__(self, views: Sequence[Sequence[int]] = ((),), apart: bool = False, branch: str | None = None) -> None:
         self.views = [list(view) for view in views]
         self.apart = apart
+        self.branch = branch
         self.second = torch.zeros(0, 0, 0, dtype=torch.double)
         self.first = torch.zeros(0, 0, dtype=torch.double)
         self.weights = torch.zeros(0, dtype=torch.double)
         self.shrinkage = 0.0
         self.errors: dict[float, float] = {}
+
+    @property
+    def candidates(self) -> list[FeatureSums]:
+        """These alone: there is nothing to choose; see :class:`CandidateSums`."""
+        return [self]
+
+    @property
+    def chosen(self) -> FeatureSums:
+        """These."""
+        return self
 
     def add(self, vectors: Tensor, labels: Tensor) -> None:
         """Learn new classes.

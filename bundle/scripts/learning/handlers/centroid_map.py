@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from scripts.learning.engines.trainer import ContinualTrainer
+from torch import Tensor
+
 from scripts.learning.features.extractor import FeatureExtractor
 from scripts.learning.features.sums import FeatureSums
 from scripts.learning.handlers.closed_form import ClosedFormHandler
@@ -27,8 +28,6 @@ class CentroidMapHandler(ClosedFormHandler):
             network, sums, features, shrinkage=1.0, candidates=(), drift_ridge=0.0, least_images=least_images
         )
 
-    def follow(self, engine: ContinualTrainer) -> None:
-        """Carry the sums along with the centroid."""
-        if self.before is not None:
-            self.sums.carry(centroid_map(self.before, self._vectors(self._at_hand(engine))))
-            self.before = None
+    def drift(self, before: Tensor, after: Tensor) -> Tensor:
+        """Return the shift of the centroid."""
+        return centroid_map(before, after)

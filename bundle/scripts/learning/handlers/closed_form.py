@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,13 +14,16 @@ from torch.nn.functional import pad
 from scripts.learning.engines.events import ContinualEvents
 from scripts.learning.engines.stage import task_and_memory_items
 from scripts.learning.engines.trainer import ContinualTrainer
+from scripts.learning.features.candidates import CandidateSums
 from scripts.learning.features.extractor import FeatureExtractor
 from scripts.learning.features.sums import FeatureSums
 from scripts.learning.sources.source import Item
-from scripts.model.networks.closed_form import drift_map, shrinkage_errors
+from scripts.model.networks.adapters import MERGED
+from scripts.model.networks.closed_form import class_errors, drift_map, shrinkage_errors
 from scripts.model.networks.continual import ContinualNet
 from scripts.model.networks.heads import Ability, Head
 from scripts.utils.errors import UserError
+from scripts.utils.words import counted
 
 
 class ClosedFormHandler:
@@ -28,9 +32,12 @@ class ClosedFormHandler:
     Where a merge moves the features, an affine map from old to new ones is fitted on the images at hand (the task and
     the memory), and the sums are carried along. Nothing of an image is kept but its part of the sums.
 
+    Where there are sums of several candidates, the head is solved from those that the error on images left out chooses,
+    and passes go through their branch from then on.
+
     Args:
         network: the growing network.
-        sums: what is kept; named in ``save``.
+        sums: what is kept, of one kind of features or of several; named in ``save``.
         features: computes features.
         shrinkage: of the head, in units of the sums' mean diagonal; ``None``: the one of ``candidates`` that has
             erred least so far on the images of each task in turn, each of them left out of the sums when it was new.
@@ -39,13 +46,13 @@ class ClosedFormHandler:
         least_images: fewer of a class are refused, since the sums would tell too much of each.
 
     Raises:
-        UserError: when the network has another head.
+        UserError: when the network has another head, or none of the features that a candidate is of.
     """
 
     def __init__(
         self,
         network: ContinualNet,
-        sums: FeatureSums,
+        sums: FeatureSums | CandidateSums,
         features: FeatureExtractor,
         shrinkage: float | None,
         candidates: Sequence[float],
@@ -53,6 +60,9 @@ class ClosedFormHandler:
         least_images: int,
     ) -> None:
         network.require(Ability.SOLVED)
+        if isinstance(sums, CandidateSums):
+            network.require(Ability.LINEAR)  # candidates are judged by ridge regression
+            check_branches(network, sums)
         self.network = network
         self.head = network.head
         self.sums = sums
@@ -61,7 +71,7 @@ class ClosedFormHandler:
         self.candidates = candidates
         self.drift_ridge = drift_ridge
         self.least_images = least_images
-        self.before: Tensor | None = None
+        self.before: list[Tensor] = []
         self.logger = logging.getLogger(__name__)
 
     def attach(self, engine: ContinualTrainer) -> None:
@@ -84,15 +94,15 @@ class ClosedFormHandler:
 
     def remember(self, engine: ContinualTrainer) -> None:
         """Compute the features that the sums are made of, of the images at hand, while there are such features."""
-        if len(self.sums.weights):
+        if len(self.sums.chosen.weights):
             with self.network.through(self.network.settled_branches()):
                 self.before = self._vectors(self._at_hand(engine))
 
     def follow(self, engine: ContinualTrainer) -> None:
         """Carry the sums to where the tuning and the merge have moved the features."""
-        if self.before is None:
+        if not self.before:
             return
-        vectors, width = self.before.shape
+        vectors, width = self.before[0].shape
         if vectors < width:
             self.logger.info(
                 "The map from old to new features is fitted on %d views of images, fewer than the %d features: "
@@ -100,34 +110,89 @@ class ClosedFormHandler:
                 vectors,
                 width,
             )
-        self.sums.carry(drift_map(self.before, self._vectors(self._at_hand(engine)), self.drift_ridge))
-        self.before = None
+        after = self._vectors(self._at_hand(engine))
+        for own, old, new in zip(self.sums.candidates, self.before, after, strict=True):
+            own.carry(self.drift(old, new))
+        self.before = []
+
+    def drift(self, before: Tensor, after: Tensor) -> Tensor:
+        """Return the map from old to new features, [D, D], as the images at hand have moved, [N V, D]."""
+        return drift_map(before, after, self.drift_ridge)
 
     @torch.no_grad()
     def __call__(self, engine: ContinualTrainer) -> None:
         """Learn the task's classes."""
         items = engine.current_task.train
-        labels = torch.tensor([item["label"] for item in items])
-        vectors = self._vectors(items)
-        self.sums.add(vectors, labels.repeat_interleave(len(self.sums.views)))
-        size = self.sums.kept_bytes() / 2**20
-        self.logger.info("The sums over %d features take %.1f MiB.", vectors.shape[1] - 1, size)
-        self.sums.shrinkage = self._choose(vectors, labels) if self.shrinkage is None else self.shrinkage
-        self.head.solve(self.sums.second, self.sums.first, self.sums.shrinkage)
+        errors = [self._learn(own, items) for own in self.sums.candidates]
+        chosen = self._judge(self.sums, errors) if isinstance(self.sums, CandidateSums) else self.sums
+        size, width = self.sums.kept_bytes() / 2**20, chosen.first.shape[1] - 1
+        self.logger.info("The sums over %d features take %.1f MiB.", width, size)
+        if self.shrinkage is None:
+            said = "Shrinkage %g has erred least on images left out while they were new."
+            self.logger.info(said, chosen.shrinkage)
+        self.head.solve(chosen.second, chosen.first, chosen.shrinkage)
 
-    def _choose(self, vectors: Tensor, labels: Tensor) -> float:
-        images = vectors.unflatten(0, (len(labels), len(self.sums.views)))
-        weights = self.sums.weights[labels]
-        errors = shrinkage_errors(self.sums.second.sum(0), self.sums.first, images, labels, weights, self.candidates)
-        chosen = self.sums.choose(errors)
-        self.logger.info("Shrinkage %g has erred least on images left out while they were new.", chosen)
-        return chosen
+    def _learn(self, sums: FeatureSums, items: Sequence[Item]) -> list[float]:
+        """Add images of new classes, choose the shrinkage, and return the error on each class by which to judge."""
+        labels = torch.tensor([item["label"] for item in items])
+        vectors = candidate_vectors(self.network, self.features, items, sums)
+        sums.add(vectors, labels.repeat_interleave(len(sums.views)))
+        images = vectors.unflatten(0, (len(items), len(sums.views)))
+        known = (sums.second.sum(0), sums.first, images, labels, sums.weights[labels])
+        given = self.shrinkage
+        sums.shrinkage = sums.choose(shrinkage_errors(*known, self.candidates)) if given is None else given
+        if isinstance(self.sums, FeatureSums):
+            return []
+        return class_errors(*known, sums.shrinkage, self.sums.shared).tolist()
+
+    def _judge(self, sums: CandidateSums, errors: Sequence[Sequence[float]]) -> FeatureSums:
+        """Choose among the candidates, say how, and pass through the branch of the one chosen."""
+        for verdict in sums.judge(errors, self.network.tuned_classes()):
+            self.logger.info("%s", said_of(verdict))
+        if sums.chosen.branch is not None:
+            self.network.pass_through(sums.chosen.branch)
+        return sums.chosen
 
     def _at_hand(self, engine: ContinualTrainer) -> list[Item]:
         return task_and_memory_items(engine.tasks, engine.state.task, engine.memory)
 
-    def _vectors(self, items: Sequence[Item]) -> Tensor:
-        return feature_vectors(self.head, self.features, items, self.sums.views)
+    def _vectors(self, items: Sequence[Item]) -> list[Tensor]:
+        """Return x of every view of every image, of each candidate, [N V, D]."""
+        return [candidate_vectors(self.network, self.features, items, own) for own in self.sums.candidates]
+
+
+def check_branches(network: ContinualNet, sums: CandidateSums) -> None:
+    """Refuse candidates of merged adapters where none are merged.
+
+    Raises:
+        UserError: says so.
+    """
+    merges = network.backbone.adapter is not None and not network.gathers
+    if not merges and any(own.branch == MERGED for own in sums.candidates):
+        raise UserError(
+            "tuned features are to be judged, but no adapters are tuned and merged: list part 'judged' behind a method "
+            "that has some, such as dynammo+lora+levels+ridge+judged (key 'sums#branches')"
+        )
+
+
+def said_of(verdict: Mapping[str, Any]) -> str:
+    """Return one line about a verdict of :meth:`scripts.learning.features.CandidateSums.judge`."""
+    head = f"Candidate '{verdict['candidate']}' against '{verdict['against']}': "
+    taken = "taken" if verdict["taken"] else "not taken"
+    if verdict["standard_error"] is None:
+        return f"{head}{counted(verdict['classes'], 'class', 'classes')} to judge by; {taken}."
+    return (
+        f"{head}the error on images left out falls by {100 * verdict['gain']:.2f} ± "
+        f"{100 * verdict['standard_error']:.2f} % on {counted(verdict['classes'], 'class', 'classes')}; {taken}."
+    )
+
+
+def candidate_vectors(
+    network: ContinualNet, features: FeatureExtractor, items: Sequence[Item], sums: FeatureSums
+) -> Tensor:
+    """Return what :func:`feature_vectors` does, of the features and the views that the sums are of."""
+    with network.through(network.backbone.branches if sums.branch is None else [sums.branch]):
+        return feature_vectors(network.head, features, items, sums.views)
 
 
 @torch.no_grad()

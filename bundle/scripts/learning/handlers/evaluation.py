@@ -66,7 +66,7 @@ class EvaluationHandler:
         network: the growing network.
         record: takes the results.
         kept: what is kept between tasks beside the network, by name; of it, and of the trainer's handlers, what has
-            ``kept_bytes()`` counts as memory.
+            ``kept_bytes()`` counts as memory, and what has ``measured()`` adds to the record's figures.
     """
 
     def __init__(
@@ -120,6 +120,9 @@ class EvaluationHandler:
             classes = torch.cat(found.softmax).numpy()
             self.record.figures["softmax_accuracy"] = accuracy(labels, classes)
             self.record.figures["softmax_mean_class_recall"] = mean_class_recall(labels, classes)
+        for thing in self.kept.values():
+            if hasattr(thing, "measured"):
+                self.record.figures |= thing.measured()
         self._record_cost(engine, learnt)
 
     def predict(self, items: Sequence[Item]) -> Predictions:

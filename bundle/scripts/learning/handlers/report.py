@@ -28,7 +28,13 @@ from scripts.learning.tasks.task import Task
 from scripts.metrics.accuracy_matrix import AccuracyMatrix
 from scripts.metrics.record import RunRecord
 from scripts.pictures.canvas import png_of
-from scripts.pictures.runs import accuracy_figure, accuracy_matrix_figure, confusion_figure, curves_figure
+from scripts.pictures.runs import (
+    accuracy_figure,
+    accuracy_matrix_figure,
+    candidates_figure,
+    confusion_figure,
+    curves_figure,
+)
 from scripts.utils.errors import UserError
 from scripts.utils.files import WEIGHTS, write_atomically, write_csv
 from scripts.utils.running import command_name
@@ -171,6 +177,9 @@ class ReportHandler:
             classes = [name for task in learnt for name in task.classes]
             sizes = [len(task.classes) for task in learnt]
             figures["confusion_matrix"] = confusion_figure(np.array(counts), classes, sizes)
+        verdicts = self.record.figures.get("candidates", [])[:number]
+        if verdicts and verdicts[0]:
+            figures["candidates"] = candidates_figure(verdicts, names)
         history = [row for row in self.record.history if row["task"] in names]
         if history:
             figures["curves"] = curves_figure(history)

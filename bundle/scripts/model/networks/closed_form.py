@@ -94,14 +94,33 @@ def shrinkage_errors(
         weights: theirs.
         candidates: values of a.
     """
-    targets = one_hot(labels, len(first)).to(images).unsqueeze(1)
-    shares = 1 / torch.bincount(labels)[labels]  # every class counts alike
+    known = (second, first, images, labels, weights)
+    return {shrinkage: float(class_errors(*known, shrinkage).sum()) for shrinkage in candidates}
 
-    def error(shrinkage: float) -> float:
-        said = leave_one_out(second, first, images, labels, weights, shrinkage)
-        return float((shares * (said - targets).square().sum((1, 2))).sum())
 
-    return {shrinkage: error(shrinkage) for shrinkage in candidates}
+def class_errors(
+    second: Tensor,
+    first: Tensor,
+    images: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    shrinkage: float,
+    views: int | None = None,
+) -> Tensor:
+    """Return the squared error of :func:`leave_one_out` on each class of the images, [K], in the order of the labels.
+
+    Args:
+        second: as in :func:`leave_one_out`, like the next five.
+        first: Q.
+        images: of the newest classes, say: no other image is needed.
+        labels: theirs.
+        weights: theirs.
+        shrinkage: a.
+        views: how many of an image's views err, the first ones; all are left out. ``None``: all.
+    """
+    said = leave_one_out(second, first, images, labels, weights, shrinkage)[:, :views]
+    errors = (said - one_hot(labels, len(first)).to(images).unsqueeze(1)).square().sum((1, 2))
+    return torch.stack([errors[labels == label].mean() for label in labels.unique()])
 
 
 def whitening(second: Tensor, mean: Tensor, shrinkage: float) -> Tensor:

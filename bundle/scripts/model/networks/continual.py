@@ -228,6 +228,15 @@ class ContinualNet(nn.Module):
         """Pass through the adapters of every task, one branch each."""
         self.backbone.branches = self.adapter_branches()
 
+    def pass_through(self, branch: str) -> None:
+        """Pass through one branch from here on, that of the plain backbone or of merged adapters."""
+        self.backbone.branches = [branch]
+
+    def tuned_classes(self) -> int:
+        """Return how many classes the adapters of some task have learnt from, those of the tasks before it included."""
+        tasks = range(len(self.classes), 0, -1)
+        return next((sum(self.classes[:task]) for task in tasks if f"task{task - 1}" in self.backbone.added()), 0)
+
     @contextmanager
     def through(self, branches: Sequence[str]) -> Iterator[None]:
         """Pass through other branches for a while."""
