@@ -392,7 +392,7 @@ def make_run(
         *([BatchNormRecalibrationHandler(network, features)] if options.batchnorm == "recalibrated" else []),
         MemoryHandler(memory, network, features),
         CalibrationHandler(network, features, record, rules),
-        EvaluationHandler(make_evaluator(network), network, record, save),
+        EvaluationHandler(make_evaluator(network), network, record, save, rules),
         ExportHandler(network, str(folder), rules, ImageSpec(SIDE, [0.0], [1.0]), "dynammo", "drawn"),
         ProgressHandler(record),
     ]

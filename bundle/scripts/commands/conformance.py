@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,8 +62,8 @@ image.
 ## What a report says: TID {documents[0].ContentTemplateSequence[0].TemplateIdentifier}
 
 {documents[0].CompletionFlag}, {documents[0].PreliminaryFlag}, {documents[0].VerificationFlag}.
-The concepts of a report, with those of one that is indeterminate; `{_CLASS}` stands for a class, whose code is a hash
-of its name in the scheme `{SCHEME}`.
+The concepts of a report, with those of one that is indeterminate and of one of several findings; `{_CLASS}` stands for
+a class or finding, whose code is a hash of its name in the scheme `{SCHEME}`.
 
 {_table(("concept", "code", "scheme", "value type"), _concepts(documents))}
 
@@ -87,7 +88,10 @@ report, OBR-18 the accession number."""
 
 
 _AIR = (
-    ("Qualitative finding (TID 1500, Measurement Group)", "the predicted class, or why there is none"),
+    (
+        "Qualitative finding (TID 1500, Measurement Group)",
+        "the predicted class, or each finding, or why there is none",
+    ),
     ("Measurement (TID 1500, Measurement Group)", "the probability of each class"),
     ("Image region (SEG)", "where the network looked, with `--saliency seg`"),
     ("Location (TID 1410, SCOORD3D), tracking over time", "not written: a result is of a whole image"),
@@ -114,7 +118,10 @@ def _lossless() -> list[tuple[str, str]]:
 
 
 def _documents() -> list[Dataset]:
-    """Return results of an example, as the code writes them: reports of a class and of none, capture, segmentation."""
+    """Return results of an example, as the code writes them.
+
+    They are reports of a class, of none, and of a finding among several, a capture and a segmentation.
+    """
     header = Dataset()
     header.SOPClassUID, header.PatientName, header.PatientID = CTImageStorage, "", ""
     header.StudyInstanceUID, header.SeriesInstanceUID, header.SOPInstanceUID = "1.2.3", "1.2.3.4", "1.2.3.4.5"
@@ -124,7 +131,8 @@ def _documents() -> list[Dataset]:
     capture = secondary_capture(np.zeros((4, 4, 3), np.uint8), sure, source)
     segmentation = heat_segmentation(np.ones((4, 4), np.float32), sure, source)
     report = structured_report(sure, source, [capture, segmentation])
-    return [report, capture, segmentation, structured_report(unsure, source)]
+    several = replace(model, threshold=None, thresholds=(0.5,)).judge([0.9])
+    return [report, capture, segmentation, structured_report(unsure, source), structured_report(several, source)]
 
 
 def _concepts(documents: Iterable[Dataset]) -> list[tuple[str, str, str, str]]:

@@ -19,6 +19,7 @@ from scripts.imaging.transforms.reader import is_volume
 from scripts.imaging.transforms.scans import file_of
 from scripts.learning.handlers.checkpoint import read_checkpoint, task_differences
 from scripts.learning.tasks import Task
+from scripts.learning.tasks.labels import require_one_class
 from scripts.utils.errors import UserError
 from scripts.utils.files import CHECKPOINT, cannot_write, write_atomically, write_csv
 from scripts.utils.looked_on import looked_on
@@ -101,6 +102,7 @@ def _learnt(run: Path) -> Sequence[Task]:
     learnt = tasks[: len(content["tasks"])]
     if changed := task_differences(content["tasks"], content["images"], learnt):
         raise UserError(f"the images are not those that {run} has learnt from ({'; '.join(changed)}): restore them")
+    require_one_class((item for task in learnt for item in task.test), "deidentify")
     return [task for task in learnt if task.train]
 
 

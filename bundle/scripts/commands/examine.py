@@ -14,6 +14,7 @@ from scripts.deploy.versions.store import Version, VersionStore
 from scripts.imaging.decoding.reasons import ImageRefused
 from scripts.learning.evaluation.report import evaluation_items
 from scripts.learning.run_config import DATA, read_run_config, what_matters
+from scripts.learning.tasks.labels import require_one_class
 from scripts.learning.tasks.record import read_tasks
 from scripts.metrics.accuracy_matrix import mean_class_recall
 from scripts.metrics.calibration import calibration_error, error_interval
@@ -91,6 +92,7 @@ def examine(run: Path, classifier: ImageClassifier) -> tuple[dict[str, Any], Ans
     """
     names = classifier.model.classes
     items = evaluation_items(read_tasks(run), len(names))
+    require_one_class(items, "the gate of versions")
     results = classifier.classify_all([item["image"] for item in items], BATCH)
     answers: dict[str, tuple[str, str]] = {}
     labels, scores = list[int](), list[list[float]]()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 import torch
 
 from scripts.commands.classify import TASK, Order
@@ -12,6 +15,7 @@ from scripts.deploy.inference.images import find_images
 from scripts.deploy.inference.loading import load_image_classifier
 from scripts.deploy.inference.saliency import make_saliency
 from scripts.imaging.decoding.kinds import PICTURES
+from scripts.model.decisions.results import NO_FINDING, Result
 from scripts.utils.errors import UserError
 
 
@@ -42,8 +46,19 @@ def classify_folder(order: Order) -> tuple[int, int, str]:
     drift = DriftMonitor(settings["drift_images"], settings["drift_level"])
     results = ResultFolder(output, classifier.model, saliency, drift, settings["codes"])
     results.start()
-    said = classifier.classify_all([item["image"] for item in items], settings["batch_size"])
-    for item, result in zip(items, said, strict=True):
+    judged = classifier.classify_all([item["image"] for item in items], settings["batch_size"])
+    for item, result in zip(items, judged, strict=True):
         results.put(item["name"], item["image"], result)
     results.finish()
-    return len(results.results), len(results.refusals), str(classifier.trained)
+    said = f"{counted_findings(list(results.results.values()))}\n" if classifier.model.thresholds is not None else ""
+    return len(results.results), len(results.refusals), f"{said}{classifier.trained}"
+
+
+def counted_findings(results: Sequence[Result]) -> str:
+    """Say in a line in how many images each finding is, and how many have none."""
+    counts = Counter(
+        name
+        for result in results
+        for name in (("indeterminate",) if result.indeterminate else result.findings or (NO_FINDING,))
+    )
+    return f"Findings: {', '.join(f'{name} in {count}' for name, count in sorted(counts.items())) or 'no image'}"

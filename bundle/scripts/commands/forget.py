@@ -100,6 +100,8 @@ def _subtract(
         raise UserError("the run keeps no sums over features: leave --class out")
     if content["tasks_completed"] < content["tasks_planned"]:
         raise UserError("the run is not finished: finish it first, then let it forget")
+    if "thresholds" in content["states"]["rules"]:
+        raise UserError("an image with several findings is in the sums of all of them: forget takes one class an image")
     if label not in classes:
         raise UserError(f"unknown class '{label}': give one of {', '.join(classes)}")
     network: ContinualNet = parser.get_parsed_content("network_def")

@@ -299,10 +299,12 @@ def validated(run: Path, task: int) -> float:
     """
     from scripts.deploy.inference.loading import load_image_classifier  # takes seconds
     from scripts.imaging.decoding.reasons import ImageRefused
+    from scripts.learning.tasks.labels import require_one_class
     from scripts.learning.tasks.record import read_tasks, validation_items
     from scripts.metrics.accuracy_matrix import mean_class_recall
 
     items = validation_items(read_tasks(run)[: task + 1])
+    require_one_class(items, "search")
     classifier = load_image_classifier(run / f"task_{task}")
     said = list(classifier.classify_all([item["image"] for item in items], 32))
     names = classifier.model.classes

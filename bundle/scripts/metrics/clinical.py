@@ -89,15 +89,16 @@ def _class_row(name: str, counts: NDArray[np.int64], number: int, area: float | 
     return {
         "class": name,
         "images": images,
-        **_share("sensitivity", hits, images),
-        **_share("specificity", others - (called - hits), others),
+        **share_of("sensitivity", hits, images),
+        **share_of("specificity", others - (called - hits), others),
         "auroc": area,
         "auroc_low": low,
         "auroc_high": high,
     }
 
 
-def _share(name: str, part: int, whole: int) -> dict[str, float | None]:
+def share_of(name: str, part: int, whole: int) -> dict[str, float | None]:
+    """Return a share and Wilson's 95 % interval of it, under ``name``; None of nothing."""
     if not whole:
         return {name: None, f"{name}_low": None, f"{name}_high": None}
     interval = binomtest(part, whole).proportion_ci(confidence_level=0.95, method="wilson")

@@ -36,6 +36,7 @@ SCHEMA = {
         "image": IMAGE,
         "temperature": _NUMBER,
         "threshold": _NUMBER,
+        "thresholds": {"type": "array", "items": {"type": "number", "minimum": -1e6, "maximum": 1e6}},
     },
 }
 """What it holds, as a JSON schema; further keys are other rooms'."""
@@ -57,6 +58,8 @@ def parse_description(content: bytes, path: Path) -> dict[str, Any]:
         raise UserError(f"{path} has a class twice: {ADVICE}")
     if ":" in description["backbone"].removeprefix(TIMM):
         raise UserError(f"{path} names a backbone that is elsewhere, {description['backbone']}: {ADVICE}")
+    if len(description.get("thresholds", names)) != len(names):
+        raise UserError(f"{path} has not one threshold for each finding: {ADVICE}")
     try:
         dimensions = image_of(description).dimensions
     except UserError as error:

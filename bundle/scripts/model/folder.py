@@ -83,6 +83,7 @@ class TrainedModel:
             temperature=description.get("temperature") if temperature is None else temperature,
             threshold=description.get("threshold") if threshold is None else threshold,
             outliers=OutlierRule.read(description.get("outliers")),
+            thresholds=tuple(description["thresholds"]) if "thresholds" in description else None,
         )
         return cls(folder, description, identity, image_of(description), _network(description, files[WEIGHTS], folder))
 

@@ -16,7 +16,9 @@ _LONGEST = 2**31 - 1  # a cell's characters: all that the csv module can be told
 logger = logging.getLogger(__name__)
 
 
-def read_table(file: str, columns: Sequence[str], advice: str = "") -> dict[int, dict[str, str]]:
+def read_table(
+    file: str, columns: Sequence[str], advice: str = "", may_be_empty: Sequence[str] = ()
+) -> dict[int, dict[str, str]]:
     """Read a CSV file with a header.
 
     What is between the cells is found out: that of commas, semicolons and tabs which gives the header most of the
@@ -26,6 +28,7 @@ def read_table(file: str, columns: Sequence[str], advice: str = "") -> dict[int,
         file: the CSV file.
         columns: what every row must have.
         advice: what to do where a column is missing.
+        may_be_empty: those of the columns whose cells need no value.
 
     Returns:
         The rows, each a dict, by the number of the line that it begins on.
@@ -48,7 +51,7 @@ def read_table(file: str, columns: Sequence[str], advice: str = "") -> dict[int,
                 "whatever is between the cells) in quotes"
             )
         for column in columns:
-            if not table[line][column].strip():
+            if column not in may_be_empty and not table[line][column].strip():
                 raise UserError(f"line {line} of {file} has no {column}: every image needs one")
     return table
 

@@ -17,7 +17,8 @@ import pytest
 from pydicom.dataset import Dataset
 
 from scripts.deploy.dicom.dicom_result import SERIES_DESCRIPTION, dicom_bytes
-from scripts.deploy.dicom.structured_report import REASONS, structured_report
+from scripts.deploy.dicom.reported import read_reports
+from scripts.deploy.dicom.structured_report import REASONS, make_class_codes, structured_report
 from scripts.imaging.decoding.reasons import ImageRefused, Reason
 from scripts.imaging.transforms import read_rgb
 from scripts.imaging.transforms.scans import SourceImage, read_source_image
@@ -254,3 +255,25 @@ def test_other_programs_read_a_report(tmp_path: Path, scans: Any) -> None:
     done = subprocess.run(["dsrdump", str(tmp_path / "sr.dcm")], capture_output=True, text=True)
     assert done.returncode == 0
     assert '"Probability of skin/naevus")' in done.stdout
+
+
+@pytest.mark.parametrize(("scores", "said"), [((0.7, 0.1, 0.6), "effusion|mass"), ((0.1, 0.1, 0.1), "none")])
+def test_a_report_names_every_finding_with_its_score(
+    scores: tuple[float, ...], said: str, tmp_path: Path, scans: Any
+) -> None:
+    names = ("effusion", "nodule", "mass")
+    model = ModelIdentity("chest-frozen-resnet18", "task_1", "ab" * 32, names, thresholds=(0.5, 0.5, 0.5))
+    codes = make_class_codes({"mass": ("SCT", "4147007", "Mass")})
+    report = structured_report(model.judge(scores), source_of(tmp_path, scans), class_codes=codes)
+    (predicted,) = named(report, "Predicted class")
+    assert predicted.ConceptCodeSequence[0].CodeMeaning == said
+    for name, meaning, score in zip(names, ("effusion", "nodule", "Mass"), scores, strict=True):
+        (judged,) = named(report, meaning)
+        assert judged.ConceptCodeSequence[0].CodeMeaning == ("Present" if name in said else "Absent")
+        (measured,) = named(report, f"Score of {name}")
+        assert float(measured.MeasuredValueSequence[0].NumericValue) == score
+    parameters = [item.TextValue for item in named(report, "Algorithm Parameters")]
+    assert {"threshold of effusion = 0.5", "threshold of mass = 0.5"} <= {*parameters}
+    (reported,) = read_reports([dicom_bytes(report)])
+    assert reported.predicted.meaning == said
+    assert [value for _, value in reported.probabilities] == list(scores)

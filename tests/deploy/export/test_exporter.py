@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -323,3 +324,22 @@ def test_a_mistake_is_one_line(content: bytes | None, part: str, tmp_path: Path,
     said = capsys.readouterr()
     assert (said.out, said.err.count("\n")) == ("", 1)
     assert part in said.err
+
+
+def test_findings_are_exported_with_their_thresholds(
+    make_model: Callable[..., Path], image: str, tmp_path: Path
+) -> None:
+    trained = make_model(tmp_path / "model", thresholds=[0.2, -0.1, 0.5])
+    images = torch.randn(24, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits = TrainedModel.open(trained).network(images)
+    labels = (logits >= torch.tensor([0.2, -0.1, 0.5])).long()
+    labels[0] = -1  # nobody has said
+    exporter(trained, tmp_path / "out", test=[{"image": images, "label": labels}]).run()
+    figures = json.loads((tmp_path / "out" / REPORT).read_text())
+    assert figures["torch"]["accuracy"] == figures[TORCHSCRIPT]["accuracy"] == figures[ONNX]["agreement"] == 1.0
+    said, edge = load_image_classifier(trained).classify(image), EdgeClassifier(tmp_path / "out" / ONNX)
+    found = edge.classify(image)
+    assert found["findings"] == list(said.findings or ())
+    assert list(found["probabilities"].values()) == pytest.approx(list(said.probabilities.values()), abs=1e-4)
+    assert edge.identity.thresholds == (0.2, -0.1, 0.5)

@@ -110,8 +110,9 @@ def test_candidates_of_more_views_err_on_the_views_that_all_have() -> None:
     sums, labels = FeatureSums([(), (3,), (2,)]), torch.tensor([0] * 5 + [1] * 4)
     images = torch.randn(9, 3, 6, dtype=torch.double, generator=torch.Generator().manual_seed(0))
     sums.add(images.flatten(0, 1), labels.repeat_interleave(3))
-    known = (sums.second[0], sums.first, images, labels, sums.weights[labels], 0.1)
-    said, targets = leave_one_out(*known), torch.eye(2).double()[labels]
+    targets = torch.eye(2).double()[labels]
+    known = (sums.second[0], sums.first, images, targets, sums.weights[labels], 0.1)
+    said = leave_one_out(*known)
     for views in (1, 2, 3):
         errors = (said[:, :views] - targets[:, None]).square().sum((1, 2))
         expected = torch.stack([errors[:5].mean(), errors[5:].mean()])

@@ -7,10 +7,12 @@ from itertools import permutations
 
 import pytest
 import torch
+from sklearn.linear_model import Ridge
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from scripts.learning.features import FeatureSums
-from scripts.model.networks.closed_form import ridge, whitening
+from scripts.model.networks.closed_form import middle_scores, ridge, whitening
 from scripts.utils.errors import UserError
 
 COUNTS = (9, 30, 5, 12, 7)  # images a class
@@ -135,3 +137,63 @@ def test_features_that_do_not_fit_are_refused() -> None:
         sums.add(class_vectors(2) / 0, torch.full([COUNTS[2]], 2))
     with pytest.raises(UserError, match=r"cannot take the classes \[3\] next"):
         sums.add(class_vectors(2), torch.full([COUNTS[2]], 3))
+
+
+def findings(count: int = 30, seed: int = 5) -> tuple[Tensor, Tensor]:
+    """Vectors of images, and which of three findings they have: some have several, some none."""
+    generator = torch.Generator().manual_seed(seed)
+    targets = (torch.rand(count, 3, generator=generator) < 0.4).long()
+    return class_vectors(0, count), targets
+
+
+def image_weights(targets: Tensor, weights: Tensor) -> Tensor:
+    """The definition, image by image."""
+    none = int((targets.sum(1) == 0).sum())
+    return torch.stack([weights[row == 1].mean() if row.any() else torch.tensor(1 / none).double() for row in targets])
+
+
+@pytest.mark.parametrize("known", [3, 2])
+def test_findings_are_solved_as_weighted_ridge_regression_with_a_column_each(known: int) -> None:
+    first, targets = findings()
+    targets[:, known:] = 0
+    later, told = findings(seed=6)
+    later = later + 1
+    sums = FeatureSums()
+    sums.add_findings(first, targets[:, :known])
+    if known < 3:
+        sums.add_findings(later, told)
+        x, y = torch.cat([first, later]), torch.cat([targets, told])
+        weights = torch.cat([1 / targets[:, :2].sum(0).double(), 1 / told[:, 2:].sum(0).double()])
+        w = torch.cat([image_weights(targets, weights), image_weights(told, weights)])
+    else:
+        x, y, w = first, targets, image_weights(targets, 1 / targets.sum(0).double())
+    penalty = 0.3 * float((x.T @ (w[:, None] * x)).trace()) / x.shape[1]
+    plain = Ridge(alpha=penalty, fit_intercept=False, solver="cholesky").fit(x.numpy(), y.numpy(), w.numpy())
+    assert torch.allclose(ridge(sums.second[0], sums.first, 0.3), torch.from_numpy(plain.coef_), rtol=0, atol=1e-8)
+
+
+def test_images_with_one_finding_each_are_summed_as_those_of_a_class() -> None:
+    vectors, labels = class_vectors(0, 12), torch.arange(12) % 3
+    as_classes, as_findings = FeatureSums(), FeatureSums()
+    as_classes.add(vectors, labels)
+    as_findings.add_findings(vectors, one_hot(labels))
+    for name in ("second", "first", "weights"):
+        assert torch.allclose(getattr(as_classes, name), getattr(as_findings, name), atol=1e-12), name
+
+
+def test_a_finding_is_present_from_halfway_between_the_mean_scores_with_and_without_it() -> None:
+    vectors, targets = findings()
+    sums = FeatureSums()
+    sums.add_findings(vectors, targets)
+    head = ridge(sums.second[0], sums.first, 0.3)
+    scores, weights = vectors @ head.T, sums.image_weights(targets)[:, None]
+    for number, found in enumerate(middle_scores(sums.second[0], sums.first, head)):
+        present = targets[:, number] == 1
+        means = [(weights[side] * scores[side])[:, number].sum() / weights[side].sum() for side in (present, ~present)]
+        assert float(found) == pytest.approx(float(sum(means)) / 2)
+
+
+def test_findings_without_images_are_refused() -> None:
+    vectors, targets = findings()
+    with pytest.raises(UserError, match="a finding without images"):
+        FeatureSums().add_findings(vectors, targets * torch.tensor([1, 1, 0]))

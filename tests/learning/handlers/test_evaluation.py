@@ -16,6 +16,7 @@ from scripts.learning.handlers import EvaluationHandler
 from scripts.learning.losses import others_cross_entropy, seen_cross_entropy
 from scripts.learning.tasks import Task
 from scripts.metrics import RunRecord
+from scripts.model.decisions import DecisionRules
 from scripts.model.networks import Outputs
 from scripts.model.networks.cost import flops_per_image, parameter_count
 
@@ -33,7 +34,7 @@ def evaluated(
 ) -> tuple[RunRecord, Any, list[str]]:
     """A trainer of the head alone with an evaluation, its record, and the events it will fire."""
     record, network = RunRecord(), tiny.network(head)
-    handler = EvaluationHandler(tiny.evaluator(network), network, record, {})
+    handler = EvaluationHandler(tiny.evaluator(network), network, record, {}, DecisionRules())
     trainer = tiny.trainer(network, learnt, [tiny.stage(**stage)], [handler])
     return record, trainer, tiny.record_events(trainer)
 
@@ -155,7 +156,7 @@ def test_what_a_handler_keeps_counts_as_memory(tmp_path: Path, tiny: SimpleNames
     kept = []
     for keepers in ([], [Keeper()]):
         network, record = tiny.network(adapter=None), RunRecord()
-        handler = EvaluationHandler(tiny.evaluator(network), network, record, {"memory": Keeper()})
+        handler = EvaluationHandler(tiny.evaluator(network), network, record, {"memory": Keeper()}, DecisionRules())
         stage = tiny.stage(trains=["backbone", "head"])
         tiny.trainer(network, tiny.tasks(tmp_path)[:1], [stage], [handler, *keepers]).run()
         kept.append(record.figures["memory_bytes"])
@@ -164,7 +165,7 @@ def test_what_a_handler_keeps_counts_as_memory(tmp_path: Path, tiny: SimpleNames
 
 def test_evaluating_changes_nothing(finished: SimpleNamespace, tiny: SimpleNamespace) -> None:
     before = tiny.copy_of(finished.network.state_dict())
-    handler = EvaluationHandler(tiny.evaluator(finished.network), finished.network, RunRecord(), {})
+    handler = EvaluationHandler(tiny.evaluator(finished.network), finished.network, RunRecord(), {}, DecisionRules())
     first, second = (handler.predict(finished.tasks[0].test) for _ in range(2))
     assert torch.equal(torch.cat(first.classes), torch.cat(second.classes))
     assert torch.cat(first.labels).tolist() == [item["label"] for item in finished.tasks[0].test]

@@ -13,6 +13,7 @@ from scripts.learning.features import FeatureExtractor
 from scripts.learning.handlers import EvaluationHandler, MemoryHandler, NearestMeanHandler
 from scripts.learning.memory import ExemplarMemory
 from scripts.metrics import RunRecord
+from scripts.model.decisions import DecisionRules
 from scripts.utils.errors import UserError
 
 
@@ -27,7 +28,7 @@ def test_the_run_decides_by_plain_nearest_means(sizes: tuple[int, ...], tmp_path
     features = extractor(network, tiny)
     handlers = [
         MemoryHandler(memory, network, features),
-        EvaluationHandler(tiny.evaluator(network), network, record, {}),
+        EvaluationHandler(tiny.evaluator(network), network, record, {}, DecisionRules()),
         NearestMeanHandler(network, memory, features),  # attached last, as an overlay's handlers are
     ]
     stages = [tiny.stage(data="task_and_memory", trains=["backbone", "head"])]

@@ -49,6 +49,9 @@ def test_the_json_holds_the_plan(tiny: Any, tmp_path: Path) -> None:
             }
             for label, name in ((2, "class2"), (3, "class3"))
         ],
+        "train": 12,
+        "validation": 4,
+        "test": 6,
         "images": {"33x33 RGB": 22},
         "memory_per_class": 2,
     }

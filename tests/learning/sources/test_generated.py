@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from scripts.imaging.transforms import read_rgb
-from scripts.learning.sources import PathologyFolders, generated
+from scripts.learning.sources import GeneratedFindings, PathologyFolders, generated
 from scripts.learning.sources.generated import ensure_generated
 from scripts.learning.tasks import check_images, make_tasks
 from scripts.utils.errors import UserError
@@ -136,3 +136,17 @@ def test_two_writers_at_once_write_one_tree(tmp_path: Path) -> None:
         assert [job.result() for job in jobs] == [str(tmp_path)] * 2
     assert len(list(tmp_path.rglob("*.png"))) == 8 * 3
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["Pathology16"]
+
+
+def test_images_with_several_findings_show_what_their_table_says_and_are_drawn_once(tmp_path: Path) -> None:
+    source = GeneratedFindings(str(tmp_path), train=40, test=20, val=0, share=0.4)
+    (group,) = source.groups()
+    before = _times(str(tmp_path))
+    assert group.several and set(group.classes) == set(generated.FINDINGS)
+    (task,) = make_tasks([group])
+    counts = {sum(item["label"]) for item in task.train}
+    assert {0, 1, 2} <= counts and len(task.train) == 40 and len(task.test) == 20
+    assert GeneratedFindings(str(tmp_path), train=40, test=20, val=0, share=0.4).groups() == [group]
+    assert _times(str(tmp_path)) == before
+    with pytest.raises(UserError, match="give another dataset_dir"):
+        GeneratedFindings(str(tmp_path), train=41, test=20, val=0, share=0.4).groups()

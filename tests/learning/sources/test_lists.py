@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from scripts.learning.sources import Datalist, LabelsCsv, ListFiles
+from scripts.learning.sources.source import NO_FINDING
 from scripts.learning.tasks import make_tasks
 from scripts.utils.errors import UserError
 
@@ -29,7 +30,7 @@ def _lists(root: Path, train: str, test: str = "d.png NV\n") -> ListFiles:
     return ListFiles(str(root), "train.txt", "test.txt", classes=["MEL", "NV"])
 
 
-def _csv(root: Path, text: str, **columns: str | None) -> LabelsCsv:
+def _csv(root: Path, text: str, **columns: str | list[str] | None) -> LabelsCsv:
     (root / "labels.csv").write_text(text)
     return LabelsCsv(str(root), **columns)  # type: ignore[arg-type]
 
@@ -255,3 +256,32 @@ def test_the_skin_images_divide_into_the_published_tasks(test_data: Path, tmp_pa
     assert sum(len(task.test) for task in tasks) == 404
     assert [task.first for task in tasks] == [0, 2, 4, 6]
     assert all(f"/{task.classes[item['label'] - task.first]}/" in item["image"] for task in tasks for item in task.test)
+
+
+SEVERAL = "path,label,split\na.png,NV| MEL |NV,train\nd.png,No Finding,train\nb c.png,MEL,test\nsub/e.png,,test\n"
+COLUMNS = "path,split,MEL,NV\na.png,train,1,1\nd.png,train,0,0\nb c.png,test,1,0\nsub/e.png,test,0, 0\n"
+
+
+@pytest.mark.parametrize(("text", "findings"), [(SEVERAL, []), (COLUMNS, ["MEL", "NV"])])
+def test_an_image_may_have_several_findings_or_none(root: Path, text: str, findings: list[str]) -> None:
+    (group,) = _csv(root, text, findings=findings, labels="many").groups()
+    assert group.several
+    assert group.classes == ("MEL", "NV")
+    a, bc, d, e = ([{"image": str(root / name)}] for name in ("a.png", "b c.png", "d.png", "sub/e.png"))
+    assert group.train == {"MEL": a, "NV": a, NO_FINDING: d}
+    assert group.test == {"MEL": bc, "NV": [], NO_FINDING: e}
+
+
+def test_findings_that_are_not_told_as_they_should_be_are_refused(root: Path) -> None:
+    for cell in ("2", "", "yes"):
+        text = COLUMNS.replace("train,1,1", f"train,1,{cell}")
+        with pytest.raises(
+            UserError, match=f"line 2 of .*labels.csv has (no NV|'{cell}' in 'NV': a finding is 0 or 1)"
+        ):
+            _csv(root, text, findings=["MEL", "NV"], labels="many").groups()
+    with pytest.raises(UserError, match="findings are MEL, NV, of which .* give --source#labels many"):
+        _csv(root, COLUMNS, findings=["MEL", "NV"])
+    with pytest.raises(UserError, match="labels is 'some': give one or many"):
+        _csv(root, SEVERAL, labels="some")
+    with pytest.raises(UserError, match="no column 'BCC'"):
+        _csv(root, COLUMNS, findings=["MEL", "BCC"], labels="many").groups()

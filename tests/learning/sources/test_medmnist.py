@@ -217,3 +217,25 @@ def test_classes_that_are_no_list_of_names_are_refused(tmp_path: Path, names: An
 def test_no_published_set_has_classes_that_look_alike() -> None:
     for name, described in INFO.items():
         refuse_lookalikes(described["label"].values(), name)
+
+
+def test_the_fourteen_findings_of_chestmnist_are_learnt_together_by_name(tmp_path: Path) -> None:
+    labels = np.random.default_rng(0).integers(0, 2, (12, 14))
+    labels[0], labels[1] = 0, 1
+    changed = {f"{split}_labels": labels.astype(np.uint8) for split in ("train", "val", "test")}
+    file = _save(tmp_path / "chestmnist_mine.npz", **changed)
+    (task,) = make_tasks(MedMnist(str(tmp_path), "chestmnist_mine.npz", labels="many").groups())
+    assert list(task.classes) == list(INFO["chestmnist"]["label"].values())
+    for part, split in zip(task.parts, ("train", "val", "test"), strict=True):
+        assert {item["image"]: item["label"] for item in part} == {
+            f"{file}#{split}/{index}": row.tolist() for index, row in enumerate(labels)
+        }
+
+
+def test_findings_that_do_not_fit_their_names_and_files_of_one_class_an_image_are_refused(tmp_path: Path) -> None:
+    _save(tmp_path / "mine.npz")
+    with pytest.raises(UserError, match="findings need a column of 0 and 1 each"):
+        MedMnist(str(tmp_path), "mine.npz", labels="many").groups()
+    _save(tmp_path / "chestmnist_mine.npz", **{f"{s}_labels": np.zeros((12, 3), int) for s in ("train", "val", "test")})
+    with pytest.raises(UserError, match="has 3 columns for 14 findings"):
+        MedMnist(str(tmp_path), "chestmnist_mine.npz", labels="many").groups()

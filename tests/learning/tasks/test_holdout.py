@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from scripts.learning.sources import Group, Item, LabelsCsv
+from scripts.learning.sources.source import NO_FINDING
 from scripts.learning.tasks import HoldOut
 from scripts.learning.tasks.holdout import held_out
 from scripts.utils.errors import UserError
@@ -144,3 +145,14 @@ def test_a_broken_list_is_named(tmp_path: Path) -> None:
     (tmp_path / "split.csv").write_text("image,side\na,b\n")
     with pytest.raises(UserError, match="list .*split.csv cannot be read"):
         _divided(tmp_path, {"a": _images("a", 4)})
+
+
+def test_an_image_with_several_findings_is_on_one_side_and_so_may_be_the_only_one_without_any(tmp_path: Path) -> None:
+    both = _images("both", 6)
+    classes = {"a": _images("a", 6) + both, "b": _images("b", 6) + both, NO_FINDING: _images("none", 1)}
+    group = _divided(tmp_path, classes)
+    assert _names(group.train["a"]) & _names(both) == _names(group.train["b"]) & _names(both)
+    assert len(group.test["a"]) == len(group.test["b"]) == 4
+    sides = [_names([item for items in part.values() for item in items]) for part in (group.train, group.test)]
+    assert not sides[0] & sides[1]
+    assert sides[0] | sides[1] == _names([item for items in classes.values() for item in items])

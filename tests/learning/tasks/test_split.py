@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from scripts.learning.sources import Group, Item
+from scripts.learning.sources.source import NO_FINDING
 from scripts.learning.tasks import Task, make_tasks
 from scripts.utils.errors import UserError
 
@@ -170,3 +171,48 @@ def test_classes_of_two_data_sets_or_of_earlier_tasks_may_not_look_alike() -> No
     earlier = make_tasks(drawers(one={"NV": 2}))
     with pytest.raises(UserError, match="classes 'NV' and 'n v' of the tasks"):
         make_tasks(drawers(two={"n v": 2}), previous=earlier)
+
+
+def findings(**images: str) -> Group:
+    """Return a group of images, each with the findings that its text names a letter each."""
+    listed: dict[str, list[Item]] = {}
+    for image, names in images.items():
+        for name in names or [NO_FINDING]:
+            listed.setdefault(name, []).append({"image": image})
+    return Group("chest", ("a", "b", "c"), listed, listed, several=True)
+
+
+def _labels(items: tuple[Item, ...]) -> dict[str, list[int]]:
+    return {item["image"]: item["label"] for item in items}
+
+
+CHEST = findings(one="a", two="ab", three="ac", four="c", five="")
+
+
+def test_an_image_with_several_findings_is_learnt_once_with_what_is_said_of_each() -> None:
+    (task,) = make_tasks([CHEST])
+    said = {"one": [1, 0, 0], "two": [1, 1, 0], "three": [1, 0, 1], "four": [0, 0, 1], "five": [0, 0, 0]}
+    assert _labels(task.train) == _labels(task.test) == said
+    assert task.has_findings
+
+
+def test_of_findings_of_other_tasks_nobody_has_said_anything() -> None:
+    first, second = make_tasks([CHEST], [["a", "b"], ["c"]])
+    assert _labels(first.train) == {"one": [1, 0], "two": [1, 1], "three": [1, 0], "five": [0, 0]}
+    assert _labels(second.train) == {"three": [-1, -1, 1], "four": [-1, -1, 1], "five": [-1, -1, 0]}
+
+
+def test_a_limit_leaves_images_out_and_their_labels_true() -> None:
+    (task,) = make_tasks([CHEST], limit=1)
+    assert _labels(task.train) == {"one": [1, 0, 0], "two": [1, 1, 0], "three": [1, 0, 1], "five": [0, 0, 0]}
+
+
+def test_a_finding_in_two_tasks_and_one_class_beside_several_are_refused() -> None:
+    with pytest.raises(UserError, match="class 'a' is in two tasks, 'a' and 'a\\+b'"):
+        make_tasks([CHEST], [["a"], ["a", "b"]])
+    with pytest.raises(UserError, match="every training image of chest has 'a': add some without it"):
+        make_tasks([findings(one="ab", two="ac")])
+    with pytest.raises(UserError, match="those of others several findings.*source#labels"):
+        make_tasks([CHEST, *FIVE])
+    with pytest.raises(UserError, match="those of others several findings.*source#labels"):
+        make_tasks([CHEST], previous=make_tasks(drawers(skin={"d": 7, "e": 8})))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from scripts.model.networks.closed_form import (
     centroid_map,
@@ -51,7 +52,7 @@ def test_leaving_an_image_out_equals_fitting_without_its_views(shrinkage: float)
         return torch.stack(parts).sum(0), firsts
 
     second, first = sums(list(range(12)))
-    found = leave_one_out(second, first, images, labels, weights[labels], shrinkage)
+    found = leave_one_out(second, first, images, one_hot(labels), weights[labels], shrinkage)
     penalty = shrinkage * second.diagonal().mean() * torch.eye(8, dtype=torch.double)
     for left in range(12):
         others, firsts = sums([n for n in range(12) if n != left])
@@ -69,13 +70,13 @@ def test_a_shrinkage_is_judged_by_left_out_images_with_classes_alike() -> None:
     candidates = (1e-4, 0.3, 30.0)
 
     def error(shrinkage: float) -> float:
-        said = leave_one_out(second, first, images, labels, weights, shrinkage)
+        said = leave_one_out(second, first, images, one_hot(labels), weights, shrinkage)
         squares = (said - torch.eye(2)[labels][:, None]).square()
         return float(squares[labels == 0].mean() + squares[labels == 1].mean())
 
-    found = shrinkage_errors(second, first, images, labels, weights, candidates)
-    views, classes = 2, 2
-    assert found == pytest.approx({shrinkage: views * classes * error(shrinkage) for shrinkage in candidates})
+    found = shrinkage_errors(second, first, images, one_hot(labels), weights, candidates)
+    classes = 2
+    assert found == pytest.approx({shrinkage: classes * error(shrinkage) for shrinkage in candidates})
     assert min(found, key=found.__getitem__) == 0.3, "neither end is"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import cross_entropy, one_hot, pad
 
 from scripts.learning.features.sums import FeatureSums
 from scripts.model.networks.closed_form import drift_map, shrinkage_errors
@@ -111,8 +111,8 @@ def _solve(
     head.grow(len(sums.weights) - head.linear.out_features)
     shrinkage = get("ridge#shrinkage")
     if shrinkage is None:
-        weights, images = sums.weights[labels], vectors.unsqueeze(1)
-        errors = shrinkage_errors(sums.second.sum(0), sums.first, images, labels, weights, get("ridge#candidates"))
+        known = (vectors.unsqueeze(1), one_hot(labels, len(sums.weights)), sums.weights[labels])
+        errors = shrinkage_errors(sums.second.sum(0), sums.first, *known, get("ridge#candidates"))
         shrinkage = sums.choose(errors)
     head.solve(sums.second, sums.first, shrinkage)
     return lambda features: head(features.unsqueeze(1))

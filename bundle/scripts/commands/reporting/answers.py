@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scripts.deploy.inference.loading import load_image_classifier
 from scripts.imaging.decoding.reasons import ImageRefused
 from scripts.learning.evaluation.report import evaluation_items
+from scripts.learning.tasks.labels import require_one_class
 from scripts.learning.tasks.record import read_tasks
 from scripts.metrics.calibration import calibration_error, error_interval
 from scripts.metrics.clinical import ClassRow, class_rows, confusion_matrix
@@ -106,6 +107,7 @@ def _answers(run: Path, folder: Path) -> Answers:
     tasks: Sequence[Any] = classifier.trained.description["tasks"]
     classes = classifier.model.classes
     items = evaluation_items(read_tasks(run), len(classes))
+    require_one_class(items, "the list of answers")
     said = classifier.classify_all([item["image"] for item in items], BATCH)
     pairs = [(item, one) for item, one in zip(items, said, strict=True) if not isinstance(one, ImageRefused)]
     return Answers(

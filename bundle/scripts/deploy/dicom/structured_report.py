@@ -56,6 +56,8 @@ _ONE_FRAME = (  # classes of images whose frames must not be named, although suc
 
 
 ClassCodes = Mapping[str, CodedConcept]
+Evaluation = tuple[CodedConcept, Code | CodedConcept]
+"""What is judged, and how."""
 
 
 def make_class_codes(table: Mapping[str, Sequence[str]]) -> ClassCodes:
@@ -97,18 +99,17 @@ def structured_report(
     Raises:
         ImageRefused: when the source lacks the identifiers that say where the report belongs.
     """
-    said = codes.SCT.Indeterminate if result.indeterminate else _code("class", result.predicted_class)
-    public = None if result.indeterminate else (class_codes or {}).get(result.predicted_class)
+    named = [result.predicted_class] if result.findings is None else list(result.probabilities)
+    public = {name: code for name, code in (class_codes or {}).items() if name in named and not result.indeterminate}
     shown = [str(image.SOPInstanceUID) for image in illustrations]
-    if public is not None:  # another code is another report
-        said = public
-        shown.append(f"{public.scheme_designator} {public.value} {public.meaning}")
+    for code in public.values():  # another code is another report
+        shown.append(f"{code.scheme_designator} {code.value} {code.meaning}")
     report = dicom_result(Comprehensive3DSRStorage, "SR", result.model, source, *shown)
     report.CompletionFlag, report.PreliminaryFlag, report.VerificationFlag = "COMPLETE", "PRELIMINARY", "UNVERIFIED"
     report.CurrentRequestedProcedureEvidenceSequence = [_evidence([source.header, *illustrations])]
     report.PerformedProcedureCodeSequence = []
     report.ReferencedPerformedProcedureStepSequence = []
-    report.update(_content(result, source, illustrations, said)[0])
+    report.update(_content(result, source, illustrations, _evaluations(result, public))[0])
     return report
 
 
@@ -129,14 +130,28 @@ def _evidence(images: Sequence[Dataset]) -> Dataset:
     return study
 
 
-def _content(
-    result: Result, source: SourceImage, illustrations: Sequence[Dataset], said: Code | CodedConcept
-) -> MeasurementReport:
-    model = result.model
-    evaluations = [(PREDICTED, said)]
+def _evaluations(result: Result, public: ClassCodes) -> list[Evaluation]:
+    """Return what a report says of an image beside numbers: its class, or of each finding whether it is there."""
     if result.doubt is not None:
         reason = _code("doubt", result.doubt, REASONS[result.doubt])
-        evaluations.append((DOUBT, reason))
+        return [(PREDICTED, codes.SCT.Indeterminate), (DOUBT, reason)]
+    if result.findings is None:
+        return [(PREDICTED, public.get(result.said, _code("class", result.said)))]
+    findings: list[Evaluation] = [
+        (
+            public.get(name, _code("class", name)),
+            codes.SCT.Present if name in result.findings else codes.SCT.Absent,
+        )
+        for name in result.probabilities
+    ]
+    return [(PREDICTED, _code("findings", result.said)), *findings]
+
+
+def _content(
+    result: Result, source: SourceImage, illustrations: Sequence[Dataset], evaluations: Sequence[Evaluation]
+) -> MeasurementReport:
+    model = result.model
+    number = "Probability" if result.findings is None else "Score"
     frames = list(source.frames) if source.frames and names_frames(source) else None
     image = (source.header.SOPClassUID, source.header.SOPInstanceUID, frames)
     group = MeasurementsAndQualitativeEvaluations(
@@ -144,7 +159,7 @@ def _content(
         algorithm_id=AlgorithmIdentification(model.name, model.version, parameters=_parameters(model)),
         qualitative_evaluations=[QualitativeEvaluation(name, value) for name, value in evaluations],
         measurements=[
-            Measurement(_code("probability", name, f"Probability of {name}"), value, codes.UCUM.NoUnits)
+            Measurement(_code(number.lower(), name, f"{number} of {name}"), value, codes.UCUM.NoUnits)
             for name, value in result.probabilities.items()
         ],
         source_images=[SourceImageForMeasurementGroup(*image)],
@@ -175,7 +190,8 @@ def _parameters(model: ModelIdentity) -> list[str]:
     """Say all that decides a result beside the image, one parameter a text."""
     values = {**model.record(), "temperature": model.temperature or 1.0}
     names = ("weights_sha256", "classes_sha256", "temperature", "threshold", "outlier_threshold")
-    return [f"{name} = {values[name]}" for name in names if values[name] is not None]
+    said = [f"{name} = {values[name]}" for name in names if values[name] is not None]
+    return said + [f"threshold of {name} = {value}" for name, value in values.get("thresholds", {}).items()]
 
 
 def _code(kind: str, name: str, meaning: str | None = None) -> CodedConcept:

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime
 
 from scripts.deploy.edge.checksum import is_whole
@@ -50,6 +49,8 @@ class EdgeClassifier:
             known = ("name", "version", "weights_sha256", "temperature", "threshold")
             own = {key: model["model"][key] for key in known}
             outliers = OutlierRule.read(model.get("outliers"))
+            if "thresholds" in model["model"]:
+                own["thresholds"] = tuple(map(float, model["model"]["thresholds"].values()))
             self.identity = ModelIdentity(classes=tuple(map(str, model["classes"])), outliers=outliers, **own)
             taken, given = self.session.get_inputs()[0].shape, self.session.get_outputs()[0].shape
             if taken[1:] != list(self.image.shape) or given[1:] != [len(self.identity.classes)]:
@@ -70,14 +71,13 @@ class EdgeClassifier:
             reference: one of :meth:`pictures`.
 
         Returns:
-            ``predicted_class``, ``indeterminate``, ``doubt`` (why), ``distance``, ``probabilities`` by class and
-            ``model``, as every other door gives.
+            ``predicted_class``, ``indeterminate``, ``doubt`` (why), ``distance``, ``probabilities`` by class, where an
+            image may carry several ``findings``, and ``model``, as every other door gives.
 
         Raises:
             ImageRefused: with the reason.
         """
         image = network_input(file_rgb(reference), self.image)
         (logits,) = self.session.run(None, {self.session.get_inputs()[0].name: image[None]})
-        scores = np.exp(np.asarray(logits[0], np.float64) - logits[0].max())
-        result = self.identity.judge(scores / scores.sum(), image)
+        result = self.identity.judge(self.identity.probabilities(logits[0]), image)
         return {**result.record(), "model": result.model.record()}

@@ -25,6 +25,7 @@ from scripts.deploy.edge.classifier import METADATA
 from scripts.deploy.export.quantisation import quantised
 from scripts.imaging.image_spec import ImageSpec
 from scripts.metrics.accuracy_matrix import accuracy, mean_class_recall
+from scripts.metrics.findings import decisions
 from scripts.model.folder import TrainedModel
 from scripts.model.networks.backbones import WholeModel
 from scripts.model.networks.cost import flops_per_image
@@ -110,7 +111,7 @@ class Exporter:
         }
         for name in files.keys() - {INT8, PRUNED_INT8}:
             self.check(name, variants[name], networks[name], example)
-        said = examine(variants, self.test)
+        said = examine(variants, self.test, self.model.thresholds)
         drops = {
             name: said[TORCH]["mean_class_recall"] - said[name]["mean_class_recall"]
             for name in REMEDIES
@@ -272,16 +273,29 @@ def scores(name: str, content: bytes) -> Scores:
 
 
 @torch.inference_mode()
-def examine(variants: Mapping[str, Scores], test: Iterable[Mapping[str, Tensor]]) -> dict[str, dict[str, float]]:
-    """Return accuracy and mean class recall of each variant, and how often it agrees with the first, all 0..1."""
+def examine(
+    variants: Mapping[str, Scores], test: Iterable[Mapping[str, Tensor]], thresholds: Sequence[float] | None = None
+) -> dict[str, dict[str, float]]:
+    """Return accuracy and mean class recall of each variant, and how often it agrees with the first, all 0..1.
+
+    Args:
+        variants: by name.
+        test: batches with ``image`` and ``label``.
+        thresholds: of several findings an image, of which each counts: see :func:`scripts.metrics.findings.decisions`.
+    """
     labels: list[Tensor] = []
     said: dict[str, list[Tensor]] = {name: [] for name in variants}
     for batch in test:
         labels.append(batch["label"])
         for name, scores in variants.items():
-            said[name].append(scores(batch["image"]).argmax(1))
+            said[name].append(scores(batch["image"]))
     truth = torch.cat(labels).numpy()
-    predictions = {name: torch.cat(parts).numpy() for name, parts in said.items()}
+    found = {name: torch.cat(parts) for name, parts in said.items()}
+    if thresholds is None:
+        predictions = {name: logits.argmax(1).numpy() for name, logits in found.items()}
+    else:
+        pairs = {name: decisions(truth, logits.numpy(), thresholds) for name, logits in found.items()}
+        truth, predictions = next(iter(pairs.values()))[0], {name: own for name, (_, own) in pairs.items()}
     first = next(iter(predictions.values()))
     return {
         name: {

@@ -111,8 +111,8 @@ class ImageClassifier:
 
     def _results(self, images: Tensor) -> list[Result | ImageRefused]:
         with torch.inference_mode():
-            probabilities = self.network(images.to(self.device)).softmax(1)
-        rows = zip(probabilities.tolist(), images.numpy(), strict=True)
+            logits = self.network(images.to(self.device)).cpu()
+        rows = zip(self.model.probabilities(logits).tolist(), images.numpy(), strict=True)
         return [judged(self.model, row, image) for row, image in rows]
 
 

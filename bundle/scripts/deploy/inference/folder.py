@@ -141,7 +141,7 @@ class ResultFolder:
         header = ["image", "predicted class", "indeterminate", *self.model.classes, "doubt"]
         table = [
             [
-                *(name, result.predicted_class, str(result.indeterminate).lower()),
+                *(name, result.said, str(result.indeterminate).lower()),
                 *(f"{value:.{DIGITS}f}" for value in result.probabilities.values()),
                 result.doubt or "",
             ]

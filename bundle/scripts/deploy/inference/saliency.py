@@ -84,7 +84,9 @@ class Saliency:
         return PlacedGradCAM(network, f"backbone.{network.backbone.last_read()}", postprocessing=_to_one)
 
     def __call__(self, reference: str, result: Result) -> Drawing | None:
-        """Draw one image beside where the network looked; nothing where the result is indeterminate.
+        """Draw one image beside where the network looked; nothing where the result is indeterminate, or no finding.
+
+        Of several findings it is drawn for the one that scores highest.
 
         Args:
             reference: the image.
@@ -97,7 +99,7 @@ class Saliency:
             ImageRefused: when the image cannot be read any more.
             UserError: when the network has several branches.
         """
-        if result.indeterminate:
+        if result.indeterminate or result.findings == ():
             return None
         picture, predicted = read_picture(reference), result.predicted_class
         with self._lock:

@@ -14,12 +14,14 @@ from scripts.learning.engines.events import ContinualEvents
 from scripts.learning.features.dataset import StageFeatures
 from scripts.learning.features.drawn import DrawnFeatures
 from scripts.learning.features.stem_maps import StemMaps
-from scripts.learning.losses.cross_entropy import auxiliary_cross_entropy, seen_cross_entropy
+from scripts.learning.losses.cross_entropy import OF_FINDINGS, auxiliary_cross_entropy, seen_cross_entropy
 from scripts.learning.memory.exemplars import ExemplarMemory
 from scripts.learning.memory.held_out import divide
 from scripts.learning.sources.source import Item
 from scripts.learning.tasks.dataset import ImageDataset
 from scripts.learning.tasks.task import Task
+from scripts.model.networks.continual import ContinualNet
+from scripts.model.networks.heads import Ability
 from scripts.model.networks.outputs import Outputs
 from scripts.utils.errors import UserError
 
@@ -253,3 +255,28 @@ class Training(Stage):
     data: str = "task_and_memory"
     trains: Sequence[str] = ("backbone", "head")
     loss: Loss = seen_cross_entropy
+
+
+def check_learns_findings(network: ContinualNet, stages: Sequence[BaseStage], memory: ExemplarMemory) -> None:
+    """Refuse a method that gives an image one class, where images carry several findings.
+
+    Raises:
+        UserError: names the part of the method that cannot learn them.
+    """
+    losses = {stage.name: stage.loss for stage in stages if isinstance(stage, Stage)}
+    unable = [
+        f"{getattr(getattr(loss, 'func', loss), '__name__', loss)} of the stage {name}"
+        for name, loss in losses.items()
+        if loss not in OF_FINDINGS
+    ]
+    if Ability.FINDINGS not in network.head.abilities:
+        unable.append(f"the head {network.head_name}")
+    if not any(isinstance(stage, ClosedForm) for stage in stages):
+        unable.append("a head that is not solved in closed form")
+    if not memory.empty:
+        unable.append("a memory of images by their class (memory_size)")
+    if unable:
+        raise UserError(
+            f"this method gives an image one class ({', '.join(unable)}), and these images carry several findings: use "
+            "a head in closed form without memory, such as --method frozen+levels+ridge or dynammo+ridge+without_memory"
+        )

@@ -21,7 +21,14 @@ from torch.utils.data.distributed import DistributedSampler
 
 from scripts.learning.engines.events import EVENT_TO_ATTR, ContinualEvents
 from scripts.learning.engines.finite_loss import FiniteLossHandler
-from scripts.learning.engines.stage import DATA, BaseStage, ClosedForm, Stage, with_penalties
+from scripts.learning.engines.stage import (
+    DATA,
+    BaseStage,
+    ClosedForm,
+    Stage,
+    check_learns_findings,
+    with_penalties,
+)
 from scripts.learning.features.dataset import FeatureDataset
 from scripts.learning.features.stem_maps import StemMapDataset
 from scripts.learning.memory.exemplars import ExemplarMemory
@@ -58,7 +65,8 @@ class ContinualTrainer(SupervisedTrainer):
         train_handlers: MONAI and ignite handlers.
 
     Raises:
-        UserError: when a stage needs a memory and there is none, or the memory is too small.
+        UserError: when a stage needs a memory and there is none, or the memory is too small, or images carry several
+            findings and the method cannot learn them.
     """
 
     def __init__(
@@ -108,6 +116,8 @@ class ContinualTrainer(SupervisedTrainer):
     def _check(self) -> None:
         classes = sum(len(task.classes) for task in self.tasks)
         self.memory.check(classes)
+        if any(task.has_findings for task in self.tasks):
+            check_learns_findings(self.continual_network, self.stages, self.memory)
         if len(self.tasks) > 1:
             for stage in self.stages:
                 self.memory.check_stage(stage.name, stage.least_exemplars, classes)

@@ -20,7 +20,7 @@ from scripts.learning.tasks.dataset import ImageDataset
 
 
 class FeatureDataset(Dataset):
-    """Gives ``{"image": features [R, d] of a view, "label": int, "index": position}``, a view drawn each time.
+    """Gives ``{"image": features [R, d] of a view, "label": Tensor, "index": position}``, a view drawn each time.
 
     Args:
         items: N images with ``label``.
@@ -34,7 +34,8 @@ class FeatureDataset(Dataset):
         self.draw = draw
 
     def _transform(self, index: int) -> dict[str, Any]:
-        return {"image": self.features[index, self.draw()], "label": self.data[index]["label"], "index": index}
+        label = torch.tensor(self.data[index]["label"])
+        return {"image": self.features[index, self.draw()], "label": label, "index": index}
 
 
 def finite_views(images: ImageDataset) -> FlipDraw | None:

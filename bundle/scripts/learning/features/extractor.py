@@ -63,7 +63,8 @@ class FeatureExtractor:
         """Yield the images as the network sees them, in batches, where the network is."""
         own = torch.Generator()  # what is drawn elsewhere must not depend on what is known here
         size = batch_size or self.batch_size
-        for batch in DataLoader(self.dataset(list(items)), size, num_workers=self.num_workers, generator=own):
+        bare = [{"image": item["image"], "label": 0} for item in items]  # labels of several tasks may make no batch
+        for batch in DataLoader(self.dataset(bare), size, num_workers=self.num_workers, generator=own):
             yield batch["image"].to(self.device)
 
     def __call__(self, items: Sequence[Item], views: Sequence[Sequence[int]] = ((),)) -> Tensor:
@@ -93,7 +94,7 @@ class FeatureExtractor:
 
     def _views(self, wanted: Mapping[str, Iterable[View]]) -> Iterator[Tensor]:
         """Give the views wanted of each image, one after the other."""
-        items = [{"image": reference, "label": 0} for reference in wanted]
+        items = [{"image": reference} for reference in wanted]
         images = (image for batch in (self.images(items) if items else []) for image in batch.split(1))
         for image, views in zip(images, wanted.values(), strict=True):
             yield from (seen_as(image, view)[0] for view in views)

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from scripts.learning.features.extractor import FeatureExtractor
 from scripts.learning.features.sums import FeatureSums
 from scripts.learning.sources.source import Item
+from scripts.learning.tasks.labels import require_one_class
 from scripts.learning.tasks.task import Task
 from scripts.model.networks.closed_form import leave_one_out, ridge, shrinkage_errors
 from scripts.model.networks.heads import Head
@@ -37,7 +39,7 @@ class JointRidge:
         shrinkage: see there.
 
     Raises:
-        UserError: where the network has a branch a task.
+        UserError: where the network has a branch a task, or images carry several findings.
     """
 
     def __init__(
@@ -54,14 +56,14 @@ class JointRidge:
         self.head = head
         self.features = features
         self.items = [item for task in tasks for item in task.train]
+        require_one_class(self.items, "ridge regression on all images")
         self.labels = torch.tensor([item["label"] for item in self.items])
         self.vectors = self._vectors(self.items, views)
         self.sums = FeatureSums(views)
         self.sums.add(self.vectors.flatten(0, 1), self.labels.repeat_interleave(len(views)))
         second, first = self.sums.second[0], self.sums.first
         if shrinkage is None:
-            known = (self.vectors, self.labels, self.sums.weights[self.labels])
-            shrinkage = self.sums.choose(shrinkage_errors(second, first, *known, candidates))
+            shrinkage = self.sums.choose(shrinkage_errors(second, first, *self._known(), candidates))
         self.shrinkage = shrinkage
 
     def classify(self, items: Sequence[Item]) -> Tensor:
@@ -71,8 +73,11 @@ class JointRidge:
 
     def left_out(self) -> Tensor:
         """Return what each training image scores, the mean over its views, when all but it are learnt, [N, C]."""
-        known = (self.vectors, self.labels, self.sums.weights[self.labels])
-        return leave_one_out(self.sums.second[0], self.sums.first, *known, self.shrinkage).mean(1)
+        return leave_one_out(self.sums.second[0], self.sums.first, *self._known(), self.shrinkage).mean(1)
+
+    def _known(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return vectors, targets and weights of the images."""
+        return self.vectors, one_hot(self.labels, len(self.sums.weights)), self.sums.weights[self.labels]
 
     @torch.no_grad()
     def _vectors(self, items: Sequence[Item], views: Sequence[Sequence[int]]) -> Tensor:

@@ -77,6 +77,38 @@ class FeatureSums:
             self.first = torch.cat([self.first, weight * own.sum(0, keepdim=True)])
             self.weights = torch.cat([self.weights, torch.tensor([weight], dtype=torch.double)])
 
+    def add_findings(self, vectors: Tensor, targets: Tensor) -> None:
+        """Learn new findings, on images that may carry several.
+
+        An image weighs the mean of w_c over its findings, one without any as an image of a class of these alone: with
+        one finding an image it is :meth:`add`. Source: Zhang et al., L3A (ICML 2025), whose w_c is the root of ours.
+
+        Args:
+            vectors: x of every view of every image, float64, [N, D].
+            targets: 1 where an image has a finding, 0 where not, [N, C]; those known come first.
+
+        Raises:
+            UserError: as :meth:`add`.
+        """
+        if not len(self.weights):
+            self.second = vectors.new_zeros(1, vectors.shape[1], vectors.shape[1])
+            self.first = vectors.new_zeros(0, vectors.shape[1])
+        self._check(vectors)
+        new = targets[:, len(self.weights) :]
+        if not new.sum(0).all():
+            raise UserError("a finding without images cannot be learnt: add some")
+        self.weights = torch.cat([self.weights, 1 / new.sum(0).double()])
+        weighted = self.image_weights(targets).unsqueeze(1) * vectors
+        self.second = self.second + (weighted.T @ vectors).unsqueeze(0)
+        self.first = torch.cat([self.first, vectors.new_zeros(new.shape[1], vectors.shape[1])])
+        self.first = self.first + targets.double().T @ weighted
+
+    def image_weights(self, targets: Tensor) -> Tensor:
+        """Return what images weigh in the sums, [N], by what they have, [N, C]; see :meth:`add_findings`."""
+        has, none = targets.double(), targets.sum(1) == 0
+        weights = has @ self.weights / has.sum(1).clamp(min=1)
+        return torch.where(none, 1 / none.sum().clamp(min=1), weights)
+
     def carry(self, drift: Tensor) -> None:
         """Follow the features where a map A [D, D] takes them: ``G <- A'GA``, ``Q <- QA``."""
         self.second = drift.T @ self.second @ drift

@@ -34,7 +34,7 @@ class CalibrationHandler:
 
     Neither changes the network, or draws a random number of the training's. Validation images of earlier tasks are
     used as long as they are all there. Without any there is no temperature, and images learnt from say which distance
-    is common.
+    is common. Scores of several findings an image have no temperature.
 
     Args:
         network: the growing network.
@@ -67,7 +67,7 @@ class CalibrationHandler:
         items = self._validation_images(learnt)
         self.rules.reset()
         figures: dict[str, Any] = {"task": engine.current_task.name, "images": len(items)}
-        if items and sum(self.network.classes) > 1:
+        if items and sum(self.network.classes) > 1 and not engine.current_task.has_findings:
             figures |= self._fit_temperature(items)
         if self.rules.acceptance is not None:
             figures |= self._fit_outliers(learnt, items, self.rules.acceptance)
@@ -105,8 +105,9 @@ class CalibrationHandler:
         sums, seen = self.rules.statistics, list[NDArray[np.float64]]()
         for task in learnt:
             if task.train and (task is learnt[-1] or task.first not in sums.sums):
-                labels = np.array([item["label"] for item in task.train])
                 seen.append(self._statistics(task.train))
+                # images with several findings are all of one kind, under the task's first
+                labels = np.array([task.first if task.has_findings else item["label"] for item in task.train])
                 for label in np.unique(labels):
                     sums.count(int(label), seen[-1][labels == label])
         typical = self._statistics(items) if items else np.concatenate(seen)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import one_hot, pad
 
 from scripts.learning.engines.events import ContinualEvents
 from scripts.learning.engines.stage import task_and_memory_items
@@ -18,8 +18,10 @@ from scripts.learning.features.candidates import CandidateSums
 from scripts.learning.features.extractor import FeatureExtractor
 from scripts.learning.features.sums import FeatureSums
 from scripts.learning.sources.source import Item
+from scripts.learning.tasks.labels import UNKNOWN, findings_of, has_findings, numbers_of
+from scripts.model.decisions import DecisionRules
 from scripts.model.networks.adapters import MERGED
-from scripts.model.networks.closed_form import class_errors, drift_map, shrinkage_errors
+from scripts.model.networks.closed_form import class_errors, drift_map, middle_scores, ridge, shrinkage_errors
 from scripts.model.networks.continual import ContinualNet
 from scripts.model.networks.heads import Ability, Head
 from scripts.utils.errors import UserError
@@ -35,6 +37,10 @@ class ClosedFormHandler:
     Where there are sums of several candidates, the head is solved from those that the error on images left out chooses,
     and passes go through their branch from then on.
 
+    Where images carry several findings, nobody has looked for those learnt before in the images of a new task: the head
+    before fills them in, where it would call them present. Source: Zhang et al., L3A (ICML 2025), whose bound is one
+    for all findings.
+
     Args:
         network: the growing network.
         sums: what is kept, of one kind of features or of several; named in ``save``.
@@ -44,6 +50,7 @@ class ClosedFormHandler:
         candidates: values of ``shrinkage``.
         drift_ridge: of the map, in units of the mean diagonal.
         least_images: fewer of a class are refused, since the sums would tell too much of each.
+        rules: take the score of each finding that tells it present.
 
     Raises:
         UserError: when the network has another head, or none of the features that a candidate is of.
@@ -58,6 +65,7 @@ class ClosedFormHandler:
         candidates: Sequence[float],
         drift_ridge: float,
         least_images: int,
+        rules: DecisionRules | None = None,
     ) -> None:
         network.require(Ability.SOLVED)
         if isinstance(sums, CandidateSums):
@@ -71,6 +79,7 @@ class ClosedFormHandler:
         self.candidates = candidates
         self.drift_ridge = drift_ridge
         self.least_images = least_images
+        self.rules = rules
         self.before: list[Tensor] = []
         self.logger = logging.getLogger(__name__)
 
@@ -78,11 +87,13 @@ class ClosedFormHandler:
         """Act around adapter tuning, and in the stage in closed form.
 
         Raises:
-            UserError: when a class has too few images.
+            UserError: when a class has too few images, or images carry several findings and classes are kept apart.
         """
+        if self.sums.chosen.apart and any(task.has_findings for task in engine.tasks):
+            raise UserError("an image with several findings has no class of its own: leave the part 'federated' out")
         for task in engine.tasks:
-            for label, images in Counter(item["label"] for item in task.train).items():
-                if images < self.least_images:
+            for label, images in Counter(number for item in task.train for number in numbers_of(item)).items():
+                if label >= task.first and images < self.least_images:
                     raise UserError(
                         f"class {task.classes[label - task.first]} of task {task.name} has {images} training images: "
                         "sums over so few tell much of each; add images, or allow it with --ridge#least_images "
@@ -131,19 +142,44 @@ class ClosedFormHandler:
             said = "Shrinkage %g has erred least on images left out while they were new."
             self.logger.info(said, chosen.shrinkage)
         self.head.solve(chosen.second, chosen.first, chosen.shrinkage)
+        if has_findings(items) and self.rules is not None:
+            self.rules.thresholds = findings_head(chosen)[1].tolist()
 
     def _learn(self, sums: FeatureSums, items: Sequence[Item]) -> list[float]:
         """Add images of new classes, choose the shrinkage, and return the error on each class by which to judge."""
-        labels = torch.tensor([item["label"] for item in items])
+        known, views = len(sums.weights), len(sums.views)
         vectors = candidate_vectors(self.network, self.features, items, sums)
-        sums.add(vectors, labels.repeat_interleave(len(sums.views)))
-        images = vectors.unflatten(0, (len(items), len(sums.views)))
-        known = (sums.second.sum(0), sums.first, images, labels, sums.weights[labels])
+        targets = self._add(sums, items, vectors)
+        images = vectors.unflatten(0, (len(items), views))
+        weights = sums.image_weights(targets.repeat_interleave(views, 0))[::views]
+        seen = (sums.second.sum(0), sums.first, images, targets, weights)
         given = self.shrinkage
-        sums.shrinkage = sums.choose(shrinkage_errors(*known, self.candidates)) if given is None else given
+        sums.shrinkage = sums.choose(shrinkage_errors(*seen, self.candidates)) if given is None else given
         if isinstance(self.sums, FeatureSums):
             return []
-        return class_errors(*known, sums.shrinkage, self.sums.shared).tolist()
+        return class_errors(*seen, sums.shrinkage, self.sums.shared)[known:].tolist()
+
+    def _add(self, sums: FeatureSums, items: Sequence[Item], vectors: Tensor) -> Tensor:
+        """Add images to the sums, and return 1 where one has a class, or a finding, and 0 where not, [N, C]."""
+        if has_findings(items):
+            targets = self._filled(sums, items, vectors)
+            sums.add_findings(vectors, targets.repeat_interleave(len(sums.views), 0))
+            return targets
+        labels = torch.tensor([item["label"] for item in items])
+        sums.add(vectors, labels.repeat_interleave(len(sums.views)))
+        return one_hot(labels, len(sums.weights))
+
+    def _filled(self, sums: FeatureSums, items: Sequence[Item], vectors: Tensor) -> Tensor:
+        """Return what the images have, [N, C], of the findings learnt before what the head says of all their views."""
+        said = findings_of(items, sum(self.network.classes))
+        known = len(sums.weights)
+        if known:
+            head, thresholds = findings_head(sums)
+            scores = (vectors @ head.T).unflatten(0, (len(items), -1)).mean(1)
+            filled = (scores >= thresholds).to(said)
+            self.logger.info("Of findings learnt before, %d are filled in for %d images.", filled.sum(), len(items))
+            said[:, :known] = torch.where(said[:, :known] == UNKNOWN, filled, said[:, :known])
+        return said.clamp(min=0)
 
     def _judge(self, sums: CandidateSums, errors: Sequence[Sequence[float]]) -> FeatureSums:
         """Choose among the candidates, say how, and pass through the branch of the one chosen."""
@@ -159,6 +195,12 @@ class ClosedFormHandler:
     def _vectors(self, items: Sequence[Item]) -> list[Tensor]:
         """Return x of every view of every image, of each candidate, [N V, D]."""
         return [candidate_vectors(self.network, self.features, items, own) for own in self.sums.candidates]
+
+
+def findings_head(sums: FeatureSums) -> tuple[Tensor, Tensor]:
+    """Return the head [C, D] that sums give, and from which of its scores on each finding is present, [C]."""
+    head = ridge(sums.second[0], sums.first, sums.shrinkage)
+    return head, middle_scores(sums.second[0], sums.first, head)
 
 
 def check_branches(network: ContinualNet, sums: CandidateSums) -> None:

@@ -15,12 +15,15 @@ from torch import Tensor
 from scripts.learning.engines.events import ContinualEvents
 from scripts.learning.engines.trainer import ContinualTrainer
 from scripts.learning.sources.source import Item
+from scripts.learning.tasks.labels import widened
 from scripts.learning.tasks.record import testable
 from scripts.learning.tasks.task import Task
-from scripts.metrics.accuracy_matrix import accuracy, mean_class_recall
+from scripts.metrics.accuracy_matrix import accuracy, forgetting, mean_class_recall
 from scripts.metrics.clinical import confusion_matrix
+from scripts.metrics.findings import decisions, finding_rows, mean_of_rows
 from scripts.metrics.open_set import mean_open_set, open_set_figures, task_identification_accuracy
 from scripts.metrics.record import RunRecord
+from scripts.model.decisions import DecisionRules
 from scripts.model.networks.continual import ContinualNet
 from scripts.model.networks.cost import flops_per_image, parameter_count
 from scripts.model.networks.outputs import Outputs
@@ -32,7 +35,7 @@ class Predictions:
     """What the network said of N test images.
 
     Class numbers, those that the network gives when told the task, and, for a head a task, P(others) [N, T]; beside
-    nearest means, the class numbers of the softmax.
+    nearest means, the class numbers of the softmax. Of several findings an image the scores, [N, C], and no more.
     """
 
     labels: list[Tensor] = field(default_factory=list)
@@ -40,12 +43,16 @@ class Predictions:
     within_tasks: list[Tensor] = field(default_factory=list)
     others: list[Tensor] = field(default_factory=list)
     softmax: list[Tensor] = field(default_factory=list)
+    scores: list[Tensor] = field(default_factory=list)
 
     def add(self, engine: Engine) -> None:
         """Take a batch from an evaluator."""
         output: Any = engine.state.output
         outputs: Outputs = output["pred"]
         self.labels.append(output["label"].cpu())
+        if output["label"].dim() == 2:
+            self.scores.append(outputs.logits.cpu())
+            return
         self.classes.append(outputs.logits.argmax(1).cpu())
         known = output["label"].clamp(max=sum(outputs.classes) - 1)  # of classes not learnt yet no task can be given
         self.within_tasks.append(outputs.classes_within_tasks(known).cpu())
@@ -67,6 +74,7 @@ class EvaluationHandler:
         record: takes the results.
         kept: what is kept between tasks beside the network, by name; of it, and of the trainer's handlers, what has
             ``kept_bytes()`` counts as memory, and what has ``measured()`` adds to the record's figures.
+        rules: say from which score on a finding is present, where images carry several.
     """
 
     def __init__(
@@ -75,11 +83,13 @@ class EvaluationHandler:
         network: ContinualNet,
         record: RunRecord,
         kept: Mapping[str, Any],
+        rules: DecisionRules,
     ) -> None:
         self.evaluator = evaluator
         self.network = network
         self.record = record
         self.kept = kept
+        self.rules = rules
         self.before: dict[str, Any] | None = None
 
     def attach(self, engine: ContinualTrainer) -> None:
@@ -106,6 +116,36 @@ class EvaluationHandler:
         if not engine.learns_current_task:
             return
         learnt = engine.tasks[: engine.state.task]
+        if engine.current_task.has_findings:
+            self._record_findings(learnt)
+        else:
+            self._record_classes(engine, learnt)
+        for thing in self.kept.values():
+            if hasattr(thing, "measured"):
+                self.record.figures |= thing.measured()
+        self._record_cost(engine, learnt)
+
+    def _record_findings(self, learnt: Sequence[Task]) -> None:
+        names, sizes = [name for task in learnt for name in task.classes], [len(task.classes) for task in learnt]
+        thresholds = self.rules.thresholds
+        assert thresholds is not None
+        found = self.predict(widened(_test_items(learnt), len(names)))
+        nothing = torch.empty(0, len(names))  # where no test image is left
+        labels, scores = (torch.cat([nothing, *batches]).numpy() for batches in (found.labels, found.scores))
+        self.record.matrix.update(*decisions(labels, scores, thresholds), [2 * size for size in sizes])
+        self.record.confusions.append(None)
+        rows = finding_rows(labels, scores, names, thresholds)
+        of_tasks = [rows[task.first : task.first + size] for task, size in zip(learnt, sizes, strict=True)]
+        areas = [mean_of_rows(part, "auroc") for part in of_tasks]
+        self.record.figures |= {
+            "findings": rows,
+            "mean_auroc": mean_of_rows(rows, "auroc"),
+            "mean_average_precision": mean_of_rows(rows, "average_precision"),
+            "auroc_matrix": [*self.record.figures.get("auroc_matrix", []), areas],
+        }
+        self.record.figures["auroc_forgetting"] = forgetting(self.record.figures["auroc_matrix"])
+
+    def _record_classes(self, engine: ContinualTrainer, learnt: Sequence[Task]) -> None:
         sizes = [len(task.classes) for task in learnt]
         found = self.predict(_test_items(learnt))
         labels = _joined(found.labels).numpy()
@@ -120,10 +160,6 @@ class EvaluationHandler:
             classes = torch.cat(found.softmax).numpy()
             self.record.figures["softmax_accuracy"] = accuracy(labels, classes)
             self.record.figures["softmax_mean_class_recall"] = mean_class_recall(labels, classes)
-        for thing in self.kept.values():
-            if hasattr(thing, "measured"):
-                self.record.figures |= thing.measured()
-        self._record_cost(engine, learnt)
 
     def predict(self, items: Sequence[Item]) -> Predictions:
         """Return what the network says of ``items``."""

@@ -15,6 +15,7 @@ from scripts.learning.engines.trainer import ContinualTrainer
 from scripts.learning.features.extractor import FeatureExtractor
 from scripts.learning.losses.cross_entropy import others_targets
 from scripts.learning.sources.source import Item
+from scripts.learning.tasks.labels import findings_of
 from scripts.learning.tasks.record import validation_items
 from scripts.metrics.record import RunRecord
 from scripts.model.networks.outputs import Outputs
@@ -28,8 +29,9 @@ class HistoryHandler:
     """Note loss, learning rate and validation accuracy of each epoch, before it is saved: what goes on has it once.
 
     Validation images are those of the classes learnt so far. The accuracy is that of the classifier which the stage
-    trains: the head, over all classes, or the auxiliary head, over the task's own and others. The network is left as it
-    is, and no random number of the training's is drawn.
+    trains: the head, over all classes, or the auxiliary head, over the task's own and others; of several
+    findings an image, the share of the task's own that it tells right. The network is left as it is, and no random
+    number of the training's is drawn.
 
     Args:
         record: its ``history`` takes a row an epoch.
@@ -53,7 +55,9 @@ class HistoryHandler:
 
     def start(self, engine: ContinualTrainer) -> None:
         """Choose the validation images of a stage."""
-        items = validation_items(engine.tasks[: engine.state.task]) if self.images else []
+        # of findings learnt before, no classifier that trains says anything
+        tasks = [engine.current_task] if engine.current_task.has_findings else engine.tasks[: engine.state.task]
+        items = validation_items(tasks) if self.images else []
         self.items = [items[place] for place in even_places(len(items), self.images)]
         self.losses, self.images_seen = [], 0
 
@@ -85,6 +89,12 @@ class HistoryHandler:
         # what the stages after this one read of the same images under the same weights is known then
         outputs = network.outputs(self.features.features(self.items)[:, 0].to(self.features.device))
         network.train(was)
+        if engine.current_task.has_findings:
+            assert outputs.auxiliary is not None
+            count = len(engine.current_task.classes)
+            said = findings_of(self.items, sum(outputs.classes))[:, -count:]
+            right = (outputs.auxiliary[:, :count].cpu() > 0) == (said == 1)
+            return float(right[said >= 0].float().mean())
         labels = torch.tensor([item["label"] for item in self.items], device=outputs.logits.device)
         scores, targets = _asked(outputs, labels, stage.trains)
         return int((scores.argmax(1) == targets).sum()) / len(self.items)

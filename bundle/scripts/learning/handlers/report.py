@@ -23,9 +23,11 @@ from scripts.learning.features.extractor import FeatureExtractor
 from scripts.learning.handlers.history import HistoryHandler
 from scripts.learning.handlers.tensorboard import TensorBoard
 from scripts.learning.planning.contact_sheet import contact_sheet
+from scripts.learning.tasks.labels import numbers_of
 from scripts.learning.tasks.record import image_exists
 from scripts.learning.tasks.task import Task
 from scripts.metrics.accuracy_matrix import AccuracyMatrix
+from scripts.metrics.findings import finding_table
 from scripts.metrics.record import RunRecord
 from scripts.pictures.canvas import png_of
 from scripts.pictures.runs import (
@@ -65,6 +67,9 @@ _PER_CENT = {
     "calibration_error_by_chance": "the same of a perfectly calibrated model",
     "softmax_accuracy": "final accuracy of the softmax",
     "softmax_mean_class_recall": "final MCR of the softmax",
+    "mean_auroc": "mean AUROC of the findings",
+    "mean_average_precision": "mean average precision (mAP)",
+    "auroc_forgetting": "forgetting, of the mean AUROC",
     "task_identification_accuracy": "task identification accuracy",
     "open_set_auroc": "open-set AUROC",
     "open_set_fpr95": "open-set FPR at 95 % TPR",
@@ -193,7 +198,7 @@ class ReportHandler:
         items = [item for item in task.train if image_exists(item)]
         if items and not any(is_scan(file_of(str(item["image"]))) for item in items):
             images = {
-                name: [str(item["image"]) for item in items if item["label"] == label]
+                name: [str(item["image"]) for item in items if label in numbers_of(item)]
                 for label, name in enumerate(task.classes, task.first)
             }
             found["contact_sheet"] = contact_sheet(task.name, images, **_SHEET)
@@ -276,7 +281,8 @@ def table(metrics: Mapping[str, Any]) -> str:
         metrics: what ``metrics.json`` holds.
 
     Returns:
-        Two tables, in per cent.
+        Two tables, in per cent; of several findings an image a third, and the accuracy is the share of the findings
+        that are told right, the MCR the mean of their sensitivities and specificities.
     """
     stages = zip(metrics["accuracy_matrix"], metrics["accuracies"], metrics["mean_class_recalls"], strict=True)
     rows = []
@@ -299,7 +305,8 @@ def table(metrics: Mapping[str, Any]) -> str:
     ]
     figures = tabulate(summary, colalign=("left", "right"), disable_numparse=True)
     title = "Accuracy (%) on the test images of task 1, 2, ...; all, MCR: of all tasks; -: not measured"
-    return f"{title}\n\n{matrix}\n\n{figures}"
+    findings = f"\n\n{finding_table(metrics['findings'])}" if "findings" in metrics else ""
+    return f"{title}\n\n{matrix}\n\n{figures}{findings}"
 
 
 def ending(folder: Path) -> str:

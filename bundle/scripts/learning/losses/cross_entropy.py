@@ -1,10 +1,13 @@
-"""Cross-entropies on the outputs of the growing network; labels are class numbers over all tasks, [B]."""
+"""Cross-entropies on the outputs of the growing network; labels are class numbers over all tasks, [B].
+
+Those in :data:`OF_FINDINGS` also take what is said of several findings, [B, C]: :mod:`scripts.learning.tasks.labels`.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from scripts.model.networks.outputs import Outputs
 
@@ -32,10 +35,13 @@ def newest_cross_entropy(outputs: Outputs, labels: Tensor) -> Tensor:
 def auxiliary_cross_entropy(outputs: Outputs, labels: Tensor) -> Tensor:
     """Cross-entropy of the auxiliary head: the newest task's classes, and others for every old class.
 
-    Source: ACL and DynaMMo, stage 1.
+    Of findings the mean over the newest task's, each a yes or no; others is left alone. Source: ACL and DynaMMo,
+    stage 1.
     """
     assert outputs.auxiliary is not None
     count = outputs.classes[-1]
+    if labels.dim() == 2:
+        return binary_cross_entropy_with_logits(outputs.auxiliary[:, :count], labels[:, -count:].float())
     return cross_entropy(outputs.auxiliary, others_targets(labels, sum(outputs.classes) - count, count))
 
 
@@ -84,3 +90,7 @@ def others_cross_entropy(outputs: Outputs, labels: Tensor) -> Tensor:
         total = total + torch.where((targets < count).any(), cross_entropy(logits, targets), 0 * logits.sum())
         first += count
     return total
+
+
+OF_FINDINGS = frozenset({auxiliary_cross_entropy})
+"""Losses that learn several findings an image."""

@@ -14,6 +14,7 @@ from torchvision.utils import make_grid
 
 from scripts.imaging.transforms.reader import read_picture
 from scripts.learning.planning.examine import TEST, TRAINING
+from scripts.learning.tasks.labels import numbers_of
 from scripts.learning.tasks.task import Task
 from scripts.utils.errors import UserError
 from scripts.utils.evenly import even_places
@@ -113,7 +114,7 @@ def _shown(tasks: Sequence[Task], label: int, readable: Collection[str]) -> tupl
     task = next(task for task in tasks if task.first <= label < task.first + len(task.classes))
     splits = ((TRAINING, task.train), (TEST, task.test))
     return f"{task.classes[label - task.first]}   (task {task.name})", {
-        split: [item["image"] for item in items if item["label"] == label and item["image"] in readable]
+        split: [item["image"] for item in items if label in numbers_of(item) and item["image"] in readable]
         for split, items in splits
     }
 

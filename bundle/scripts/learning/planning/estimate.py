@@ -16,9 +16,10 @@ from typing import Any
 from scripts import child_environment
 from scripts.learning.planning.plan import Plan
 from scripts.learning.sources.source import Item
+from scripts.learning.tasks.labels import numbers_of, shifted
 from scripts.learning.tasks.planned import PlannedTasks
+from scripts.learning.tasks.split import thin
 from scripts.learning.tasks.task import Task
-from scripts.utils.evenly import even_places
 from scripts.utils.files import last_line
 from scripts.utils.running import running_parser
 
@@ -113,12 +114,12 @@ def rehearsed_tasks(planned: PlannedTasks, images: int) -> list[Task]:
 
 def _few(items: Sequence[Item], task: Task, images: int, shift: int) -> list[Item]:
     """Return some items of each class, as many of each as it has of all."""
-    found: list[Item] = []
+    found: dict[int, Item] = {}
     for label in range(task.first, task.first + len(task.classes)):
-        own = [item for item in items if item["label"] == label]
+        own = [item for item in items if label in numbers_of(item)]
         count = max(1, round(images * len(own) / max(1, len(items))))
-        found += [{**own[place], "label": label + shift} for place in even_places(len(own), count)]
-    return found
+        found |= {id(item): {**item, "label": shifted(item["label"], shift)} for item in thin(own, count)}
+    return list(found.values())
 
 
 def _rehearsal(tasks: Path, measured: Path, run: Path, images: int) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from scripts.learning.planning.warnings import (
 )
 from scripts.learning.sources.source import NOT_COUNTED
 from scripts.learning.tasks.checks import Read
+from scripts.learning.tasks.labels import numbers_of
 from scripts.learning.tasks.planned import PlannedTasks
 from scripts.learning.tasks.task import Task
 
@@ -42,6 +43,9 @@ class TaskPlan:
         name: its name.
         learnt_before: by the run that this one goes on from.
         classes: its classes, in label order.
+        train: images to learn from, each counted once.
+        validation: images to validate with.
+        test: images to test with.
         images: how many readable images there are of each kind, ``<width>x<height> <mode>`` as stored (of volumes
             ``<depth>x<height>x<width> L``), most first.
         memory_per_class: images of each class learnt so far that the memory may keep after the task.
@@ -50,6 +54,9 @@ class TaskPlan:
     name: str
     learnt_before: bool
     classes: tuple[ClassPlan, ...]
+    train: int
+    validation: int
+    test: int
     images: dict[str, int]
     memory_per_class: int
 
@@ -129,7 +136,7 @@ def counted_files(planned: PlannedTasks) -> dict[str, int]:
 
 
 def _task_plan(number: int, task: Task, images: Sequence[Examined], quota: Callable[[int], int]) -> TaskPlan:
-    counts = [Counter(item["label"] for item in part) for part in task.parts]
+    counts = [Counter(number for item in part for number in numbers_of(item)) for part in task.parts]
     kinds = Counter(
         f"{'x'.join(map(str, image.size))} {image.mode}" for image in images if image.task == number and not image.fault
     )
@@ -140,6 +147,9 @@ def _task_plan(number: int, task: Task, images: Sequence[Examined], quota: Calla
             ClassPlan(name, label, *(count[label] for count in counts))
             for label, name in enumerate(task.classes, task.first)
         ),
+        len(task.train),
+        len(task.validation),
+        len(task.test),
         dict(kinds.most_common()),
         quota(task.first + len(task.classes)),
     )

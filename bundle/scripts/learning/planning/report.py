@@ -176,8 +176,7 @@ def _classes(plan: Plan) -> tuple[list[list[Any]], tuple[str, ...]]:
 
 def _images(task: TaskPlan) -> list[Any]:
     """Return how many images of each part a task has."""
-    counts = [sum(getattr(member, part) for member in task.classes) for part in ("train", "validation", "test")]
-    return ["learnt before", *counts[1:]] if task.learnt_before else counts
+    return ["learnt before" if task.learnt_before else task.train, task.validation, task.test]
 
 
 def _kinds(images: dict[str, int]) -> str:
@@ -188,7 +187,7 @@ def _kinds(images: dict[str, int]) -> str:
 
 
 def _sum(plan: Plan, split: str) -> int:
-    return sum(getattr(member, split) for task in plan.tasks for member in task.classes)
+    return sum(getattr(task, split) for task in plan.tasks)
 
 
 def _style(aligned: Sequence[str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from scripts.learning.planning.examine import TEST, TRAINING, Examined
+from scripts.learning.tasks.labels import has_findings, numbers_of
 from scripts.learning.tasks.planned import EXPECTED
 from scripts.learning.tasks.record import testable
 from scripts.learning.tasks.task import Task
@@ -42,8 +43,11 @@ def warnings_of_images(tasks: Sequence[Task], images: Sequence[Examined], image_
         image_size: the side, in pixels, that images are resized to.
     """
     same: dict[bytes, list[Examined]] = defaultdict(list)
+    listed: set[tuple[str, str]] = set()
     for image in images:
-        if not image.fault:
+        again = (image.split, image.image) in listed and has_findings([image.item])  # of several tasks
+        listed.add((image.split, image.image))
+        if not image.fault and not again:
             same[image.digest].append(image)
     repeated = [copies for copies in same.values() if len(copies) > 1]
     yield from _unreadable(images)
@@ -116,11 +120,12 @@ def _unreadable(images: Sequence[Examined]) -> Iterator[PlanWarning]:
 
 
 def _two_labels(repeated: Sequence[list[Examined]], classes: Sequence[str]) -> Iterator[PlanWarning]:
-    torn = [copies for copies in repeated if len({image.item["label"] for image in copies}) > 1]
+    torn = [copies for copies in repeated if any(image.item["label"] != copies[0].item["label"] for image in copies)]
     if torn:
         one = torn[0][0]
         other = next(image for image in torn[0] if image.item["label"] != one.item["label"])
-        said = [f"{image.image} is {classes[image.item['label']]!r} ({image.split})" for image in (one, other)]
+        names = [" and ".join(repr(classes[n]) for n in numbers_of(image.item)) or "none" for image in (one, other)]
+        said = [f"{image.image} is {name} ({image.split})" for image, name in zip((one, other), names, strict=True)]
         yield PlanWarning(
             "two_labels",
             len(torn),
@@ -229,7 +234,7 @@ def _imbalance(tasks: Sequence[Task], most: float) -> Iterator[PlanWarning]:
 
 
 def _untested(tasks: Sequence[Task]) -> Iterator[PlanWarning]:
-    tested = {item["label"] for task in tasks for item in task.test}
+    tested = {number for task in tasks for item in task.test for number in numbers_of(item)}
     missing = [
         (name, task.name)
         for task in tasks
@@ -261,7 +266,7 @@ def _tests_gone(tasks: Sequence[Task]) -> Iterator[PlanWarning]:
 
 def _sizes(task: Task) -> dict[str, int]:
     """Return the training images a class, by its name."""
-    counts = Counter(item["label"] for item in task.train)
+    counts = Counter(number for item in task.train for number in numbers_of(item))
     return {name: counts[label] for label, name in enumerate(task.classes, task.first)}
 
 

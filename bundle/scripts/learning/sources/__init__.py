@@ -3,7 +3,7 @@
 from scripts.learning.sources.cifar import Cifar
 from scripts.learning.sources.cub200 import Cub200
 from scripts.learning.sources.folders import ImageFolder, PathologyFolders
-from scripts.learning.sources.generated import GeneratedPathology
+from scripts.learning.sources.generated import GeneratedFindings, GeneratedPathology
 from scripts.learning.sources.generated_volumes import GeneratedVolumes
 from scripts.learning.sources.isic import IsicChallenge
 from scripts.learning.sources.lists import Datalist, LabelsCsv, ListFiles
@@ -18,6 +18,7 @@ __all__ = [
     "Cifar",
     "Cub200",
     "Datalist",
+    "GeneratedFindings",
     "GeneratedPathology",
     "GeneratedVolumes",
     "Group",

@@ -13,12 +13,16 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from scripts.learning.sources.folders import PATHOLOGY_FOLDER, PathologyFolders
+from scripts.learning.sources.lists import BETWEEN_FINDINGS, LabelsCsv
+from scripts.learning.sources.source import Group
 from scripts.utils.errors import UserError
+from scripts.utils.files import write_csv
 from scripts.utils.looked_on import looked_on
 
 SIZE = 64
@@ -41,6 +45,12 @@ _STAINS = {"clusters": (1.0, 0.55), "fibres": (0.85, 0.75), "cells": (1.15, 0.5)
 _ROWS, _COLUMNS = np.mgrid[0:SIZE, 0:SIZE].astype(np.float64)
 
 Random = np.random.Generator
+Wanted = dict[str, int | float]
+"""What was drawn, as it is written down beside the images."""
+
+FINDINGS_FOLDER = "Findings"
+FINDINGS = ("rings", "parallel", "large", "holes")
+"""The findings that an image may carry several of, in task order."""
 
 
 @dataclass
@@ -80,17 +90,14 @@ def ensure_generated(
     Raises:
         UserError: where other images than these are in the folder, or it cannot be written.
     """
-    wanted = {"drawing": _DRAWING, "seed": seed, "train_per_class": train_per_class, "test_per_class": test_per_class}
+    wanted: Wanted = {"drawing": _DRAWING, "seed": seed}
+    wanted |= {"train_per_class": train_per_class, "test_per_class": test_per_class}
     if val_per_class:
         wanted["val_per_class"] = val_per_class
     tree = os.path.join(root, PATHOLOGY_FOLDER)
     if min(train_per_class, test_per_class) < 1:
         raise UserError("train_per_class and test_per_class must be at least 1")
-    if not _is_there(tree, wanted):
-        try:
-            _write_once(root, tree, wanted)
-        except OSError as error:
-            raise UserError(f"the generated images cannot be written to {root} ({error}): set dataset_dir") from error
+    _write_once(root, tree, wanted, _write_classes)
     return root
 
 
@@ -122,6 +129,45 @@ class GeneratedPathology(PathologyFolders):
         super().__init__(root, sets)
 
 
+class GeneratedFindings(LabelsCsv):
+    """Draws images with several findings once, and offers them as one group.
+
+    Each finding is in an image with the same chance, whatever else is; an image shows the tissue of all that it has, on
+    one stain, and one without any shows stray cells alone.
+
+    Args:
+        root: folder to hold the images; made where it is missing.
+        seed: of all drawings.
+        train: training images.
+        test: test images.
+        val: validation images.
+        share: of the images that have each finding, in (0, 1).
+
+    Raises:
+        UserError: as :func:`ensure_generated`.
+    """
+
+    def __init__(
+        self, root: str, seed: int = 0, train: int = 300, test: int = 100, val: int = 100, share: float = 0.3
+    ) -> None:
+        super().__init__(os.path.join(root, FINDINGS_FOLDER), labels="many")
+        self.wanted: Wanted = {"drawing": _DRAWING, "seed": seed, "train": train, "test": test}
+        self.wanted |= {"val": val, "share": share}
+
+    def groups(self) -> list[Group]:
+        """Return the one group, drawn where it is not there."""
+        _write_once(os.path.dirname(self.root), self.root, self.wanted, _write_findings)
+        return super().groups()
+
+
+def draw_findings(names: Sequence[str], rng: Random) -> np.ndarray:
+    """Draw one image with the findings named, keys of the classes; uint8 ``[SIZE, SIZE, 3]``."""
+    tissues = [_CLASSES[name](rng) for name in names] or [Tissue(_stray(rng), np.zeros((SIZE, SIZE)))]
+    columns = zip(*(vars(tissue.nuclei).values() for tissue in tissues), strict=True)
+    nuclei = Nuclei(*(np.concatenate(column) for column in columns))
+    return _stain(Tissue(nuclei, np.max([tissue.empty for tissue in tissues], 0)), (1.0, 0.6), rng)
+
+
 def draw(set_name: str, class_name: str, seed: int, split: int, number: int) -> np.ndarray:
     """Draw one image.
 
@@ -141,7 +187,7 @@ def draw(set_name: str, class_name: str, seed: int, split: int, number: int) -> 
     return _stain(tissue, _STAINS[set_name], rng)
 
 
-def _is_there(tree: str, wanted: dict[str, int]) -> bool:
+def _is_there(tree: str, wanted: Wanted) -> bool:
     if not os.path.isdir(tree):
         return False
     try:
@@ -154,8 +200,21 @@ def _is_there(tree: str, wanted: dict[str, int]) -> bool:
     return True
 
 
-def _write_once(root: str, tree: str, wanted: dict[str, int]) -> None:
-    """Write beside the tree and rename: an interrupted writing leaves nothing half, two processes write one tree."""
+def _write_once(root: str, tree: str, wanted: Wanted, write: Callable[[str, Wanted], None]) -> None:
+    """Write beside the tree and rename: an interrupted writing leaves nothing half, two processes write one tree.
+
+    Raises:
+        UserError: where other images than these are there, or they cannot be written.
+    """
+    if _is_there(tree, wanted):
+        return
+    try:
+        _write_locked(root, tree, wanted, write)
+    except OSError as error:
+        raise UserError(f"the generated images cannot be written to {root} ({error}): set dataset_dir") from error
+
+
+def _write_locked(root: str, tree: str, wanted: Wanted, write: Callable[[str, Wanted], None]) -> None:
     os.makedirs(root, exist_ok=True)
     partial = f"{tree}.partial"
     with open(f"{tree}.lock", "w", encoding="utf-8") as lock:
@@ -164,27 +223,41 @@ def _write_once(root: str, tree: str, wanted: dict[str, int]) -> None:
             return
         shutil.rmtree(partial, ignore_errors=True)
         try:
-            _write(partial, wanted)
+            write(partial, wanted)
+            with open(os.path.join(partial, MARKER), "w", encoding="utf-8") as file:
+                json.dump(wanted, file)
             os.replace(partial, tree)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def _write(tree: str, wanted: dict[str, int]) -> None:
+def _write_findings(tree: str, wanted: Wanted) -> None:
+    counts = [(split, part, int(wanted[part])) for split, part in enumerate(("train", "test", "val"))]
+    images = [(split, part, number) for split, part, count in counts for number in range(count)]
+    rows = [("path", "label", "split")]
+    for split, part, number in looked_on(images, "Drawing", len(images)):
+        rng = np.random.default_rng([int(wanted["seed"]), len(SETS), split, number])
+        names = [name for name in FINDINGS if rng.random() < wanted["share"]]
+        path = f"{part}/{number:04d}.png"
+        os.makedirs(os.path.join(tree, part), exist_ok=True)
+        Image.fromarray(draw_findings(names, rng)).save(os.path.join(tree, path), compress_level=1)
+        rows.append((path, BETWEEN_FINDINGS.join(names), part))
+    write_csv(Path(tree, "labels.csv"), rows)
+
+
+def _write_classes(tree: str, wanted: Wanted) -> None:
     images = [
         (set_name, name, class_name, split, number)
         for split, name in enumerate(("train", "test", "val"))
         for set_name, members in SETS.items()
         for class_name in members
-        for number in range(wanted.get(f"{name}_per_class", 0))
+        for number in range(int(wanted.get(f"{name}_per_class", 0)))
     ]
     for set_name, name, class_name, split, number in looked_on(images, "Drawing", len(images)):
         folder = os.path.join(tree, set_name, name, class_name)
         os.makedirs(folder, exist_ok=True)
-        image = Image.fromarray(draw(set_name, class_name, wanted["seed"], split, number))
+        image = Image.fromarray(draw(set_name, class_name, int(wanted["seed"]), split, number))
         image.save(os.path.join(folder, f"{number:04d}.png"), compress_level=1)
-    with open(os.path.join(tree, MARKER), "w", encoding="utf-8") as file:
-        json.dump(wanted, file)
 
 
 def _rings(rng: Random) -> Tissue:

@@ -10,11 +10,23 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from scripts.learning.sources.folders import left_over
-from scripts.learning.sources.source import LISTS, NO_FILE, Group, Item, part_meant, refuse_lookalikes
+from scripts.learning.sources.source import (
+    LISTS,
+    NO_FILE,
+    NO_FINDING,
+    Group,
+    Item,
+    carries_several,
+    part_meant,
+    refuse_lookalikes,
+)
 from scripts.utils.errors import UserError
 from scripts.utils.tables import read_cells, read_table, read_text
 
 TABLES = (".csv", ".tsv")
+BETWEEN_FINDINGS = "|"
+WITHOUT_FINDING = ("", "none", "no finding")
+"""What a table says of an image that has no finding, in any case."""
 ADVICE = (
     "; say which of them is meant with the source's keys 'path', 'label', 'split' and 'group' (--source#label dx; "
     "--source#split '$None' where nothing says what is for training and what for testing)"
@@ -23,10 +35,13 @@ ADVICE = (
 
 @dataclass(frozen=True)
 class Entry:
-    """One image of a list: its path below the root, its class's name, and the patient or lesion that it is of."""
+    """One image of a list: its path below the root, the names of its classes, and the patient or lesion it is of.
+
+    Where images carry several findings, one without any is of :data:`NO_FINDING`; elsewhere there is one class.
+    """
 
     path: str
-    label: str
+    labels: tuple[str, ...]
     group: str | None = None
 
 
@@ -65,7 +80,7 @@ class ListFiles:
         rows = {split: self._rows(path) for split, path in self.lists.items()}
         names = self._named_by_folder(rows) if self.classes is None else self.classes
         entries = {
-            split: [Entry(path, _class_name(label, names, where)) for path, label, where in listed]
+            split: [Entry(path, (_class_name(label, names, where),)) for path, label, where in listed]
             for split, listed in rows.items()
         }
         for split, listed in entries.items():
@@ -111,6 +126,9 @@ class ListFiles:
 class LabelsCsv:
     """Reads a CSV file with a column for the path, the class's name and the split.
 
+    Where images carry several findings, the column for the class holds their names with ``|`` between them, and nothing
+    (or ``none``, ``no finding``) where there is none; or there is a column of 0 and 1 for each finding.
+
     The splits are train, test and, where there is one, val, as :func:`scripts.learning.sources.source.part_meant`
     understands them; images of others are left out. Further columns are ignored.
 
@@ -118,9 +136,14 @@ class LabelsCsv:
         root: the folder that the paths, and the CSV file's, start from.
         file: the CSV file; see :func:`scripts.utils.tables.read_table`.
         path: the column with the path of an image.
-        label: the column with the name of its class.
+        label: the column with the name of its class; not read where there are columns of findings.
         split: the column with ``train``, ``test`` or ``val``; ``None``: there is no split.
         group: the column with what must not be on both sides of a split, such as the patient or the lesion.
+        labels: ``one`` class an image, or ``many`` findings.
+        findings: the columns of the findings, in label order, where each has one.
+
+    Raises:
+        UserError: for columns of findings without ``many``.
     """
 
     def __init__(
@@ -131,18 +154,27 @@ class LabelsCsv:
         label: str = "label",
         split: str | None = "split",
         group: str | None = None,
+        labels: str = "one",
+        findings: Sequence[str] = (),
     ) -> None:
         self.root = os.path.abspath(root)
         self.file = os.path.join(self.root, file)
         self.path, self.label, self.split, self.group = path, label, split, group
+        self.several, self.findings = carries_several(labels), list(findings)
+        if self.findings and not self.several:
+            raise UserError(
+                f"findings are {', '.join(findings)}, of which an image may have several: give --source#labels many"
+            )
 
     def groups(self) -> list[Group]:
-        """Return the one group; its classes are sorted by name."""
-        columns = [name for name in (self.path, self.label, self.split, self.group) if name]
+        """Return the one group; its classes are sorted by name, findings with columns in the order of these."""
+        told = self.findings or [self.label]
+        columns = [name for name in (self.path, *told, self.split, self.group) if name]
         entries: dict[str, list[Entry]] = {"train": [], "test": [], "val": []}
         others: dict[str, list[Entry]] = {}
-        for row in read_table(self.file, columns, ADVICE).values():
-            entry = Entry(row[self.path], row[self.label], row[self.group] if self.group else None)
+        rows = read_table(self.file, columns, ADVICE, may_be_empty=[self.label] if self.several else ())
+        for line, row in rows.items():
+            entry = Entry(row[self.path], self._labels(row, line), row[self.group] if self.group else None)
             part = part_meant(row[self.split]) if self.split else "train"
             if part in entries:
                 entries[part].append(entry)
@@ -151,12 +183,13 @@ class LabelsCsv:
         train, test, held = entries["train"], entries["test"], entries["val"]
         for listed in (train, test) if self.split else (train,):
             _check_images(listed, self.root, self.file)
-        names = sorted({entry.label for entry in train + test})
-        refuse_lookalikes([*names, *(entry.label for entry in held)], self.file)
-        validation = [entry for entry in held if entry.label in names]
+        names = self.findings or sorted({name for entry in train + test for name in entry.labels} - {NO_FINDING})
+        refuse_lookalikes([*names, *(name for entry in held for name in entry.labels)], self.file)
+        known = {*names, *([NO_FINDING] if self.several else [])}
+        validation = [entry for entry in held if known.issuperset(entry.labels)]
         if len(validation) < len(held):
             others["rows for validation of classes that are not learnt"] = [
-                entry for entry in held if entry.label not in names
+                entry for entry in held if not known.issuperset(entry.labels)
             ]
         if validation:
             _check_images(validation, self.root, self.file)
@@ -164,7 +197,26 @@ class LabelsCsv:
         for reason, listed in others.items():
             for path in (os.path.join(self.root, entry.path) for entry in listed):
                 left_out.setdefault(reason if os.path.isfile(path) else NO_FILE, []).append(path)
-        return [_group(self.root, self.root, [self.file], names, train, test, validation, left_out=left_out)]
+        group = _group(self.root, self.root, [self.file], names, train, test, validation, left_out=left_out)
+        return [replace(group, several=self.several)]
+
+    def _labels(self, row: Mapping[str, str], line: int) -> tuple[str, ...]:
+        """Return what an image has, :data:`NO_FINDING` where that is nothing.
+
+        Raises:
+            UserError: for a finding's cell that is neither 0 nor 1; it names the line.
+        """
+        if not self.several:
+            return (row[self.label],)
+        if self.findings:
+            for name in self.findings:
+                if row[name].strip() not in ("0", "1"):
+                    raise UserError(f"line {line} of {self.file} has {row[name]!r} in {name!r}: a finding is 0 or 1")
+            found = [name for name in self.findings if row[name].strip() == "1"]
+        else:
+            names = [name.strip() for name in row[self.label].split(BETWEEN_FINDINGS)]
+            found = [name for name in names if name.casefold() not in WITHOUT_FINDING]
+        return tuple(dict.fromkeys(found)) or (NO_FINDING,)
 
 
 class Datalist:
@@ -200,7 +252,7 @@ class Datalist:
         lists = [[self._entry(found, names) for found in self._list(content, key)] for key in self.keys]
         for entries in lists:
             _check_images(entries, self.root, self.file)
-        found = {entry.label for entries in lists for entry in entries}
+        found = {label for entries in lists for entry in entries for label in entry.labels}
         ordered = [name for _, name in sorted(names.items(), key=lambda pair: _by_number(pair[0])) if name in found]
         ordered += sorted(found - set(ordered), key=_by_number)
         test = lists[1] if len(lists) > 1 else []
@@ -227,7 +279,7 @@ class Datalist:
             if not isinstance(found, dict) or not isinstance(found.get(key), (str, int)):
                 raise UserError(f"{self.file} has the entry {found!r}: it needs one {key!r}, a text or a number")
         label = str(found["label"])
-        return Entry(str(found["image"]), names.get(label, label), str(found[self.group]) if self.group else None)
+        return Entry(str(found["image"]), (names.get(label, label),), str(found[self.group]) if self.group else None)
 
 
 def _class_name(label: str, classes: Sequence[str], where: str) -> str:
@@ -284,7 +336,8 @@ def _by_class(root: str, entries: list[Entry], classes: Sequence[str]) -> dict[s
     items: dict[str, list[Item]] = {name: [] for name in classes}
     for entry in entries:
         item = {"image": os.path.join(root, entry.path)}
-        items[entry.label].append(item if entry.group is None else {**item, "group": entry.group})
+        for label in entry.labels:
+            items.setdefault(label, []).append(item if entry.group is None else {**item, "group": entry.group})
     return items
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from scripts.learning.sources.arrays import read_group
 from scripts.learning.sources.download import fetch, intact
-from scripts.learning.sources.source import Group
+from scripts.learning.sources.source import Group, carries_several
 from scripts.utils.errors import UserError
 
 SIZES = (28, 64, 128, 224)
@@ -30,13 +30,18 @@ class MedMnist:
         sets: the set, or several in task order.
         size: of each side, in pixels, of the sets given by name: 28, 64, 128 or 224, of volumes 28 or 64.
         download: fetch a set given by name that is missing.
+        labels: ``one`` class an image, or ``many`` findings, as ``chestmnist`` has them; see
+            :func:`scripts.learning.sources.arrays.read_group`.
     """
 
-    def __init__(self, root: str, sets: str | Sequence[str], size: int = 28, download: bool = False) -> None:
+    def __init__(
+        self, root: str, sets: str | Sequence[str], size: int = 28, download: bool = False, labels: str = "one"
+    ) -> None:
         self.root = os.path.abspath(root)
         self.sets = [sets] if isinstance(sets, str) else list(sets)
         self.size = size
         self.download = download
+        self.several = carries_several(labels)
 
     def groups(self) -> list[Group]:
         """Return a group a set."""
@@ -46,7 +51,8 @@ class MedMnist:
         file = os.path.join(self.root, name) if name.endswith(".npz") else self._official(name)
         known = _known(file)
         title = known or _stem(file)
-        return read_group(file, title, _classes(known) if known else None, f"{title}/" if len(self.sets) > 1 else "")
+        prefix = f"{title}/" if len(self.sets) > 1 else ""
+        return read_group(file, title, _classes(known) if known else None, prefix, self.several)
 
     def _official(self, name: str) -> str:
         """Return the file of a set given by name, once it is there and whole."""

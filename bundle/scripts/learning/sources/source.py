@@ -10,9 +10,13 @@ from typing import Any, Protocol
 from scripts.utils.errors import UserError
 
 Item = dict[str, Any]
-"""One image: ``image`` (a file path, or an npz reference ``<path>.npz#<split>/<index>``), ``label`` in a task, and
-``group`` where the data set tells it: the patient or lesion that the image is of, which is never written anywhere."""
+"""One image: ``image`` (a file path, or an npz reference ``<path>.npz#<split>/<index>``), ``label`` in a task (see
+:mod:`scripts.learning.tasks.labels`), and ``group`` where the data set tells it: the patient or lesion that the image
+is of, which is never written anywhere."""
 
+
+NO_FINDING = ""
+"""Under which images are listed that may carry several findings, and have none."""
 
 HIDDEN, LISTS = "hidden files", "lists and tables"
 OTHER_SETS = "files of sets that were not asked for"
@@ -32,6 +36,8 @@ class Group:
         test: items without labels to test with, by class name; empty where the source has no split.
         validation: items of the data set's own validation part, by class name; empty where it has none.
         left_out: files and rows that are in none of them, by the reason.
+        several: whether an image may be of several classes at once, which are then findings: it is listed under each
+            that it has, one that has none under :data:`NO_FINDING`.
 
     Raises:
         UserError: as :func:`refuse_lookalikes`.
@@ -43,6 +49,7 @@ class Group:
     test: dict[str, list[Item]]
     validation: dict[str, list[Item]] = field(default_factory=dict)
     left_out: dict[str, list[str]] = field(default_factory=dict, kw_only=True)
+    several: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         refuse_lookalikes([*self.classes, *self.train, *self.test, *self.validation], self.name)
@@ -83,6 +90,20 @@ def refuse_lookalikes(names: Iterable[str], where: str) -> None:
                 f"classes {ascii(other)} and {ascii(name)} of {where} differ in blanks, case or Unicode form alone: "
                 "give them one name, or two that differ"
             )
+
+
+LABELS = ("one", "many")
+
+
+def carries_several(labels: str) -> bool:
+    """Say whether images carry several findings, as the setting ``labels`` of a source has it.
+
+    Raises:
+        UserError: for another setting.
+    """
+    if labels not in LABELS:
+        raise UserError(f"labels is {labels!r}: give {' or '.join(LABELS)} (key 'source#labels')")
+    return labels == LABELS[1]
 
 
 def part_meant(name: str) -> str:

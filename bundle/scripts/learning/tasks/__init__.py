@@ -3,6 +3,7 @@
 from scripts.learning.tasks.checks import check_images, readable_tasks
 from scripts.learning.tasks.dataset import ImageCache, ImageDataset
 from scripts.learning.tasks.holdout import HoldOut, KeepForValidation
+from scripts.learning.tasks.labels import widened
 from scripts.learning.tasks.planned import PlannedTasks, plan_tasks
 from scripts.learning.tasks.record import images_digest, read_tasks, testable, write_tasks
 from scripts.learning.tasks.split import make_tasks
@@ -24,5 +25,6 @@ __all__ = [
     "read_tasks",
     "readable_tasks",
     "testable",
+    "widened",
     "write_tasks",
 ]

@@ -60,7 +60,7 @@ class ImageCache:
 
 
 class ImageDataset(Dataset):
-    """Gives ``{"image": tensor [C, H, W] or [C, D, H, W], "label": int, "index": position in data}``.
+    """Gives ``{"image": tensor [C, H, W] or [C, D, H, W], "label": Tensor, "index": position in data}``.
 
     The leading part of ``transform``, up to the first random one (as `monai.data.CacheDataset` has it) or to the
     normalisation, which costs less than the room its result takes, is done once an image where a cache is given. The
@@ -68,7 +68,8 @@ class ImageDataset(Dataset):
     are equal.
 
     Args:
-        data: items with ``image`` and ``label``; may be replaced by `set_data`.
+        data: items with ``image`` and ``label`` (see :mod:`scripts.learning.tasks.labels`); may be replaced by
+            `set_data`.
         transform: dictionary transforms; they read ``image``.
         cache: where to keep images; ``None`` decodes every time.
     """
@@ -91,7 +92,7 @@ class ImageDataset(Dataset):
         index = range(len(self.data))[index]
         item = self.data[index]
         image = _applied(self._repeated, self._preprocessed(item["image"]))
-        return {"image": image, "label": item["label"], "index": index}
+        return {"image": image, "label": torch.tensor(item["label"]), "index": index}
 
     def _preprocessed(self, reference: str) -> torch.Tensor:
         """Return a tensor of its own, which the random part may change."""

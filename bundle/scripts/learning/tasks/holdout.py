@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scripts.learning.sources.source import Group, Item, Source
+from scripts.learning.sources.source import NO_FINDING, Group, Item, Source
 from scripts.utils.errors import UserError
 from scripts.utils.files import write_csv
 
@@ -62,7 +62,7 @@ class HoldOut:
         test = {name: [item for item in items if item["image"] in tested] for name, items in group.train.items()}
         train = {name: [item for item in items if item["image"] not in tested] for name, items in group.train.items()}
         for name, items in group.train.items():
-            if items and not (train[name] and test[name]):
+            if name != NO_FINDING and items and not (train[name] and test[name]):
                 raise UserError(
                     f"class {name!r} of {group.name} has {len(items)} image{'s' * (len(items) != 1)} of "
                     f"{len({_subject(item) for item in items})} patient or lesion: training and test need one each"

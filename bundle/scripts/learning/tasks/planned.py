@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from scripts.learning.sources.source import HIDDEN, LISTS, NOT_CHOSEN, OTHER_SETS, Group, Source
 from scripts.learning.tasks.holdout import HoldOut, KeepForValidation
+from scripts.learning.tasks.labels import require_one_class
 from scripts.learning.tasks.record import read_tasks
 from scripts.learning.tasks.split import Order, Split, make_tasks
 from scripts.learning.tasks.spoilt import mislabelled, uneven
@@ -74,9 +75,11 @@ def plan_tasks(
     groups = KeepForValidation(divided, validation_fraction, validation_least, seed).groups()
     earlier = read_tasks(previous)
     tasks = make_tasks(groups, split, limit, earlier, order)
+    if (imbalance, wrong_labels) != (1, 0):
+        require_one_class(tasks[-1].test, "planned_tasks#imbalance, or #wrong_labels,")
     tasks[len(earlier) :] = mislabelled(uneven(tasks[len(earlier) :], imbalance), wrong_labels, seed)
     classes = [name for task in tasks for name in task.classes]
-    if len(classes) == 1:
+    if len(classes) == 1 and not tasks[0].has_findings:
         raise UserError(
             f"{tasks[0].name} has one class, {classes[0]!r}, and a classifier needs two: put the images of each class "
             "into a folder of its own"

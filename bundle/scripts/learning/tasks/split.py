@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from scripts.learning.sources.source import Group, Item, refuse_lookalikes
+from scripts.learning.sources.source import NO_FINDING, Group, Item, refuse_lookalikes
+from scripts.learning.tasks.labels import UNKNOWN
 from scripts.learning.tasks.task import Task
 from scripts.utils.errors import UserError
 from scripts.utils.evenly import even_places
@@ -41,7 +42,7 @@ def make_tasks(
 
     Raises:
         UserError: where the split does not fit the data, a class is in two tasks, under names that look alike too, or
-            has no images.
+            has no images, or images carry one class in some tasks and several findings in others.
     """
     if limit is not None and limit < 1:
         raise UserError(
@@ -49,6 +50,12 @@ def make_tasks(
         )
     learnt = [name for task in previous for name in task.classes]
     refuse_lookalikes([*learnt, *(name for group in groups for name in group.classes)], "the tasks")
+    kinds = {group.several for group in groups} | {task.has_findings for task in previous}
+    if len(kinds) > 1:
+        raise UserError(
+            "images of some tasks carry one class, those of others several findings: read them all alike (key "
+            "'source#labels')"
+        )
     tasks = list(previous)
     for name, members in _divide(groups, split, order):
         tasks.append(_task(name, members, tasks, limit))
@@ -132,18 +139,50 @@ def _task(name: str, members: list[tuple[str, Group]], earlier: list[Task], limi
     classes = [member for member, _ in members]
     _refuse_second_use(name, classes, earlier)
     first = sum(len(task.classes) for task in earlier)
-    train: list[Item] = []
-    test: list[Item] = []
-    validation: list[Item] = []
-    for label, (member, group) in enumerate(members, start=first):
+    for member, group in members:
         if not group.train.get(member):
             raise UserError(f"class {member!r} of {group.name} has no training images: add some, or leave it out")
-        train += [{**item, "label": label} for item in thin(group.train[member], limit)]
-        test += [{**item, "label": label} for item in group.test.get(member, [])]
-        validation += [{**item, "label": label} for item in group.validation.get(member, [])]
+    labelled = _with_findings if members[0][1].several else _with_classes
+    train = labelled([(member, group, group.train, limit) for member, group in members], first)
+    test = labelled([(member, group, group.test, None) for member, group in members], first)
+    validation = labelled([(member, group, group.validation, None) for member, group in members], first)
+    for label, (member, group) in enumerate(members, start=first):
+        if group.several and not any(item["label"][label] == 0 for item in train):
+            raise UserError(
+                f"every training image of {group.name} has {member!r}: add some without it, or leave it out"
+            )
     if not test:
         raise UserError(f"task {name!r} has no test images: add some for its classes {', '.join(classes)}")
     return Task(name, tuple(classes), first, tuple(train), tuple(test), tuple(validation))
+
+
+Listed = tuple[str, Group, Mapping[str, list[Item]], int | None]
+"""A class, the data set it is of, that one's images for a use by class, and the most that are taken of a class."""
+
+
+def _with_classes(members: Sequence[Listed], first: int) -> list[Item]:
+    """Return the images of the classes, whose numbers start at ``first``."""
+    return [
+        {**item, "label": label}
+        for label, (member, _, listed, limit) in enumerate(members, start=first)
+        for item in thin(listed.get(member, []), limit)
+    ]
+
+
+def _with_findings(members: Sequence[Listed], first: int) -> list[Item]:
+    """Return each image that has one of the findings, or none at all, once, with all that its data set says of it."""
+    found: dict[str, Item] = {}
+    taken: set[str] = set()
+    of_groups = {id(group): (NO_FINDING, group, listed, limit) for _, group, listed, limit in members}
+    entries: list[tuple[int | None, Listed]] = [*enumerate(members, start=first)]
+    for place, (name, group, listed, limit) in [*entries, *((None, own) for own in of_groups.values())]:
+        blank = [UNKNOWN] * first + [0 if other is group else UNKNOWN for _, other, *_ in members]
+        for item in listed.get(name, []):
+            known = found.setdefault(item["image"], {**item, "label": [*blank]})
+            if place is not None:
+                known["label"][place] = 1
+        taken.update(item["image"] for item in thin(listed.get(name, []), limit))
+    return [item for image, item in found.items() if image in taken]
 
 
 def _refuse_second_use(name: str, classes: list[str], earlier: list[Task]) -> None:

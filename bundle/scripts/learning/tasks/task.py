@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from scripts.learning.sources.source import Item
+from scripts.learning.tasks.labels import has_findings
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class Task:
     train: tuple[Item, ...]
     test: tuple[Item, ...]
     validation: tuple[Item, ...] = ()
+
+    @property
+    def has_findings(self) -> bool:
+        """Whether its classes are findings, of which an image may carry several."""
+        return has_findings(self.test)
 
     @property
     def parts(self) -> tuple[tuple[Item, ...], ...]:

@@ -17,9 +17,11 @@ def plan_pretraining(source: Source) -> PlannedTasks:
         source: reads the data set.
 
     Raises:
-        UserError: where there are fewer than two.
+        UserError: where there are fewer than two, or they carry several findings.
     """
     groups = source.groups()
+    if any(group.several for group in groups):
+        raise UserError("pretraining is watched by one class an image: leave '--source#labels many' out")
     classes = tuple(dict.fromkeys(name for group in groups for name in group.classes))
     items = [
         {**item, "label": classes.index(name)}

@@ -18,6 +18,8 @@ class DecisionRules:
     Attributes:
         temperature: that logits are divided by; ``None``: not fitted.
         outliers: says which images are not of the kind learnt; ``None``: every image is.
+        thresholds: of findings, of which an image may carry several: the score of each from which on it is present;
+            ``None``: classes exclude each other.
         statistics: sums over the images of every class.
 
     Raises:
@@ -32,16 +34,17 @@ class DecisionRules:
         self.acceptance = acceptance
         self.temperature: float | None = None
         self.outliers: OutlierRule | None = None
+        self.thresholds: list[float] | None = None
         self.statistics = StatisticsSums()
 
     def reset(self) -> None:
-        """Drop what was fitted to the network as it was."""
+        """Drop what was fitted to the network as it was; the thresholds are those of its head."""
         self.temperature = self.outliers = None
 
     def description(self) -> dict[str, Any]:
         """Return what ``network.json`` says of them; nothing of a rule that there is not."""
         outliers = None if self.outliers is None else self.outliers.record()
-        listed = {"temperature": self.temperature, "outliers": outliers}
+        listed = {"temperature": self.temperature, "outliers": outliers, "thresholds": self.thresholds}
         return {name: value for name, value in listed.items() if value is not None}
 
     def state_dict(self) -> dict[str, Any]:
@@ -52,4 +55,5 @@ class DecisionRules:
         """Take over what :meth:`state_dict` returned."""
         self.temperature = state.get("temperature")
         self.outliers = OutlierRule.read(state.get("outliers"))
+        self.thresholds = state.get("thresholds")
         self.statistics.load_state_dict(state["statistics"])

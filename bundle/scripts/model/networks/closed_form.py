@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from scripts.utils.errors import UserError
 
@@ -14,7 +13,7 @@ ROUNDING = 1e-10  # share of the squared features below which a variance is noth
 
 
 def ridge(second: Tensor, first: Tensor, shrinkage: float) -> Tensor:
-    """Return the weights [C, D] of ridge regression to one-hot targets: ``(G + a mean(diag G) I)^-1 Q``.
+    """Return the weights [C, D] of ridge regression to targets of 0 and 1: ``(G + a mean(diag G) I)^-1 Q``.
 
     Source: McDonnell et al., RanPAC (NeurIPS 2023); Zhuang et al., ACIL (NeurIPS 2022).
 
@@ -58,7 +57,7 @@ def centroid_map(old: Tensor, new: Tensor) -> Tensor:
 
 
 def leave_one_out(
-    second: Tensor, first: Tensor, images: Tensor, labels: Tensor, weights: Tensor, shrinkage: float
+    second: Tensor, first: Tensor, images: Tensor, targets: Tensor, weights: Tensor, shrinkage: float
 ) -> Tensor:
     """Return what ridge regression without an image says of each of its views, [N, V, C], without fitting it again.
 
@@ -69,58 +68,77 @@ def leave_one_out(
         second: G, [D, D].
         first: Q, [C, D].
         images: the views of each image, [N, V, D].
-        labels: class numbers, [N].
-        weights: w_c of each image's class, [N].
+        targets: 1 where an image is of a class, 0 elsewhere, [N, C].
+        weights: of each image in the sums, [N].
         shrinkage: a.
     """
-    size, views, width = images.shape
+    views, width = images.shape[1:]
     shrunk = _solve(_lifted(second, shrinkage), images.reshape(-1, width).T).T.reshape(images.shape)
-    targets = one_hot(labels, len(first)).to(images).unsqueeze(1).expand(-1, views, -1)
+    targets = targets.to(images).unsqueeze(1).expand(-1, views, -1)
     leverage = weights[:, None, None] * shrunk @ images.transpose(1, 2)
     errors = torch.linalg.solve(torch.eye(views).to(images) - leverage, targets - shrunk @ first.T)
     return targets - errors
 
 
 def shrinkage_errors(
-    second: Tensor, first: Tensor, images: Tensor, labels: Tensor, weights: Tensor, candidates: Sequence[float]
+    second: Tensor, first: Tensor, images: Tensor, targets: Tensor, weights: Tensor, candidates: Sequence[float]
 ) -> dict[float, float]:
-    """Return the squared error of :func:`leave_one_out` under each candidate, every class of the images alike.
+    """Return the squared error of :func:`leave_one_out` under each candidate, each image weighted as in the sums.
 
     Args:
         second: as in :func:`leave_one_out`, like the next four.
         first: Q.
         images: of the newest classes, say: no other image is needed.
-        labels: theirs.
+        targets: theirs.
         weights: theirs.
         candidates: values of a.
     """
-    known = (second, first, images, labels, weights)
-    return {shrinkage: float(class_errors(*known, shrinkage).sum()) for shrinkage in candidates}
+
+    def error(shrinkage: float) -> float:
+        said = leave_one_out(second, first, images, targets, weights, shrinkage)
+        return float((weights * (said - targets.to(said).unsqueeze(1)).square().sum((1, 2))).sum())
+
+    return {shrinkage: error(shrinkage) for shrinkage in candidates}
 
 
 def class_errors(
     second: Tensor,
     first: Tensor,
     images: Tensor,
-    labels: Tensor,
+    targets: Tensor,
     weights: Tensor,
     shrinkage: float,
     views: int | None = None,
 ) -> Tensor:
-    """Return the squared error of :func:`leave_one_out` on each class of the images, [K], in the order of the labels.
+    """Return the squared error of :func:`leave_one_out`, its mean over the images of each class, [C].
 
     Args:
         second: as in :func:`leave_one_out`, like the next five.
         first: Q.
-        images: of the newest classes, say: no other image is needed.
-        labels: theirs.
+        images: of the newest classes, say: no other image is needed, and the error of other classes is 0.
+        targets: theirs.
         weights: theirs.
         shrinkage: a.
         views: how many of an image's views err, the first ones; all are left out. ``None``: all.
     """
-    said = leave_one_out(second, first, images, labels, weights, shrinkage)[:, :views]
-    errors = (said - one_hot(labels, len(first)).to(images).unsqueeze(1)).square().sum((1, 2))
-    return torch.stack([errors[labels == label].mean() for label in labels.unique()])
+    said = leave_one_out(second, first, images, targets, weights, shrinkage)[:, :views]
+    errors = (said - targets.to(said).unsqueeze(1)).square().sum((1, 2))
+    return errors @ (targets.to(errors) / targets.sum(0).clamp(min=1))
+
+
+def middle_scores(second: Tensor, first: Tensor, weights: Tensor) -> Tensor:
+    """Return for each finding the score halfway between the means of the images with and without it, [C].
+
+    They are means over the images in the sums, as a head scores them now, whenever they were learnt.
+
+    Args:
+        second: G, [D, D].
+        first: Q, [C, D].
+        weights: of the head, [C, D].
+    """
+    without = second[-1] - first
+    means = [sums / sums[:, -1:].clamp(min=torch.finfo(sums.dtype).tiny) for sums in (first, without)]
+    return (weights * (means[0] + means[1])).sum(1) / 2
 
 
 def whitening(second: Tensor, mean: Tensor, shrinkage: float) -> Tensor:

@@ -15,6 +15,7 @@ ABLE = {
     Ability.SOLVED: {"unified", "levels", "random_projection", "ncm", "fecam"},
     Ability.MEANS: {"nearest_mean"},
     Ability.IMPRINTED: {"cosine", "proxies"},
+    Ability.FINDINGS: {"unified", "levels", "random_projection"},
 }
 
 
@@ -55,3 +56,7 @@ def test_what_a_head_says_it_can_it_does(name: str) -> None:
     features = torch.randn(4, 2 if HEADS[name].concatenates else 1, 6)
     assert head(features).shape == (4, 3)
     assert head(features).isfinite().all()
+    if Ability.FINDINGS in abilities:  # the score of one depends on no other
+        before = head(features)[:, 0]
+        head.solve(seconds.sum(0, keepdim=True), first * torch.tensor([[1.0], [2.0], [-3.0]]), 0.1)
+        assert torch.allclose(head(features)[:, 0], before, atol=1e-6)

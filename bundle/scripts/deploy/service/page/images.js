@@ -77,7 +77,7 @@ async function heat() {
 }
 function showAnswer(said) {
   const label = said.predicted_class, percent = of100(said.probabilities[label]);
-  const parts = [make("b", { textContent: said.doubt ? say(`answer.${said.doubt}`) : say("answer.likely", { label, percent }) })];
+  const parts = [make("b", { textContent: said.doubt ? say(`answer.${said.doubt}`) : said.findings ? label : say("answer.likely", { label, percent }) })];
   if (said.doubt) parts.push(make("span", { className: "soft", textContent: say(`answer.${said.doubt}.do`, { label }) }));
   find("verdict").replaceChildren(...parts);
   find("unlike").hidden = said.doubt !== "outlier";

@@ -55,6 +55,7 @@ class Said(BaseModel):
     predicted_class: str
     indeterminate: bool
     probabilities: dict[str, float]
+    findings: list[str] | None = None
 
 
 class Images(StrEnum):
@@ -169,5 +170,5 @@ def _label_all(service: Service, by: str, images: Images, stop: threading.Event)
     said = service.answering.results(files, stop)
     for image, result in said.items():
         best = result.predicted_class
-        service.images.set_label(image, Tag.ORIGINAL, best, by, score=result.probabilities[best])
+        service.images.set_label(image, Tag.ORIGINAL, result.said, by, score=result.probabilities[best])
     return {"total": len(files), "images": sorted(said)}

@@ -101,7 +101,7 @@ def _item(one: Listed, doubt: float | None, result: Result | None) -> Item:
     told: dict[str, Any] = {"predicted": None, "probability": None, "why": None}
     if result is not None:
         best = result.predicted_class
-        told = {"predicted": best, "probability": result.probabilities[best], "why": result.doubt}
+        told = {"predicted": result.said, "probability": result.probabilities[best], "why": result.doubt}
     own = {"image": one.image, "added": one.added, "label": one.label, "by": one.by, "time": one.time}
     return Item.model_validate({**own, **told, "doubt": doubt})
 

@@ -24,6 +24,7 @@ class Ability(StrEnum):
     SOLVED = "a head that can be solved"
     MEANS = "a head of class means"
     IMPRINTED = "a head whose rows are directions"
+    FINDINGS = "a head with a score of its own for each of several findings"
 
 
 class Head(nn.Module):

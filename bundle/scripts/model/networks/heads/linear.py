@@ -36,7 +36,7 @@ class UnifiedHead(Head):
         classes: number of classes of each task learnt so far.
     """
 
-    abilities = frozenset({Ability.JOINT, Ability.LINEAR, Ability.SOLVED})
+    abilities = frozenset({Ability.JOINT, Ability.LINEAR, Ability.SOLVED, Ability.FINDINGS})
 
     def __init__(self, width: int, classes: Sequence[int] = ()) -> None:
         super().__init__(width, classes)
