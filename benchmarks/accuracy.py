@@ -19,6 +19,12 @@ and those of prompts beside what they are measured against::
         --runs skin8_prompts --backbone timm:deit_tiny_patch16_224 --image_size 128 --adapter_epochs 5
         --network_def#levels every --weights DEIT.pth --network_def#weights_sha256 efbfb9ec6f199d62
 
+Adapters of more kinds, on a chain of modalities, with few epochs and images::
+
+    python benchmarks/accuracy.py modalities --methods dynammo dynammo_others dynammo+attention dynammo+shared
+        dynammo+hierarchical --seeds 1 --runs modalities_kinds --adapter_epochs 3 --finetune_epochs 30
+        --planned_tasks#limit 60
+
 Images come from the folder CONTINUAL_TEST_DATA
 (default ``../shared/data``); without it there is nothing to run.
 """

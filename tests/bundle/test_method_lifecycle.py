@@ -21,12 +21,14 @@ from scripts.learning.engines import ContinualEvents
 from scripts.model.folder import TrainedModel
 from scripts.utils.errors import UserError
 
-METHODS = known_methods()
+KINDS = ("dynammo+attention", "dynammo+shared", "dynammo+shared+ridge", "dynammo+hierarchical")  # of adapters, merges
+METHODS = [*known_methods(), *KINDS]
 JUDGED = "dynammo+lora+levels+ridge+without_memory+orientations+judged"
 # one of each way to keep something from task to task; the others: `make test-slow`
 QUICK = [
     *("dynammo", "acl", "icarl", "bic", "wa", "derpp", "ewc", "gem", "podnet", "der_expandable"),
     *("dynammo+lora", "dynammo+ridge", "first_task+ridge+ranpac", "acmap", JUDGED),
+    *("dynammo+shared", "dynammo+hierarchical"),
 ]
 FROZEN = ("frozen", "first_task", JUDGED)  # a later task has no epoch to stop in
 # unequal tasks, one of them of a single class

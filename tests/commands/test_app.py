@@ -86,6 +86,7 @@ def test_a_later_task_brings_its_images_and_nothing_else(tmp_path: Path, capsys:
         ("train --image_size", "--image_size has no value"),
         ("train --memory_size -3", "--memory_size was given '-3': it takes a whole number from 0"),
         ("train --method fecam", "fecam.yaml changes 'ridge', which no file before it has: name the part ridge before"),
+        ("train --method acl+hierarchical", "hierarchical.yaml changes 'merging', which a file before it leaves out"),
         ("train --method dynamo", "unknown method 'dynamo'"),
         ("train --config_file a,b", "cannot read a "),
         ("evaluate {file}", "run {file} is a file: give the folder that it is in (RUN)"),

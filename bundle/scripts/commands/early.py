@@ -50,7 +50,7 @@ def merged_texts(files: Sequence[Path]) -> dict[str, Any]:
     """Return the top-level keys of configs; whole configs stay beside them, since their expressions name keys, too.
 
     Raises:
-        UsageError: where a config changes what none before it has.
+        UsageError: where a config changes what none before it has, or what one before it has made null.
         UserError: for a file that cannot be read.
     """
     found: dict[str, Any] = {}
@@ -61,6 +61,8 @@ def merged_texts(files: Sequence[Path]) -> dict[str, Any]:
             top = key.removeprefix("+").split("#")[0]
             if "#" in key and top not in found and top not in own:
                 raise UsageError(f"{file} changes '{top}', which no file before it has{_where(top, file)}")
+            if "#" in key and top not in own and found[top] is None:
+                raise UsageError(f"{file} changes '{top}', which a file before it leaves out: leave out one of the two")
         found |= {str(file): content, **{key: content[key] for key in own}}
         found |= {key[1:]: value for key, value in content.items() if key[0] == "+" and key[1:] not in found}
     return found

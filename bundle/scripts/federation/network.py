@@ -50,8 +50,16 @@ def network_record(network: ContinualNet, seed: int) -> dict[str, Any]:
     Args:
         network: the network.
         seed: of a random projection.
+
+    Raises:
+        UserError: where part of its adapters is never merged, so that sites would keep one of their own.
     """
     adapter = network.backbone.adapter
+    if adapter is not None and adapter.shares:
+        raise UserError(
+            f"adapters '{adapter.kind}' have a part that is never merged, so that each site would have features of its "
+            "own: learn without part 'shared' (key 'parts')"
+        )
     described = {key: value for key, value in network.description().items() if key in NETWORK}
     own = {"adapter": None if adapter is None else adapter.record(), "image_size": network.image_size, "seed": seed}
     return {**described, **own}

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,8 @@ from scripts.deploy.export.exporter import (
     Exporter,
     latencies,
     only_convolutions,
+    onnx_model,
+    onnx_scores,
     spread,
 )
 from scripts.deploy.export.pruning import drop_channels
@@ -39,6 +42,8 @@ from scripts.deploy.export.quantisation import groups_of
 from scripts.deploy.inference.loading import load_image_classifier
 from scripts.model.decisions.outliers import StatisticsSums, image_statistics, make_rule
 from scripts.model.folder import TrainedModel
+from scripts.model.networks import AttendedConvolutions, Classifier, Convolutions, SharedAdapters
+from scripts.model.networks.adapters import Adapter
 from scripts.utils.errors import UserError
 
 BUNDLE = Path(__file__).resolve().parents[3] / "bundle"
@@ -156,6 +161,33 @@ def test_onnx_takes_batches_of_any_size_and_says_what_torch_says(
     with torch.no_grad():
         expected = TrainedModel.open(trained_model).network(images).numpy()
     np.testing.assert_allclose(session.run(None, {"images": images.numpy()})[0], expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("head", "adapter", "branches"),
+    [
+        pytest.param("unified", AttendedConvolutions(), ["merged"], id="attention"),
+        pytest.param(
+            *("unified", SharedAdapters(Convolutions(), Convolutions(0.25)), ["merged"]),
+            id="shared",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *("others", Convolutions(), ["merged0", "merged1", "merged0"]), id="groups", marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_adapters_of_each_kind_say_in_onnx_what_they_say_in_torch(
+    head: str, adapter: Adapter, branches: list[str], tiny: SimpleNamespace
+) -> None:
+    tasks = [{"name": name, "classes": [f"{name}1", f"{name}2"]} for name in "abc"]
+    network = Classifier("mobilenet_v2", head, tasks, adapter.record(), branches, tiny.sites, image_size=tiny.side)
+    tiny.randomise(network)
+    images = torch.randn(3, 3, tiny.side, tiny.side)
+    plain = only_convolutions(network)
+    with torch.no_grad():
+        found = onnx_scores(onnx_model(plain, images[:2]).SerializeToString())(images)
+        torch.testing.assert_close(found, network.eval()(images), atol=1e-4, rtol=1e-4)
 
 
 def test_the_edge_says_of_an_image_what_every_other_door_says(exported: Path, trained_model: Path, image: str) -> None:

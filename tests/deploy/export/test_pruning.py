@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from scripts.deploy.export.exporter import only_convolutions
 from scripts.deploy.export.pruning import MULTIPLE, Pruner, drop_channels
 from scripts.model.folder import TrainedModel
-from scripts.model.networks import Classifier, Convolutions, WholeBackbones
+from scripts.model.networks import AttendedConvolutions, Classifier, Convolutions, SharedAdapters, WholeBackbones
 from scripts.model.networks.adapters import Adapter
 from scripts.model.networks.cost import flops_per_image
 from scripts.utils.errors import UserError
@@ -40,6 +40,9 @@ def assert_same_state(found: nn.Module, expected: nn.Module) -> None:
         ("mobilenet_v2", "levels", None, ("backbone",)),
         ("resnet18", "levels", Convolutions(), MERGED),
         ("resnet18", "others", Convolutions(), APART),
+        ("mobilenet_v2", "unified", AttendedConvolutions(), MERGED),
+        ("mobilenet_v2", "unified", SharedAdapters(Convolutions(), Convolutions(0.25)), MERGED),
+        ("mobilenet_v2", "others", Convolutions(), ("merged0", "merged0")),
         ("resnet18", "concatenated", WholeBackbones(), APART),
         ("efficientnet_b0", "fecam", None, ("backbone",)),
     ],

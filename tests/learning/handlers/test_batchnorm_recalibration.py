@@ -5,25 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 import torch
 
 from scripts.learning.features import FeatureExtractor
 from scripts.learning.handlers import BatchNormRecalibrationHandler
 from scripts.learning.handlers.batchnorm_recalibration import mixed_batches
+from scripts.model.networks import Merging, TaskGroups
 
 
-def test_only_the_merged_statistics_change(tiny: SimpleNamespace, tmp_path: Path) -> None:
+@pytest.mark.parametrize("groups", [None, TaskGroups(given=[0, 1])])
+def test_only_the_merged_statistics_change(groups: TaskGroups | None, tiny: SimpleNamespace, tmp_path: Path) -> None:
     tasks = tiny.tasks(tmp_path, [2, 2], train=3)
-    network = tiny.network(sizes=[2, 2])
-    network.merge()
+    network = tiny.network("others", sizes=[2, 2])
+    network.merge(Merging(groups=groups))
     before = tiny.copy_of(network.state_dict())
     features = FeatureExtractor(network, tiny.transform(), 4)
     memory = SimpleNamespace(items=lambda: list(tasks[0].train[:2]))
     engine = SimpleNamespace(tasks=tasks, state=SimpleNamespace(task=2), memory=memory)
     BatchNormRecalibrationHandler(network, features)(engine)  # type: ignore[arg-type]
     changed = tiny.changed_keys(before, network.state_dict())
-    assert {key for key in changed if key.endswith("running_mean")}
-    assert all(".adapters.merged." in key and ("running_" in key or "num_batches" in key) for key in changed)
+    moved = {key.split(".adapters.")[1].split(".")[0] for key in changed if key.endswith("running_mean")}
+    assert moved == set(network.backbone.branches)
+    assert all(".adapters.merged" in key and ("running_" in key or "num_batches" in key) for key in changed)
     assert not any(module.training for module in network.modules())
 
 

@@ -41,7 +41,7 @@ def expected_levels(maps: Sequence[Tensor]) -> Tensor:
 def test_an_adapter_can_stand_before_any_block_but_the_first() -> None:
     backbone = AdaptedBackbone("mobilenet_v2", Convolutions(), ["features.5", "features.1"], ["task0"])
     assert backbone.sites == ("features.1", "features.5")
-    assert [block.channels for block in backbone.blocks.values()] == [32, 32]
+    assert [block.new("task0").layers[0].in_channels for block in backbone.blocks.values()] == [32, 32]
     assert backbone(torch.zeros(1, 3, 32, 32)).shape == (1, 1, 1280)
 
 

@@ -126,7 +126,7 @@ class TunedRun:
         """Merge the adapters of the first ``count`` tasks."""
         states = [self.network.mergeable_state(f"task{number}") for number in range(count)]
         row = ROWS.find(strategy)().seeded(self.seed)
-        merging = replace(self.get("merging"), row=row, batchnorm=batchnorm, statistics=self.statistics)
+        merging = replace(self.get("merging"), row=row, batchnorm=batchnorm, statistics=self.statistics, groups=None)
         start = self.network.mergeable_state(START) if merging.base == "start" else None
         self.network.branch(MERGED).load_state_dict(merge(states, merging, start))
         self.network.backbone.branches = [MERGED]

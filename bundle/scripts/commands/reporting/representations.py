@@ -21,7 +21,7 @@ from scripts.imaging.transforms.reader import read_picture
 from scripts.learning.handlers.checkpoint import read_checkpoint
 from scripts.metrics.representation import linear_cka, neighbourhoods, principal_components
 from scripts.model.folder import TASK
-from scripts.model.networks import ContinualNet, NetworkState
+from scripts.model.networks import MERGED, ContinualNet, NetworkState
 from scripts.pictures.canvas import svg_of
 from scripts.pictures.representations import (
     alignment_figure,
@@ -181,7 +181,7 @@ def _network(run: Path) -> ContinualNet:
 def _own_branches(network: ContinualNet, answers: Sequence[Answers], images: Tensor) -> Iterator[tuple[str, Seen]]:
     """Yield what the adapters of each task see, where they are kept and were merged."""
     kept = network.adapter_branches()
-    if "merged" not in network.backbone.added():
+    if not any(name.startswith(MERGED) for name in network.backbone.added()):
         return
     for number, answer in enumerate(answers):
         if f"task{number}" in kept:

@@ -30,6 +30,7 @@ from scripts.learning.handlers.prompt_choice import PromptChoiceHandler
 from scripts.learning.handlers.rehearsal import RehearsalHandler
 from scripts.learning.handlers.report import ReportHandler
 from scripts.learning.handlers.separate_adapters import SeparateAdaptersHandler
+from scripts.learning.handlers.task_groups import TaskGroupsHandler
 from scripts.learning.handlers.teacher import TeacherHandler
 from scripts.learning.handlers.tracking import TrackingHandler
 from scripts.learning.handlers.weight_alignment import WeightAlignmentHandler
@@ -66,6 +67,7 @@ __all__ = [
     "RehearsalHandler",
     "ReportHandler",
     "SeparateAdaptersHandler",
+    "TaskGroupsHandler",
     "TeacherHandler",
     "TrackingHandler",
     "WeightAlignmentHandler",

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scripts.learning.engines.events import ContinualEvents
 from scripts.learning.engines.stage import task_and_memory_items
 from scripts.learning.engines.trainer import ContinualTrainer
 from scripts.learning.features.extractor import FeatureExtractor
 from scripts.learning.sources.source import Item
-from scripts.model.networks.adapters import MERGED
 from scripts.model.networks.continual import ContinualNet
 from scripts.model.networks.merging import recalibrate
 
@@ -35,7 +34,8 @@ class BatchNormRecalibrationHandler:
 
     def __call__(self, engine: ContinualTrainer) -> None:
         items = task_and_memory_items(engine.tasks, engine.state.task, engine.memory)
-        recalibrate(self.network, self.network.branch(MERGED), mixed_batches(self.features, items))
+        merged = nn.ModuleList(self.network.branch(name) for name in dict.fromkeys(self.network.backbone.branches))
+        recalibrate(self.network, merged, mixed_batches(self.features, items))
 
 
 def mixed_batches(features: FeatureExtractor, items: Sequence[Item]) -> Iterator[Tensor]:

@@ -22,14 +22,7 @@ class SeparateAdaptersHandler:
     """
 
     def __init__(self, network: ContinualNet) -> None:
-        if network.head_name != "others":
-            raise UserError(f"separate adapters need a head a task: use head 'others', not '{network.head_name}'")
-        adapter = network.backbone.adapter
-        if adapter is not None and adapter.folds:
-            raise UserError(
-                f"adapter '{adapter.kind}' folds into the one backbone, so that adapters cannot stay "
-                "apart: use another adapter, or a method that merges them (key 'merging')"
-            )
+        check_apart(network)
         self.network = network
 
     def attach(self, engine: Engine) -> None:
@@ -39,3 +32,19 @@ class SeparateAdaptersHandler:
     def __call__(self) -> None:
         """Pass through all adapters from now on."""
         self.network.unmerge()
+
+
+def check_apart(network: ContinualNet) -> None:
+    """Refuse a network whose adapters cannot stay in several sets.
+
+    Raises:
+        UserError: when it has one head over all classes, or adapters that fold into one backbone.
+    """
+    if network.head_name != "others":
+        raise UserError(f"separate adapters need a head a task: use head 'others', not '{network.head_name}'")
+    adapter = network.backbone.adapter
+    if adapter is not None and adapter.folds:
+        raise UserError(
+            f"adapter '{adapter.kind}' folds into the one backbone, so that adapters cannot stay "
+            "apart: use another adapter, or a method that merges them (key 'merging')"
+        )

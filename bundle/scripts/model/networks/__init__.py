@@ -6,11 +6,13 @@ from scripts.model.networks.adapters import (
     ADAPTERS,
     L2P,
     MERGED,
+    AttendedConvolutions,
     Bottleneck,
     CodaPrompt,
     Convolutions,
     DualPrompt,
     LowRank,
+    SharedAdapters,
     make_adapter,
 )
 from scripts.model.networks.backbones import BACKBONES, find_backbone, image_spec, weights_licence
@@ -44,6 +46,7 @@ from scripts.model.networks.merging import (
 from scripts.model.networks.outputs import Outputs
 from scripts.model.networks.projections import PredictedProjection, Projection
 from scripts.model.networks.prompted import PromptedBackbone
+from scripts.model.networks.task_groups import TaskGroups
 
 __all__ = [
     "ADAPTERS",
@@ -60,6 +63,7 @@ __all__ = [
     "Ability",
     "AdaptedBackbone",
     "AdapterStatistics",
+    "AttendedConvolutions",
     "Average",
     "Bottleneck",
     "ByFisher",
@@ -84,8 +88,10 @@ __all__ = [
     "PromptedBackbone",
     "RegMean",
     "RunningMean",
+    "SharedAdapters",
     "Slerp",
     "StemMapReader",
+    "TaskGroups",
     "Ties",
     "WholeBackbones",
     "classifier_from",

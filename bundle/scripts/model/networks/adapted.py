@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from scripts.model.networks.adapters import AdaptedBlock, Adapter, Place
+from scripts.model.networks.adapters import PLAIN, SHARED, AdaptedBlock, Adapter, Place
 from scripts.model.networks.backbones import Chain, Layout, black_image, cut, find_backbone, load_into, module_name
 from scripts.model.networks.backbones.weights import is_file_name, read_weights
 from scripts.model.networks.heads import LEVELS, RECTIFIED, SIGNED
 from scripts.utils.errors import UserError
 
-PLAIN = "backbone"  # the branch without adapters
 PUBLISHED, EVERY = "published", "every"  # which levels
 VARIANCE = 1e-6  # added before the square root, which has no slope at 0
 
@@ -73,7 +72,8 @@ class AdaptedBackbone(nn.Module):
         name: see :func:`scripts.model.networks.backbones.find_backbone`.
         adapter: the kind of adapter; ``None``: no adapters.
         sites: blocks that adapters stand at; ``None``: the published ones.
-        branches: the branches that a forward pass goes through.
+        branches: the branches that a forward pass goes through; one named twice is passed once, and its features are
+            returned twice.
         reads: what a head reads: the mean of the last map (:data:`~scripts.model.networks.heads.RECTIFIED`), the same
             without the last activation (:data:`~scripts.model.networks.heads.SIGNED`), so that it has both signs, or
             the levels before it (:data:`~scripts.model.networks.heads.LEVELS`), which stand behind that mean in the
@@ -134,7 +134,7 @@ class AdaptedBackbone(nn.Module):
             at_sites = [pair for pair in zip(places, strides, strict=True) if pair[0].site in self.sites]
             adapter.check_image_size(image_size, at_sites)
         self.branches = list(branches)
-        for branch in branches:
+        for branch in dict.fromkeys(branches):
             self.add_branch(branch)
         self.eval()  # until a stage trains it
 
@@ -169,16 +169,17 @@ class AdaptedBackbone(nn.Module):
     def added(self) -> dict[str, list[nn.Module]]:
         """Return what was added for each branch, by name: an adapter a site."""
         blocks = [block for block in self._blocks().values() if block.adapters]
-        names = list(blocks[0].adapters) if blocks else []
+        names = [name for name in blocks[0].adapters if name != SHARED] if blocks else []
         return {name: [block.adapters[name] for block in blocks] for name in names}
 
     def learning(self, branch: str) -> list[nn.Module]:
-        """Return what was added that learns in the task of ``branch``."""
-        return self.added().get(branch, [])
+        """Return what was added that learns in the task of ``branch``, and what all tasks share."""
+        shared = [block.adapters[SHARED] for block in self._blocks().values() if SHARED in block.adapters]
+        return [*shared, *self.added().get(branch, [])]
 
     def passes(self) -> int:
         """Return through how many branches an image passes, each with features of its own."""
-        return len(self.branches)
+        return len(set(self.branches))
 
     def branch(self, name: str) -> nn.ModuleDict:
         """Return the adapters of a branch, by site."""
@@ -205,8 +206,8 @@ class AdaptedBackbone(nn.Module):
                 f"adapter {self.adapter.kind} does not fold into the backbone, since it is not linear (it has ReLUs): "
                 "list part 'lora' (key 'parts')"
             )
-        if len(self.branches) > 1:
-            raise UserError(f"{len(self.branches)} sets of adapters do not fold into one backbone: merge them first")
+        if self.passes() > 1:
+            raise UserError(f"{self.passes()} sets of adapters do not fold into one backbone: merge them first")
         plain = {key: value for key, value in self.state_dict().items() if ".adapters." not in key}
         for site, block in self._blocks().items():
             changed = block.folded(self.branches[0])
@@ -252,7 +253,8 @@ class AdaptedBackbone(nn.Module):
         """Map images [B, 3, H, W], or volumes [B, 1, D, H, W], to features and maps.
 
         Returns:
-            The features of every branch, [B, R, d], and the maps after each segment of the newest, [B, c, H, W] each.
+            The features of every branch, [B, R, d], and the maps after each segment of the one passed last,
+            [B, c, H, W] each.
         """
         return self.above_stem(self.below_adapters(images))
 
@@ -263,9 +265,11 @@ class AdaptedBackbone(nn.Module):
     def above_stem(self, stem: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Map the maps of :meth:`below_adapters` to what :meth:`features_and_maps` returns."""
         stem = self._channels_last(stem)
-        features: list[Tensor] = []
+        features: dict[str, Tensor] = {}
         maps: list[Tensor] = []
         for branch in self.branches:
+            if branch in features:
+                continue
             maps = []
             x = stem
             for block in self.blocks.values():
@@ -273,10 +277,11 @@ class AdaptedBackbone(nn.Module):
                 for level in own:
                     maps.append(self.places(level))
                 x = own[-1]
-            features.append(self.pool(x))
+            features[branch] = self.pool(x)
             if self.read is not None:
-                features[-1] = torch.cat([features[-1], spread([maps[index] for index in self.read])], 1)
-        return torch.stack(features, 1), maps
+                levels = spread([maps[index] for index in self.read])
+                features[branch] = torch.cat([features[branch], levels], 1)
+        return torch.stack([features[branch] for branch in self.branches], 1), maps
 
     def extras(self, stem: Tensor) -> dict[str, Tensor]:
         """Say of the maps of :meth:`below_adapters` what is to be known beside features, by name, a row an image."""

@@ -187,10 +187,12 @@ class ContinualNet(nn.Module):
         """Return the tasks' branches with adapters of their own, in task order; what gathers is none."""
         if self.gathers:
             return []
-        return [name for name in self.backbone.added() if name not in (MERGED, START)]
+        return [name for name in self.backbone.added() if not name.startswith((MERGED, START))]
 
     def merge(self, merging: Merging | None = None) -> None:
         """Merge the adapters of all tasks into one set; from here on a forward pass is one pass through it.
+
+        Where tasks have groups it is a set and a pass a group, whose features are returned for each of its tasks.
 
         Args:
             merging: how; ``None``: the average.
@@ -199,23 +201,33 @@ class ContinualNet(nn.Module):
             UserError: where the base or a statistic was not kept.
         """
         merging = merging or Merging()
-        running = merging.row.running
-        tasks, backbone = self.adapter_branches(), self.adapted()
-        states = [self.mergeable_state(name) for name in tasks]
-        if running and MERGED in backbone.added():
+        tasks, backbone, states = self.adapter_branches(), self.adapted(), self._task_states(merging)
+        numbers = [] if merging.groups is None else merging.groups.of(len(states))
+        names = [f"{MERGED}{number}" for number in numbers] or [MERGED] * len(states)
+        merged = {}
+        for name in dict.fromkeys(names):
+            members = [task for task, own in enumerate(names) if own == name]
+            merged[name] = merge([states[task] for task in members], merging, self._base(merging), members)
+        if merging.row.running:
+            backbone.drop_branches({*tasks[:-1]} - ({"task0"} if self.adapter_start == "first" else set()))
+        backbone.drop_branches({*backbone.added()} - {*tasks, *merged, START})  # of groups that are no more
+        for name, state in merged.items():
+            backbone.add_branch(name)
+            self.branch(name).load_state_dict(state)
+        backbone.branches = names if numbers else [MERGED]
+
+    def _task_states(self, merging: Merging) -> list[dict[str, Tensor]]:
+        """Return what merging reads of each task, in order."""
+        states = [self.mergeable_state(name) for name in self.adapter_branches()]
+        if merging.row.running and MERGED in self.backbone.added():
             # the mean stands for each task that it is of: they weigh as one set a task does
-            states = [self.mergeable_state(MERGED)] * (len(self.classes) - 1) + states[-1:]
-        elif len(tasks) < len(self.classes):
+            return [self.mergeable_state(MERGED)] * (len(self.classes) - 1) + states[-1:]
+        if len(states) < len(self.classes):
             raise UserError(
                 f"merging by '{type(merging.row).__name__}' needs the adapters of every task, but those of some are "
                 "not kept"
             )
-        merged = merge(states, merging, self._base(merging))
-        if running:
-            backbone.drop_branches({*tasks[:-1]} - ({"task0"} if self.adapter_start == "first" else set()))
-        backbone.add_branch(MERGED)
-        self.branch(MERGED).load_state_dict(merged)
-        backbone.branches = [MERGED]
+        return states
 
     def _base(self, merging: Merging) -> dict[str, Tensor] | None:
         if not merging.row.relative or merging.base == "first":
@@ -371,7 +383,8 @@ class ContinualNet(nn.Module):
 
     def kept_bytes(self) -> int:
         """Return the bytes of what the tasks added: adapters for the next merge, whole backbones."""
-        modules = [module for name, added in self.backbone.added().items() if name != MERGED for module in added]
+        added = [own for name, own in self.backbone.added().items() if not name.startswith(MERGED)]
+        modules = [module for own in added for module in own]
         tensors = [tensor for module in modules for tensor in module.state_dict().values()]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 

@@ -12,22 +12,32 @@ from torch import nn
 from scripts.model.networks import (
     ADAPTERS,
     L2P,
+    AttendedConvolutions,
     Bottleneck,
     CodaPrompt,
     Convolutions,
     DualPrompt,
     LowRank,
+    SharedAdapters,
     WholeBackbones,
     make_adapter,
 )
 from scripts.model.networks.adapters import AdaptedBlock, Adapter, Place
-from scripts.model.networks.adapters.convolution import BlockAfterConvolutions
 from scripts.model.networks.backbones import Layout, Segment, find_backbone
 from scripts.utils.errors import UserError
 
 RECORDS: list[tuple[Adapter, dict[str, Any]]] = [
     (Convolutions(), {"kind": "conv", "width": 1.0}),
     (Convolutions(0.25), {"kind": "conv", "width": 0.25}),
+    (AttendedConvolutions(0.5), {"kind": "attention", "width": 0.5}),
+    (
+        SharedAdapters(Bottleneck(8), Bottleneck(4)),
+        {
+            "kind": "shared",
+            "common": {"kind": "bottleneck", "width": 8, "scale": 0.1},
+            "own": {"kind": "bottleneck", "width": 4, "scale": 0.1},
+        },
+    ),
     (LowRank(4, 0.5), {"kind": "lora", "rank": 4, "scale": 0.5}),
     (Bottleneck(8, 1.0), {"kind": "bottleneck", "width": 8, "scale": 1.0}),
     (WholeBackbones(), {"kind": "backbone", "afresh": False}),
@@ -68,7 +78,8 @@ def test_every_kind_is_recorded_here() -> None:
 
 def test_an_unknown_kind_is_refused_with_the_choice() -> None:
     with pytest.raises(
-        UserError, match="unknown adapter 'linear': choose one of .*conv, lora, l2p, dualprompt, coda_prompt, backbone"
+        UserError,
+        match="unknown adapter 'linear': choose one of conv, attention, .*lora, .*coda_prompt, shared, backbone",
     ):
         make_adapter({"kind": "linear"})
 
@@ -81,7 +92,7 @@ def test_settings_of_another_kind_are_refused() -> None:
 def test_a_block_goes_through_the_named_adapter_only() -> None:
     torch.manual_seed(0)
     place = Place(find_backbone("resnet18"), "layer1", 4, Layout.CHANNELS_FIRST)
-    block, x = BlockAfterConvolutions(Segment(nn.ReLU()), place, 1.0), torch.randn(2, 4, 5, 5)
+    block, x = Convolutions().inject(Segment(nn.ReLU()), place), torch.randn(2, 4, 5, 5)
     for name in ("a", "b"):
         block.adapters[name] = block.new(name)
     block.eval()

@@ -1,4 +1,4 @@
-"""Residual networks that torchvision lacks: their size as published, and attention as its equations say."""
+"""Residual networks that torchvision lacks: their size as published, and attention in each block of one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from scripts.model.networks import find_backbone, make_backbone
-from scripts.model.networks.backbones.small import BlockAttention
+from scripts.model.networks.backbones.cbam import BlockAttention
 from scripts.utils.errors import UserError
 
 
@@ -16,20 +16,6 @@ def test_resnet32_has_the_published_size() -> None:
     assert backbone.width == 64
     assert sum(weight.numel() for weight in backbone.parameters()) + 650 == 464154
     assert backbone(torch.rand(2, 3, 32, 32)).shape == (2, 1, 64)
-
-
-def test_attention_weighs_channels_and_then_places() -> None:
-    torch.manual_seed(0)
-    attention = BlockAttention(32).eval()
-    x = torch.randn(2, 32, 5, 5)
-    first, _, second = attention.shared
-    channels = torch.zeros(2, 32, 1, 1)
-    for pooled in (x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)):
-        channels += second(first(pooled).relu())
-    weighed = x * torch.sigmoid(channels)
-    described = torch.stack([weighed.amax(1), weighed.mean(1)], 1)
-    expected = weighed * torch.sigmoid(attention.places(described))
-    torch.testing.assert_close(attention(x), expected)
 
 
 def test_attention_is_in_each_block_and_features_may_have_signs() -> None:

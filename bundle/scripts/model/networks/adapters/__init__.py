@@ -1,6 +1,16 @@
 """Adapters by name, a file a kind."""
 
-from scripts.model.networks.adapters.adapter import ADAPTERS, MERGED, AdaptedBlock, Adapter, Place, make_adapter
+from scripts.model.networks.adapters.adapter import (
+    ADAPTERS,
+    MERGED,
+    PLAIN,
+    SHARED,
+    AdaptedBlock,
+    Adapter,
+    Place,
+    make_adapter,
+)
+from scripts.model.networks.adapters.attention import AttendedConvolutions, AttentionAdapter
 from scripts.model.networks.adapters.bottleneck import Bottleneck
 from scripts.model.networks.adapters.convolution import DYNAMMO, ConvAdapter, Convolutions
 from scripts.model.networks.adapters.low_rank import LowRank, LowRankBlock, LowRankChange
@@ -12,14 +22,19 @@ from scripts.model.networks.adapters.prompts import (
     Prompts,
     chosen_by_majority,
 )
+from scripts.model.networks.adapters.shared import SharedAdapters
 
 __all__ = [
     "ADAPTERS",
     "DYNAMMO",
     "L2P",
     "MERGED",
+    "PLAIN",
+    "SHARED",
     "AdaptedBlock",
     "Adapter",
+    "AttendedConvolutions",
+    "AttentionAdapter",
     "Bottleneck",
     "CodaPrompt",
     "ConvAdapter",
@@ -31,6 +46,7 @@ __all__ = [
     "Place",
     "PromptPool",
     "Prompts",
+    "SharedAdapters",
     "chosen_by_majority",
     "make_adapter",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -13,7 +13,9 @@ from scripts.model.networks.backbones import Backbone, Chain, Layout
 from scripts.model.networks.registry import Registry
 from scripts.utils.errors import UserError
 
+PLAIN = "backbone"  # the branch without adapters
 MERGED = "merged"  # the branch of the merged adapters
+SHARED = "shared"  # no branch: the adapter that all branches but the plain one pass through beside their own
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,11 @@ class AdaptedBlock(nn.Module):
         super().__init__()
         self.adapters = nn.ModuleDict()
         self.block = block
+        self.shared, self.plain = SHARED, PLAIN  # TorchScript reads no constants of a file
+
+    def uses(self, name: str, branch: str) -> bool:
+        """Say whether a pass through ``branch`` goes through the adapter called ``name``."""
+        return name == branch or (name == self.shared and branch != self.plain)
 
     def new(self, branch: str) -> nn.Module | None:
         """Make the adapter of a branch; ``None`` where the segment has none."""
@@ -99,17 +106,28 @@ class Adapter(ABC):
 
     Attributes:
         kind: its name in ``network.json``.
-        folds: whether it is added to the backbone's weights in the end, so that it costs nothing.
-        products: whether not its own numbers are merged but what they multiply to.
         expands: whether it is a backbone of its own, beside those before, so that a head reads all of them.
         gathers: whether a pass goes through what all tasks added, rather than through what one did, or their merge.
     """
 
     kind: ClassVar[str]
-    folds: ClassVar[bool] = False
-    products: ClassVar[bool] = False
     expands: ClassVar[bool] = False
     gathers: ClassVar[bool] = False
+
+    @property
+    def folds(self) -> bool:
+        """Whether it is added to the backbone's weights in the end, so that it costs nothing."""
+        return False
+
+    @property
+    def products(self) -> bool:
+        """Whether not its own numbers are merged but what they multiply to."""
+        return False
+
+    @property
+    def shares(self) -> bool:
+        """Whether part of it belongs to all tasks, goes on learning and is never merged."""
+        return False
 
     def sites(self, backbone: Backbone, chain: Chain) -> Sequence[str]:
         """Return the blocks that it stands at where the config names none.
@@ -153,7 +171,9 @@ class Adapter(ABC):
 
     def record(self) -> dict[str, Any]:
         """Return what ``network.json`` says of it."""
-        return {"kind": self.kind, **asdict(self)}  # type: ignore[call-overload]
+        settings = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        plain = {name: own.record() if isinstance(own, Adapter) else own for name, own in settings.items()}
+        return {"kind": self.kind, **plain}
 
 
 ADAPTERS: Registry[type[Adapter]] = Registry("adapter", "adapter")
@@ -167,7 +187,11 @@ def make_adapter(record: Mapping[str, Any] | None) -> Adapter | None:
     """
     if record is None:
         return None
-    settings = {key: value for key, value in record.items() if key != "kind"}
+    settings = {
+        key: make_adapter(value) if isinstance(value, Mapping) else value
+        for key, value in record.items()
+        if key != "kind"
+    }
     try:
         return ADAPTERS.find(record["kind"])(**settings)
     except TypeError as error:

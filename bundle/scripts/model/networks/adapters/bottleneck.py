@@ -58,7 +58,7 @@ class BlockWithBottleneck(DividedBlock):
         x = self.block[0].attend(x)  # type: ignore[operator]
         y = self.block[0].transform(x)  # type: ignore[operator]
         for name, adapter in self.adapters.items():
-            if name == branch:
+            if self.uses(name, branch):
                 y = y + adapter(x)
         return [self.after_first(y)]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -52,22 +54,19 @@ class BlockAfterConvolutions(AdaptedBlock):
 
     Args:
         block: the segment.
-        place: where they stand.
-        width: channels between the two, in units of the map's.
+        make: an adapter of the map there.
     """
 
-    def __init__(self, block: nn.Sequential, place: Place, width: float) -> None:
+    def __init__(self, block: nn.Sequential, make: Callable[[], nn.Module]) -> None:
         super().__init__(block)
-        self.channels = place.channels
-        self.width = max(1, int(width * place.channels))
-        self.spatial_dims = place.backbone.dimensions
+        self.make = make
 
     def new(self, branch: str) -> nn.Module:
-        return ConvAdapter(self.channels, self.width, self.spatial_dims)
+        return self.make()
 
     def forward(self, x: Tensor, branch: str) -> list[Tensor]:
         for name, adapter in self.adapters.items():  # a loop, not a look-up: TorchScript unrolls it
-            if name == branch:
+            if self.uses(name, branch):
                 x = adapter(x)
         maps: list[Tensor] = self.block(x)
         return maps
@@ -85,6 +84,7 @@ class Convolutions(Adapter):
     """
 
     kind: ClassVar[str] = "conv"
+    layers: ClassVar[type[ConvAdapter]] = ConvAdapter
     width: float = 1.0
 
     def __post_init__(self) -> None:
@@ -100,7 +100,8 @@ class Convolutions(Adapter):
                 f"adapters '{self.kind}' stand before a convolutional network's blocks, and {place.backbone.name} is "
                 "none: list part 'lora' or 'bottleneck' (key 'parts')"
             )
-        return BlockAfterConvolutions(segment, place, self.width)
+        inside = max(1, int(self.width * place.channels))
+        return BlockAfterConvolutions(segment, partial(self.layers, place.channels, inside, place.backbone.dimensions))
 
     def check_image_size(self, image_size: int, places: list[tuple[Place, int]]) -> None:
         for place, stride in reversed(places):  # the last needs most

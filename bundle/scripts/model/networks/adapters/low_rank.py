@@ -112,8 +112,11 @@ class LowRankBlock(AdaptedBlock):
         return {key: change() for key, change in adapter.items()}
 
     def folded(self, branch: str) -> dict[str, Tensor]:
-        named = {self.layers[key]: change for key, change in self.changes(branch).items()}
-        return {name: self.block.get_parameter(name) + change for name, change in named.items()}
+        changes = [self.changes(name) for name in self.adapters if self.uses(name, branch)]
+        return {
+            name: sum((own[key] for own in changes), self.block.get_parameter(name))
+            for key, name in self.layers.items()
+        }
 
     def forward(self, x: Tensor, branch: str) -> list[Tensor]:
         """Pass a map through the segment with the weights of ``branch``."""
@@ -133,8 +136,6 @@ class LowRank(Adapter):
     """
 
     kind: ClassVar[str] = "lora"
-    folds: ClassVar[bool] = True
-    products: ClassVar[bool] = True
     rank: int = 8
     scale: float = 0.25
 
@@ -142,6 +143,14 @@ class LowRank(Adapter):
         """Check the value."""
         if self.rank < 1:
             raise UserError(f"low-rank adapters cannot have rank {self.rank}: use at least 1 (key 'adapter#rank')")
+
+    @property
+    def folds(self) -> bool:
+        return True
+
+    @property
+    def products(self) -> bool:
+        return True
 
     def inject(self, segment: nn.Sequential, place: Place | None) -> AdaptedBlock:
         return LowRankBlock(segment, self.rank, self.scale)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
-
-import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18
 from torchvision.models.resnet import BasicBlock
 
 from scripts.model.networks.backbones.backbone import Backbone, Block, Chain
+from scripts.model.networks.backbones.cbam import BlockAttention
 from scripts.model.networks.backbones.convolutional import RESNET_SITES, mean_pool, named_blocks
 from scripts.model.networks.backbones.shortcut import PaddedShortcut
 from scripts.model.networks.backbones.signed import drop_last_activation
@@ -19,7 +17,6 @@ WIDTHS = (16, 32, 64)
 BLOCKS = 5  # a width: 6 n + 2 layers
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 """ImageNet's, since no weights ask for others."""
-REDUCTION, KERNEL = 16, 7
 
 
 class UnpublishedBackbone(Backbone):
@@ -84,27 +81,3 @@ class CbamResNet18(UnpublishedBackbone):
             if isinstance(block, BasicBlock):
                 block.bn2 = nn.Sequential(block.bn2, BlockAttention(block.conv2.out_channels))
         return model
-
-
-class BlockAttention(nn.Module):
-    """Weigh the channels of a map, then its places.
-
-    Source: Woo et al. (ECCV 2018), equations 1 to 3.
-
-    Args:
-        channels: of the map.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        narrow = channels // REDUCTION
-        conv = partial(nn.Conv2d, kernel_size=1, bias=False)
-        self.shared = nn.Sequential(conv(channels, narrow), nn.ReLU(inplace=True), conv(narrow, channels))
-        self.places = nn.Sequential(nn.Conv2d(2, 1, KERNEL, padding=KERNEL // 2, bias=False), nn.BatchNorm2d(1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [B, c, H, W] to its shape."""
-        mean, largest = x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
-        x = x * (self.shared(mean) + self.shared(largest)).sigmoid()
-        described = torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], 1)
-        return x * self.places(described).sigmoid()

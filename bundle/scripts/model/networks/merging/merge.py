@@ -26,6 +26,14 @@ class HasStatistics(Protocol):
         ...
 
 
+class HasGroups(Protocol):
+    """Says which tasks' adapters are merged with which."""
+
+    def of(self, tasks: int) -> list[int]:
+        """Return the number of the group of each of so many tasks, from 0."""
+        ...
+
+
 BASES = ("first", "start")
 BATCHNORMS = ("average", "pooled", "recalibrated")
 
@@ -41,15 +49,17 @@ class Merging:
         batchnorm: running statistics are the ``average``, ``pooled`` (the mixture's, weighted by images), or
             ``recalibrated`` on images after the merge (averaged until then).
         statistics: has what the row reads beside the adapters; ``None``: it reads nothing else.
+        groups: of tasks, whose adapters are merged into a set each; ``None``: into one set.
 
     Raises:
-        UserError: for an unknown base or BatchNorm rule.
+        UserError: for an unknown base or BatchNorm rule, and groups of which only a mean is kept.
     """
 
     row: Row = field(default_factory=Average)
     base: str = "first"
     batchnorm: str = "average"
     statistics: HasStatistics | None = None
+    groups: HasGroups | None = None
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -59,21 +69,27 @@ class Merging:
         ):
             if value not in known:
                 raise UserError(f"unknown '{value}': choose one of {', '.join(known)} (key 'merging#{name}')")
+        if self.groups is not None and self.row.running:
+            raise UserError(
+                "of a running mean the tasks' own adapters are not kept, so that groups cannot be merged anew: merge "
+                "otherwise (key 'merging#row')"
+            )
 
     def needs(self) -> list[str]:
         """Return the kinds of :data:`Statistics` that merging reads."""
         kinds = {self.row.statistic, "samples" if self.batchnorm == "pooled" else None}
         return sorted(kind for kind in kinds if kind is not None)
 
-    def measured(self, tasks: int) -> Sequence[Statistics]:
-        """Return the statistics of each task.
+    def measured(self, tasks: Sequence[int]) -> Sequence[Statistics]:
+        """Return the statistics of tasks of these numbers, from 0.
 
         Raises:
             UserError: where one that it needs was not measured.
         """
-        statistics = [] if self.statistics is None else self.statistics.tasks[:tasks]
+        kept = [] if self.statistics is None else self.statistics.tasks
+        statistics = [kept[task] for task in tasks if task < len(kept)]
         for needed in self.needs():
-            if len(statistics) < tasks or any(needed not in task for task in statistics):
+            if len(statistics) < len(tasks) or any(needed not in task for task in statistics):
                 raise UserError(
                     f"merging by '{type(self.row).__name__}' with BatchNorm '{self.batchnorm}' needs '{needed}' of "
                     "every task, which an earlier one was learnt without: choose another way (key 'merging#row'), or "
@@ -86,6 +102,7 @@ def merge(
     states: Sequence[Mapping[str, Tensor]],
     merging: Merging | None = None,
     base: Mapping[str, Tensor] | None = None,
+    tasks: Sequence[int] | None = None,
 ) -> dict[str, Tensor]:
     """Merge the state dicts of modules of one shape, an entry at a time.
 
@@ -96,12 +113,13 @@ def merge(
         states: one a task, oldest first.
         merging: how; ``None``: the average.
         base: what a ``relative`` row takes task vectors from; ``None``: the first of the states.
+        tasks: the numbers, from 0, of those that the states are of; ``None``: of all.
 
     Raises:
         UserError: where a statistic was not measured.
     """
     merging = merging or Merging()
-    row, statistics = merging.row, merging.measured(len(states))
+    row, statistics = merging.row, merging.measured(range(len(states)) if tasks is None else tasks)
     base = states[0] if base is None else base
     measured = [task[row.statistic] for task in statistics] if row.statistic else []
     generator = row.generator()
