@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 VENV_PYTHON := $(CURDIR)/$(VENV)/bin/python
 DYNAMMO := cd bundle && $(CURDIR)/$(VENV)/bin/dynammo
 # what goes beyond DynaMMo at the cost of the plain backbone, and keeps no image (README)
-RECOMMENDED := dynammo+lora+levels+ridge+without_memory
+RECOMMENDED := dynammo+lora+levels+ridge+without_memory+orientations+judged
 
 .PHONY: help env plan train compare test test-slow lint docs docs-serve notebooks prose bench bundle wheel sbom dated release clean
 
