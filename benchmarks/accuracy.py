@@ -50,6 +50,7 @@ from records import Records
 from scripts.commands.compare import REFERENCE, Run, plan_runs, runs_failed, train_unfinished
 from scripts.commands.configs import TRAIN, parse_config
 from scripts.commands.found import find_data
+from scripts.commands.launch import here
 from scripts.commands.terminal import end_or_stop
 from scripts.imaging.transforms.reader import read_picture
 from scripts.learning.sources import MedMnist
@@ -201,7 +202,7 @@ def finish(runs: Sequence[Run], name: str, jobs: int) -> Records:
     records = Records(RESULTS / "runs" / f"{name}.json")
     missing = [run for run in runs if records.find(run) is None]
     output = output_folder(name)
-    failed = train_unfinished(missing, output, jobs, 1, lambda: records.add(missing)) if missing else {}
+    failed = train_unfinished(missing, output, jobs, here(1), lambda: records.add(missing)) if missing else {}
     records.add(missing)
     if failed:
         raise runs_failed(failed, len(runs), output)

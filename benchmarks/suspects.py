@@ -20,6 +20,7 @@ from tabulate import tabulate
 from scripts.commands.compare import Run, runs_failed, train_unfinished
 from scripts.commands.configs import parse_config
 from scripts.commands.joint_ridge import joint_ridge
+from scripts.commands.launch import here
 from scripts.commands.suspects import find_suspects
 from scripts.commands.terminal import end_or_stop
 from scripts.learning.tasks import PlannedTasks, Task
@@ -74,7 +75,7 @@ def main() -> int:
         for data in given.data:
             name = f"{data}_planted_{given.share:g}"
             runs = planned_runs(data, [METHOD], given.seeds, [WRONG, str(given.share)], name)
-            if failed := train_unfinished(runs, output_folder(name), 1, 1, lambda: None):
+            if failed := train_unfinished(runs, output_folder(name), 1, here(1), lambda: None):
                 raise runs_failed(failed, len(runs), output_folder(name))
             rows += [row(data, run) for run in runs]
         at = [f"at {count}" for count in FIRST]

@@ -330,7 +330,7 @@ def test_no_package_called_scripts_is_installed(tmp_path: Path) -> None:
 def test_every_imported_package_is_a_direct_dependency() -> None:
     given = requirements("options", "install_requires") + [
         requirement
-        for extra in ("timm", "mlflow", "search", "fhir", "hl7", "deidentify", "privacy", "nvflare")
+        for extra in ("timm", "mlflow", "search", "cluster", "fhir", "hl7", "deidentify", "privacy", "nvflare")
         for requirement in requirements("options.extras_require", extra)
     ]
     direct = {canonicalize_name(requirement.name) for requirement in given}

@@ -55,6 +55,7 @@ def test_a_folder_is_divided_once_whatever_is_added(uninterrupted: Any, run_here
         ("csv", {}, "labels.csv, columns path,label,split"),
         ("list", {}, "train.txt, lines <path> <label>"),
         ("datalist", {}, "datalist.json, MONAI's datalist form"),
+        ("dicomweb", {}, "need a query a class, two classes at least: give source#files#queries"),
         ("medmnist", {}, "bloodmnist.npz is missing: get https://"),
         ("cifar100", {}, "cifar-100-python.tar.gz is not to be had"),
         ("mednist", {}, "/MedNIST is missing: the layout is"),

@@ -42,15 +42,21 @@ def test_a_folder_without_images_is_said(tmp_path: Path, python: Run) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["simsiam", "moco"])
-@pytest.mark.parametrize("page", [("generated_small", ()), ("generated_volumes", ()), ("generated_small", TIMM)])
+@pytest.mark.parametrize(
+    ("data", "method", "keys"),
+    [
+        ("generated_small", "dynammo", ()),
+        ("generated_volumes", "dynammo", ("--network", "resnet18_3d")),
+        ("generated_small", "dynammo+bottleneck", TIMM),
+    ],
+)
 def test_a_run_pretrains_before_its_first_task(
-    page: tuple[str, tuple[object, ...]], part: str, tmp_path: Path, python: Run
+    data: str, method: str, keys: tuple[object, ...], part: str, tmp_path: Path, python: Run
 ) -> None:
-    data, keys = page
     words = ["--adapter_epochs", 1, "--finetune_epochs", 1, "--dataset_dir", tmp_path / "data", *SMALL[:2], *keys]
     trained = python(
         [
-            *("-m", "scripts.commands", "train", data, "--method", f"dynammo+{part}"),
+            *("-m", "scripts.commands", "train", data, "--method", f"{method}+{part}"),
             *(*words, "--output_dir", tmp_path / "run"),
         ],
         seconds=900,

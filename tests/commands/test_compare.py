@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from scripts.commands import compare
 from scripts.commands.app import main
 from scripts.commands.compare import Run, is_finished, plan_runs, read_results, runs_failed
 from scripts.commands.configs import CONFIGS, TRAIN
+from scripts.commands.launch import Started, here
 from scripts.commands.terminal import interruptible
 from scripts.learning.run_config import write_run_config
 from scripts.utils.errors import UserError
@@ -142,20 +144,19 @@ def test_a_run_that_failed_before_it_learnt_starts_again_with_a_mended_config(tm
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_starts_while_the_comparison_is_interrupted_is_stopped_with_it(
-    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    number: signal.Signals, tmp_path: Path
 ) -> None:
-    started = []
+    started: list[Started] = []
 
-    def start_and_interrupt(run: Run, threads: int) -> subprocess.Popen[bytes]:
-        started.append(start(run, threads))
+    def launch_and_interrupt(words: Sequence[str], log: Path) -> Started:
+        started.append(here(threads=1)(words, log))
         os.kill(os.getpid(), number)
         return started[-1]
 
-    start = compare.start_run
-    monkeypatch.setattr(compare, "start_run", start_and_interrupt)
     with pytest.raises(KeyboardInterrupt), interruptible():
-        compare.train(planned(tmp_path), jobs=2, threads=1, ended=lambda run, status: None)
+        compare.train(planned(tmp_path), jobs=2, launch=launch_and_interrupt, ended=lambda run, status: None)
     (process,) = started
+    assert isinstance(process, subprocess.Popen)
     assert process.returncode is not None, "nobody has waited for it"
 
 

@@ -73,12 +73,15 @@ def test_a_search_that_goes_on_draws_other_values(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("submit", [(), ("--submit", "local")], ids=["here", "jobs"])
 def test_settings_are_tuned_on_one_order_and_reported_on_another(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    submit: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if submit:
+        pytest.importorskip("submitit", reason="no submitit: install the extra [cluster]")
     space, folder = written(tmp_path), tmp_path / "out"
     words = ["search", "generated", "--space", str(space), "--seeds", "1", "--output", str(folder), *KEYS]
-    words += ["--dataset_dir", str(tmp_path / "images")]
+    words += ["--dataset_dir", str(tmp_path / "images"), *submit]
     assert main([*words, "--jobs", "2"]) == 0
     printed = capsys.readouterr().out
     assert "Tuned on planned_tasks#order 1, on the mean class recall of validation images" in printed
@@ -90,7 +93,7 @@ def test_settings_are_tuned_on_one_order_and_reported_on_another(
     assert float(best["score"]) == pytest.approx((float(best["task 1"]) + float(best["task 2"])) / 2)
     content = json.loads((folder / "comparison.json").read_text())
     assert set(content["results"]) == {"as published", "tuned"}
-    (tuned,) = (folder / "tuned").glob("*/config.json")
+    (tuned,) = (folder / "tuned").glob("*/*/config.json")
     config = json.loads(tuned.read_text())
     assert config["planned_tasks"]["order"] == 2
     assert config["optimizer"]["lr"] == pytest.approx(float(best["optimizer#lr"]), rel=1e-5)

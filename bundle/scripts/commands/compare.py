@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from scripts import child_environment
 from scripts.commands.configs import (
     SUFFIXES,
     TRAIN,
@@ -29,6 +26,7 @@ from scripts.commands.configs import (
 from scripts.commands.early import check_early, given_value
 from scripts.commands.found import find_data
 from scripts.commands.keys import top_level_keys
+from scripts.commands.launch import Launch, Started, here, on_cluster, stop
 from scripts.commands.terminal import held_back, interruptible
 from scripts.learning.run_config import config_of, differences, read_run_config, run_folder
 from scripts.learning.run_config import is_finished as run_is_finished
@@ -46,7 +44,8 @@ ALL = "all"
 OUTPUT = Path("runs")
 # keys that the comparison sets itself, or that would make its runs unlike each other
 SET_HERE = ("config_file", "seed", "output_dir", "previous", "restart")
-_SECONDS_TO_STOP = 30
+JOBS = "jobs"
+"""The folder of what jobs of a cluster leave, in that of the results."""
 _SECONDS_BETWEEN_LOOKS = 0.2
 
 
@@ -155,18 +154,18 @@ def is_finished(run: Run) -> bool:
     return run_is_finished(run.folder) and (run.folder / "metrics.json").is_file()
 
 
-def train(runs: Sequence[Run], jobs: int, threads: int, ended: Callable[[Run, int], None]) -> None:
-    """Train, each run in a process of its own, which is stopped in order when this one is interrupted.
+def train(runs: Sequence[Run], jobs: int, launch: Launch, ended: Callable[[Run, int], None]) -> None:
+    """Train, each run on its own; all are stopped in order when this process is interrupted.
 
     How far they are is said every few seconds.
 
     Args:
         runs: what to train or to go on with.
-        jobs: processes at a time.
-        threads: of each process.
+        jobs: runs at a time.
+        launch: starts a run.
         ended: told of each run and its exit status.
     """
-    waiting, running = list(runs), dict[subprocess.Popen[bytes], Run]()
+    waiting, running = list(runs), dict[Started, Run]()
     said, lines = time.monotonic(), dict[Run, str]()
     try:
         while waiting or running:
@@ -174,43 +173,25 @@ def train(runs: Sequence[Run], jobs: int, threads: int, ended: Callable[[Run, in
                 run = waiting.pop(0)
                 tell(run, f"training, {run.log} has all of it")
                 with held_back():
-                    running[start_run(run, threads)] = run
+                    running[start_run(run, launch)] = run
             if time.monotonic() - said >= BETWEEN:
                 said = time.monotonic()
                 for run in running.values():
                     if (line := last_line(run.log)) != lines.get(run):
                         lines[run] = line
                         tell(run, line)
-            for process in [process for process in running if process.poll() is not None]:
-                ended(running.pop(process), process.returncode)
+            for started, status in [(started, started.poll()) for started in running]:
+                if status is not None:
+                    ended(running.pop(started), status)
             time.sleep(_SECONDS_BETWEEN_LOOKS)
     finally:
-        stop_runs(list(running))
+        stop(list(running))
 
 
-def start_run(run: Run, threads: int) -> subprocess.Popen[bytes]:
-    """Start or go on with a run in a process of its own."""
+def start_run(run: Run, launch: Launch) -> Started:
+    """Start or go on with a run."""
     run.folder.parent.mkdir(parents=True, exist_ok=True)
-    environment = child_environment(OMP_NUM_THREADS=str(threads))
-    command = [sys.executable, "-m", "monai.bundle", *run.arguments()]
-    with run.log.open("ab") as log:
-        # a session of its own: Ctrl-C reaches this process alone, which then stops the others once
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
-        )
-
-
-def stop_runs(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Ask processes to end; those that do not are killed, and lose at most an epoch."""
-    for process in processes:
-        process.terminate()
-    deadline = time.monotonic() + _SECONDS_TO_STOP
-    for process in processes:
-        try:
-            process.wait(max(deadline - time.monotonic(), 0))
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # its session: processes that load images for it end, too
-            process.wait()
+    return launch([sys.executable, "-m", "monai.bundle", *run.arguments()], run.log)
 
 
 def read_results(runs: Sequence[Run]) -> dict[str, dict[int, Mapping[str, Any]]]:
@@ -267,15 +248,15 @@ def tell(run: Run, what: str) -> None:
 
 
 def train_unfinished(
-    runs: Sequence[Run], output: Path, jobs: int, threads: int, finished: Callable[[], object]
+    runs: Sequence[Run], output: Path, jobs: int, launch: Launch, finished: Callable[[], object]
 ) -> dict[Run, str]:
     """Train what is not finished.
 
     Args:
         runs: see :func:`plan_runs`.
         output: is made where it is missing.
-        jobs: processes at a time.
-        threads: of each process.
+        jobs: runs at a time.
+        launch: starts a run.
         finished: called whenever a run has finished.
 
     Returns:
@@ -307,7 +288,7 @@ def train_unfinished(
         except UserError as error:
             failed[run] = str(error)
             tell(run, f"left out: {error}")
-    train(wanted, jobs, threads, ended)
+    train(wanted, jobs, launch, ended)
     return failed
 
 
@@ -339,8 +320,9 @@ class Comparison:
         keys: ``--key value`` words for each run.
         output: gets the tables and the pictures; ``None``: a folder called like the data.
         own_runs: gets the runs, called as training calls them; ``None``: the output, too.
-        jobs: processes at a time.
-        threads: of each process; ``None``: the cores divided by the jobs.
+        jobs: runs at a time.
+        threads: of each run; ``None``: the cores divided by the jobs, or what a cluster's page says.
+        submit: a cluster, see :func:`scripts.commands.launch.on_cluster`; ``None``: this machine.
     """
 
     data: str
@@ -351,6 +333,7 @@ class Comparison:
     own_runs: Path | None = None
     jobs: int = 1
     threads: int | None = None
+    submit: str | None = None
 
     @property
     def title(self) -> str:
@@ -374,6 +357,16 @@ class Comparison:
             data, keys = ",".join(map(str, found.files)), (*found.keys, *keys)
         folder = (self.own_runs or self.folder).absolute()
         return plan_runs(data, self.methods, seeds, keys, folder)
+
+    def launch(self) -> Launch:
+        """Return what starts its runs.
+
+        Raises:
+            UserError: as :func:`scripts.commands.launch.on_cluster`.
+        """
+        if self.submit is not None:
+            return on_cluster(self.submit, self.threads, self.folder / JOBS)
+        return here(self.threads or max((os.cpu_count() or 1) // self.jobs, 1))
 
 
 def seeds_in(text: str) -> tuple[int, ...]:
@@ -407,15 +400,10 @@ def compare(wanted: Comparison, show: bool = False) -> str:
     install_error_hook(GO_ON)
     with interruptible():
         failed = train_unfinished(
-            runs, output, wanted.jobs, threads_of(wanted), lambda: write_comparison(wanted.title, runs, output)
+            runs, output, wanted.jobs, wanted.launch(), lambda: write_comparison(wanted.title, runs, output)
         )
     text = write_comparison(wanted.title, runs, output)
     if failed:
         print(text)
         raise runs_failed(failed, len(runs), output)
     return f"{text}\nThe comparison and its pictures are in {output}."
-
-
-def threads_of(wanted: Comparison) -> int:
-    """Return the threads of each process."""
-    return wanted.threads or max((os.cpu_count() or 1) // wanted.jobs, 1)

@@ -35,7 +35,7 @@ COMBINED = (
 """Methods of several pages that the docs name."""
 OF_TRANSFORMERS = ("coda_prompt", "dualprompt", "l2p")
 """Methods that learn on no other backbone than a plain vision transformer."""
-_KINDS = {"datasets": "data set", "methods": "method", "networks": "network", "parts": "part"}
+_KINDS = {"clusters": "cluster", "datasets": "data set", "methods": "method", "networks": "network", "parts": "part"}
 
 
 def data_files(data: str) -> list[Path]:
@@ -90,7 +90,7 @@ def find_config(folder: str, name: str) -> Path:
     """Return a config by the name that it has in a folder of ``configs``, or by its path.
 
     Args:
-        folder: ``datasets``, ``methods``, ``networks`` or ``parts``.
+        folder: ``clusters``, ``datasets``, ``methods``, ``networks`` or ``parts``.
         name: the name of a file there, or a JSON or YAML file.
 
     Raises:

@@ -13,6 +13,11 @@ from scripts.commands.keyed import KEYS
 
 FURTHER = "Further"
 
+Submit = Annotated[
+    str | None,
+    typer.Option("--submit", metavar="NAME", help="jobs of a cluster: slurm, local, or a YAML file (extra [cluster])"),
+]
+
 app = typer.Typer()
 keyed, plain = command(app, FURTHER), plain_command(app, FURTHER)
 
@@ -45,6 +50,7 @@ def pretrain(
 @keyed(
     "dynammo compare generated dynammo acl finetune --seeds 1,2,3",
     "dynammo compare /data/lesions dynammo dynammo+lora+levels+ridge --adapter_epochs 20",
+    "dynammo compare /data/lesions all --submit slurm --jobs 50",
 )
 def compare(
     ctx: typer.Context,
@@ -55,6 +61,7 @@ def compare(
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="of a run; the cores divided by the jobs")
     ] = None,
+    submit: Submit = None,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="DIR", help="runs/comparisons/DATA where none is given")
     ] = None,
@@ -69,7 +76,7 @@ def compare(
     """
     from scripts.commands.compare import Comparison, compare
 
-    wanted = Comparison(data, tuple(methods), seeds, tuple(ctx.meta[KEYS]), output, runs, jobs, threads)
+    wanted = Comparison(data, tuple(methods), seeds, tuple(ctx.meta[KEYS]), output, runs, jobs, threads, submit)
     return lambda: compare(wanted, show)
 
 
@@ -136,7 +143,8 @@ def search(
     ] = None,
     seeds: Annotated[str, typer.Option("--seeds", metavar="N,N", help="of the runs that are reported")] = "1,2,3",
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="processes that search at a time")] = 1,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="of a training")] = 1,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="of a training; 1 if not given")] = None,
+    submit: Submit = None,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="DIR", help="runs/searches/DATA-METHOD where none is given")
     ] = None,
@@ -151,7 +159,7 @@ def search(
 
     folder = (output or Path("runs/searches") / f"{Path(data).stem}-{method}").absolute()
     wanted = Search(
-        data, method, read_space(space, trials), tuple(ctx.meta[KEYS]), folder, seeds_in(seeds), jobs, threads
+        data, method, read_space(space, trials), tuple(ctx.meta[KEYS]), folder, seeds_in(seeds), jobs, threads, submit
     )
     return lambda: search(wanted, show)
 

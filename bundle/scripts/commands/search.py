@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -15,20 +14,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scripts import child_environment
 from scripts.commands.compare import (
+    JOBS,
     RESULTS,
     Run,
     plan_runs,
     read_results,
     runs_failed,
     start_run,
-    stop_runs,
     tell,
     train_unfinished,
 )
 from scripts.commands.configs import CONFIGS, read_config
 from scripts.commands.found import find_data
+from scripts.commands.launch import Launch, Started, here, on_cluster, stop
 from scripts.commands.terminal import held_back, interruptible
 from scripts.metrics.comparison import markdown
 from scripts.utils.errors import GO_ON, UserError, install_error_hook
@@ -92,7 +91,8 @@ class Search:
         output: gets the study, the trials and the table.
         seeds: of the runs that are reported.
         jobs: processes that search at a time.
-        threads: of each training.
+        threads: of each training; ``None``: 1, or what a cluster's page says.
+        submit: a cluster, see :func:`scripts.commands.launch.on_cluster`; ``None``: this machine.
         worker: which of the jobs this process is, from 0.
     """
 
@@ -103,8 +103,19 @@ class Search:
     output: Path
     seeds: tuple[int, ...] = (1,)
     jobs: int = 1
-    threads: int = 1
+    threads: int | None = None
+    submit: str | None = None
     worker: int = 0
+
+    def launch(self) -> Launch:
+        """Return what starts its trainings.
+
+        Raises:
+            UserError: as :func:`scripts.commands.launch.on_cluster`.
+        """
+        if self.submit is not None:
+            return on_cluster(self.submit, self.threads, self.output / JOBS)
+        return here(self.threads or 1)
 
     def runs(
         self, where: Mapping[str, Any], values: Mapping[str, Any], seeds: Sequence[int], folder: Path
@@ -223,28 +234,27 @@ def _search_all(wanted: Search, study: Study) -> None:
     ended = (TrialState.COMPLETE, TrialState.PRUNED)
     if len(study.get_trials(deepcopy=False, states=ended)) >= wanted.space.trials:
         return
+    launch = wanted.launch()
     others = [_another(wanted, worker) for worker in range(1, wanted.jobs)]
     try:
-        study.optimize(lambda trial: tried(wanted, trial), callbacks=[MaxTrialsCallback(wanted.space.trials, ended)])
+        most = MaxTrialsCallback(wanted.space.trials, ended)
+        study.optimize(lambda trial: tried(wanted, trial, launch), callbacks=[most])
         for other in others:
             if other.wait():
                 log = wanted.output / LOG
                 raise UserError(f"a process that searches failed ({last_line(log)}): see {log}")
     finally:
-        stop_runs(others)
+        stop(others)
 
 
-def _another(wanted: Search, worker: int) -> subprocess.Popen[bytes]:
-    """Start a process that searches in the same folder, and reports nothing."""
+def _another(wanted: Search, worker: int) -> Started:
+    """Start a process of this machine that searches in the same folder, and reports nothing."""
     order = {**vars(wanted), "space": vars(wanted.space), "output": str(wanted.output), "jobs": 1, "worker": worker}
     command = [sys.executable, "-m", "scripts.commands.search", json.dumps(order)]
-    with (wanted.output / LOG).open("ab") as log:
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=child_environment(), start_new_session=True
-        )
+    return here(wanted.threads or 1)(command, wanted.output / LOG)
 
 
-def tried(wanted: Search, trial: Trial) -> float:
+def tried(wanted: Search, trial: Trial, launch: Launch) -> float:
     """Train with the values of a trial, look at each task once it is learnt, and stop where others were better.
 
     Returns:
@@ -262,7 +272,7 @@ def tried(wanted: Search, trial: Trial) -> float:
     trial.set_user_attr("folder", str(run.folder))
     scores: list[float] = []
     with held_back():
-        process = start_run(run, wanted.threads)
+        process = start_run(run, launch)
     try:
         while process.poll() is None or _is_learnt(run.folder, len(scores)):
             if not _is_learnt(run.folder, len(scores)):
@@ -274,8 +284,8 @@ def tried(wanted: Search, trial: Trial) -> float:
                 tell(run, f"pruned after task {len(scores)}: {100 * scores[-1]:.1f} % mean class recall")
                 raise TrialPruned
     finally:
-        stop_runs([process])
-    if process.returncode:
+        stop([process])
+    if process.poll():
         raise UserError(f"trial {trial.number} failed ({last_line(run.log)}): see {run.log}")
     return sum(scores) / len(scores)
 
@@ -342,7 +352,7 @@ def _report(wanted: Search, study: Study, best: Mapping[str, Any]) -> str:
         TUNED: wanted.runs(space.report, best, wanted.seeds, folder / "tuned" / _digest(best)),
     }
     runs = [run for listed in by_name.values() for run in listed]
-    failed = train_unfinished(runs, folder, 1, wanted.threads, lambda: None)
+    failed = train_unfinished(runs, folder, wanted.jobs, wanted.launch(), lambda: None)
     results = {name: next(iter(read_results(listed).values())) for name, listed in by_name.items()}
     tuned = said(wanted, study, best)
     text = f"{markdown(f'{wanted.data}, {wanted.method}', results, wanted.seeds, DEFAULT)}\n{tuned}\n"

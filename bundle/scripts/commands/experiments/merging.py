@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from scripts.commands.compare import OUTPUT, Run, data_name, plan_runs, runs_failed, tell, train_unfinished
 from scripts.commands.configs import find_config, parse_config
 from scripts.commands.experiments.fitted_heads import HEADS, Learnt
+from scripts.commands.launch import here
 from scripts.commands.terminal import end_or_stop, positive
 from scripts.learning.handlers.batchnorm_recalibration import mixed_batches
 from scripts.learning.handlers.checkpoint import read_checkpoint
@@ -330,7 +331,7 @@ def tabulate_merging(
     failed: dict[Run, str] = {}
     write = partial(write_table, title, runs, cells, output)
     for start, own in runs.items():
-        failed |= train_unfinished(own, output / start, jobs, threads, lambda: None)
+        failed |= train_unfinished(own, output / start, jobs, here(threads), lambda: None)
         for run in own:
             if run not in failed:
                 evaluate_run(run, start, cells, write)

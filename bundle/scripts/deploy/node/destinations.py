@@ -16,7 +16,7 @@ from pynetdicom.association import Association
 
 from scripts.deploy.node.entity import make_entity
 from scripts.deploy.node.tls import Certificates
-from scripts.deploy.node.web import http_status
+from scripts.utils.dicomweb import http_status
 
 SENT_SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 """In which results are offered by C-STORE."""

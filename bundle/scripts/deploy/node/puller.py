@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from dicomweb_client import DICOMwebClient
 from pydicom.dataset import Dataset
 
 from scripts.deploy.node.entity import find_uids
-from scripts.deploy.node.web import TooLong, http_status
 from scripts.deploy.queue import ImageQueue
 from scripts.imaging.decoding.dicom import OWN_MANUFACTURER
 from scripts.imaging.decoding.reasons import Reason
+from scripts.utils.dicomweb import INSTANCE, TooLong, find_instances, http_status
 from scripts.utils.errors import UserError
 
-_CLASS, _STUDY, _SERIES, _INSTANCE = "00080016", "0020000D", "0020000E", "00080018"
+_CLASS, _STUDY, _SERIES = "00080016", "0020000D", "0020000E"
 _MANUFACTURER = "00080070"
 
 
@@ -94,29 +93,13 @@ class Puller:
             OSError: the server is away, or does not answer a search as it should.
             UserError: the queue cannot be written.
         """
-        for found in self._search():
+        for found in find_instances(self.client, self._filters(), self.page, ("SOPClassUID", "Manufacturer")):
             if self._stop.is_set():
                 return
-            uid = found[_INSTANCE]
+            uid = found[INSTANCE]
             wanted = found.get(_CLASS, "") in self.sop_classes and found.get(_MANUFACTURER, "") != OWN_MANUFACTURER
             if wanted and self.queue.state(uid) is None:
                 self._fetch(uid, found)
-
-    def _search(self) -> Iterator[dict[str, str]]:
-        """Yield the instances that match; ends at a page without any that were not on an earlier one."""
-        seen: set[str] = set()
-        while True:
-            page = self.client.search_for_instances(
-                fields=["SOPClassUID", "Manufacturer"],
-                limit=self.page,
-                offset=len(seen),
-                search_filters=self._filters(),
-            )
-            new = {found[_INSTANCE]: found for found in map(_values, page) if found[_INSTANCE] not in seen}
-            yield from new.values()
-            seen |= new.keys()
-            if not new or len(page) < self.page:
-                return
 
     def _filters(self) -> dict[str, str]:
         if self.days is None:
@@ -133,7 +116,7 @@ class Puller:
         try:
             file = self._written(self.client.retrieve_instance(found[_STUDY], found[_SERIES], uid))
         except TooLong as error:
-            self._logger.warning("Refused %s, %s: %s.", name, Reason.TOO_LARGE, error)
+            self._logger.warning("Refused %s, %s: %s (key 'web_client#max_bytes').", name, Reason.TOO_LARGE, error)
             self.queue.turned_away(uid, Reason.TOO_LARGE)
         except Exception as error:  # pydicom raises nearly everything on what is broken
             status = http_status(error)
@@ -152,8 +135,3 @@ class Puller:
             file.unlink()
             raise
         return file
-
-
-def _values(answer: Mapping[str, Any]) -> dict[str, str]:
-    """Return the first value of each attribute in an answer."""
-    return {tag: str((element.get("Value") or [""])[0]) for tag, element in answer.items()}

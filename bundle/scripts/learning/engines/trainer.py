@@ -30,6 +30,7 @@ from scripts.learning.engines.stage import (
     with_penalties,
 )
 from scripts.learning.features.dataset import FeatureDataset
+from scripts.learning.features.shares import same_buffers
 from scripts.learning.features.stem_maps import StemMapDataset
 from scripts.learning.memory.exemplars import ExemplarMemory
 from scripts.learning.tasks.dataset import ImageDataset
@@ -212,7 +213,7 @@ class ContinualTrainer(SupervisedTrainer):
         if self.state.epoch < stage.epochs:  # a stage can have been resumed after its last epoch
             super().run()
         self.network = self.continual_network
-        self._synchronise()
+        same_buffers(self.network)
 
     def _prepare(self, stage: Stage) -> None:
         """Build what the stage needs; what the stage before left behind is replaced, not continued."""
@@ -269,9 +270,3 @@ class ContinualTrainer(SupervisedTrainer):
         if devices:
             nn.SyncBatchNorm.convert_sync_batchnorm(network)
         return DistributedDataParallel(network, devices)
-
-    def _synchronise(self) -> None:
-        """Give every rank the running statistics of the first: DDP leaves each rank's last update in place."""
-        if dist.is_initialized():
-            for buffer in self.continual_network.buffers():
-                dist.broadcast(buffer, 0)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, groupby, islice
+from operator import itemgetter
 
 import torch
 from monai.transforms.compose import Compose
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from scripts.imaging.transforms.views import seen_as
+from scripts.learning.features.shares import everyones, same_buffers, share
 from scripts.learning.sources.source import Item
 from scripts.learning.tasks.dataset import ImageCache, ImageDataset
 from scripts.model.networks.continual import ContinualNet
@@ -26,7 +28,8 @@ class FeatureExtractor:
 
     What was computed is kept for as long as the weights below the head stay the same, so that no image passes the same
     network twice. Every pass has ``batch_size`` images, the last ones made up with black: an image's features are then
-    the same to the bit whichever images it is computed with, in a run that goes on too.
+    the same to the bit whichever images it is computed with, in a run that goes on too, and in one of several
+    processes, which compute a share each: all of them ask for the same features, or none does.
 
     Args:
         network: the growing network.
@@ -84,20 +87,22 @@ class FeatureExtractor:
         for reference, view in chain.from_iterable(keys):
             if (reference, view) not in self._known:
                 missing.setdefault(reference, {})[view] = None
-        passed = self._passed(self._views(missing), sum(map(len, missing.values())))
-        self._known.update(zip(((image, view) for image in missing for view in missing[image]), passed, strict=True))
+        if wanted := [(image, view) for image in missing for view in missing[image]]:
+            own = share(wanted)
+            passed = torch.stack(self._passed(self._views(own), len(own)))
+            self._known.update(zip(wanted, everyones(passed, len(wanted)), strict=True))
         return torch.stack([torch.stack([self._known[key] for key in of_item]) for of_item in keys])
 
     def augmented(self, images: ImageDataset) -> Tensor:
         """Return the features [N, R, d] of the images of a data set as they are augmented now; nothing is kept."""
         return torch.stack(self._passed((images[index]["image"] for index in range(len(images))), len(images)))
 
-    def _views(self, wanted: Mapping[str, Iterable[View]]) -> Iterator[Tensor]:
-        """Give the views wanted of each image, one after the other."""
-        items = [{"image": reference} for reference in wanted]
-        images = (image for batch in (self.images(items) if items else []) for image in batch.split(1))
-        for image, views in zip(images, wanted.values(), strict=True):
-            yield from (seen_as(image, view)[0] for view in views)
+    def _views(self, wanted: Sequence[tuple[str, View]]) -> Iterator[Tensor]:
+        """Give views of images; an image whose views are neighbours is loaded once."""
+        own = [list(views) for _, views in groupby(wanted, key=itemgetter(0))]
+        images = (image for batch in self.images([{"image": views[0][0]} for views in own]) for image in batch.split(1))
+        for image, views in zip(images, own, strict=True):
+            yield from (seen_as(image, view)[0] for _, view in views)
 
     @torch.no_grad()
     def _passed(self, images: Iterable[Tensor], count: int) -> list[Tensor]:
@@ -111,7 +116,8 @@ class FeatureExtractor:
         return found
 
     def _forget(self) -> None:
-        """Forget the features of other weights, and all where they take too much room."""
+        """Forget the features of other weights, and all where they take too much room, in every process at once."""
+        same_buffers(self.network)
         backbone = self.network.backbone
         digest = hashlib.blake2b(repr(backbone.branches).encode())
         for name, tensor in backbone.state_dict().items():

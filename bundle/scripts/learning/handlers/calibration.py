@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scripts.learning.engines.events import ContinualEvents
 from scripts.learning.engines.trainer import ContinualTrainer
 from scripts.learning.features.extractor import FeatureExtractor
+from scripts.learning.features.shares import everyones, share
 from scripts.learning.sources.source import Item
 from scripts.learning.tasks.record import validation_items
 from scripts.learning.tasks.task import Task
@@ -115,5 +116,6 @@ class CalibrationHandler:
         return {"outlier_threshold": self.rules.outliers.threshold}
 
     def _statistics(self, items: Sequence[Item]) -> NDArray[np.float64]:
-        batches = self.features.images(items)
-        return np.stack([image_statistics(image) for batch in batches for image in batch.cpu().numpy()])
+        batches = self.features.images(share(items))
+        own = np.stack([image_statistics(image) for batch in batches for image in batch.cpu().numpy()])
+        return everyones(torch.from_numpy(own), len(items)).numpy()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from scripts.learning.engines.events import ContinualEvents
 from scripts.learning.engines.trainer import ContinualTrainer
+from scripts.learning.features.shares import everyones, share
 from scripts.learning.sources.source import Item
 from scripts.learning.tasks.labels import widened
 from scripts.learning.tasks.record import testable
@@ -60,6 +61,12 @@ class Predictions:
             self.others.append(outputs.extras["others"].cpu())
         if "softmax" in outputs.extras:
             self.softmax.append(outputs.extras["softmax"].argmax(1).cpu())
+
+    def gather(self, count: int) -> None:
+        """Take what all processes have seen of so many images, each of its share."""
+        for part in vars(self).values():
+            if part:
+                part[:] = [everyones(torch.cat(part), count)]
 
 
 class EvaluationHandler:
@@ -162,13 +169,15 @@ class EvaluationHandler:
             self.record.figures["softmax_mean_class_recall"] = mean_class_recall(labels, classes)
 
     def predict(self, items: Sequence[Item]) -> Predictions:
-        """Return what the network says of ``items``."""
+        """Return what the network says of ``items``, of which each process looks at its share."""
         predictions = Predictions()
         loader = self.evaluator.data_loader
-        loader.dataset.set_data(items)  # type: ignore[union-attr]
+        loader.dataset.set_data(share(items))  # type: ignore[union-attr]
+        self.evaluator.state.items = items
         self.evaluator.state.epoch_length = len(loader)  # type: ignore[arg-type]
         with self.evaluator.add_event_handler(Events.ITERATION_COMPLETED, predictions.add):
             self.evaluator.run()
+        predictions.gather(len(items))
         return predictions
 
     def _record_tasks(self, found: Predictions, sizes: Sequence[int], unknown: Sequence[Item]) -> None:

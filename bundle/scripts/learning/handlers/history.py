@@ -10,7 +10,7 @@ from ignite.engine import Events
 from torch import Tensor
 
 from scripts.learning.engines.events import ContinualEvents
-from scripts.learning.engines.stage import Stage
+from scripts.learning.engines.stage import Pretraining, Stage
 from scripts.learning.engines.trainer import ContinualTrainer
 from scripts.learning.features.extractor import FeatureExtractor
 from scripts.learning.losses.cross_entropy import others_targets
@@ -57,7 +57,8 @@ class HistoryHandler:
         """Choose the validation images of a stage."""
         # of findings learnt before, no classifier that trains says anything
         tasks = [engine.current_task] if engine.current_task.has_findings else engine.tasks[: engine.state.task]
-        items = validation_items(tasks) if self.images else []
+        labelled = not isinstance(engine.current_stage, Pretraining)  # which has no classifier
+        items = validation_items(tasks) if self.images and labelled else []
         self.items = [items[place] for place in even_places(len(items), self.images)]
         self.losses, self.images_seen = [], 0
 
@@ -75,7 +76,7 @@ class HistoryHandler:
             "epoch": engine.state.epoch,
             "loss": float(total / images),
             "learning_rate": engine.optimizer.param_groups[0]["lr"],
-            "validation_accuracy": self._accuracy(engine) if self.items and engine.state.rank == 0 else None,
+            "validation_accuracy": self._accuracy(engine) if self.items else None,
         }
         self.record.history.append(row)
 

@@ -110,7 +110,7 @@ class PretrainingHandler:
         """Measure the features after an epoch."""
         train = engine.current_task.train
         items = [train[place] for place in even_places(len(train), self.images)]
-        if len(items) < 2 or engine.state.rank > 0:
+        if len(items) < 2:
             return
         was = self.network.training
         features = self.features.features(items)[:, 0, -1]

@@ -18,6 +18,7 @@ from scripts.imaging.transforms.scans import file_of
 from scripts.learning.engines.events import ContinualEvents
 from scripts.learning.engines.trainer import ContinualTrainer
 from scripts.learning.features.extractor import FeatureExtractor
+from scripts.learning.features.shares import everyones
 from scripts.learning.sources.source import Item
 from scripts.metrics.record import RunRecord
 from scripts.model.networks.continual import ContinualNet
@@ -87,9 +88,10 @@ class PromptChoiceHandler:
 
     def note(self, evaluator: Engine) -> None:
         """Record the mean of each task's images."""
-        shares, tasks = (torch.cat(parts) for parts in zip(*self.seen, strict=True))
-        count = len(self.backbone.prompts.slices)
-        rows = [shares[tasks == task] for task in range(count)]
+        count = len(evaluator.state.items)  # type: ignore[attr-defined]
+        shares, tasks = (everyones(torch.cat(parts), count) for parts in zip(*self.seen, strict=True))
+        self.seen = [(shares, tasks)]
+        rows = [shares[tasks == task] for task in range(len(self.backbone.prompts.slices))]
         self.record.figures["prompt_choices"] = [row.mean(0).tolist() if len(row) else None for row in rows]
 
     def draw(self, engine: ContinualTrainer) -> None:
@@ -98,7 +100,7 @@ class PromptChoiceHandler:
             return
         names = [task.name for task in engine.tasks[: engine.state.task]]
         save_figure(self.output_dir / "prompts.png", choices_figure(self.record.figures["prompt_choices"], names))
-        items: list[Item] = self.evaluator.data_loader.dataset.data  # type: ignore[union-attr]
+        items: list[Item] = self.evaluator.state.items
         if engine.state.task == len(engine.tasks) and not any(is_scan(file_of(item["image"])) for item in items):
             self._draw_matches(items)
 

@@ -2,6 +2,7 @@
 
 from scripts.learning.sources.cifar import Cifar
 from scripts.learning.sources.cub200 import Cub200
+from scripts.learning.sources.dicom_web import DicomWeb
 from scripts.learning.sources.folders import ImageFolder, PathologyFolders
 from scripts.learning.sources.generated import GeneratedFindings, GeneratedPathology
 from scripts.learning.sources.generated_volumes import GeneratedVolumes
@@ -18,6 +19,7 @@ __all__ = [
     "Cifar",
     "Cub200",
     "Datalist",
+    "DicomWeb",
     "GeneratedFindings",
     "GeneratedPathology",
     "GeneratedVolumes",
