@@ -249,7 +249,9 @@ def test_packages_that_start_processes_import_nothing(package: str) -> None:
     assert imported_modules(path.read_text(), f"scripts.{package}") == set()
 
 
-@pytest.mark.parametrize("module", ["imaging.decoding.worker", "deploy.edge.classifier", "deploy.versions"])
+@pytest.mark.parametrize(
+    "module", ["imaging.decoding.worker", "deploy.edge.classifier", "deploy.versions", "commands.backup"]
+)
 def test_what_must_start_soon_loads_no_torch(module: str) -> None:
     loaded = f"import sys, scripts.{module}; print([name for name in ('torch', 'monai') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", loaded], cwd=SCRIPTS.parent, capture_output=True, text=True)

@@ -17,6 +17,7 @@ from scripts.deploy.versions.store import VersionStore
 
 TESTED = {"images": {}, "recalls": {}, "mean_class_recall": 1.0, "calibration_error": 0.1, "refused": 0}
 Said = tuple[int, str, str]
+ANYTHING = ("--class_margin", "1", "--mean_margin", "1", "--class_floor", "0", "--mean_floor", "0")
 
 
 @pytest.fixture
@@ -63,6 +64,27 @@ def test_a_melanoma_lost_is_not_made_up_for_by_a_naevus(store: VersionStore, ver
     event = store.audit.events()[-1]
     assert (event["event"], event["by"]) == ("refused", account())
     assert event["objections"][0].startswith("melanoma: ")
+
+
+def test_notes_say_what_changed_class_by_class_and_what_the_gate_said(
+    store: VersionStore, versions: Callable[..., Said]
+) -> None:
+    recalls = ({"old": 0.9}, {"old": 0.8, "new": 0.7})
+    for number, recall in enumerate(recalls):
+        tasks = [{"name": name, "classes": [name]} for name in recall]
+        tested = {**TESTED, "images": dict.fromkeys(recall, 50), "recalls": recall}
+        details = {"name": "a", "tested": tested, "tasks": tasks, "accuracy_matrix": [[1.0]], "licence": "a"}
+        details["config"] = {"seed": number, "train": {"_target_": "a"}}
+        store.add({"model.pt": b"%d" % number, ANSWERS: b"{}"}, details, number or None)
+    assert versions("promote", "2")[0] == 3
+    status, said, _ = versions("notes", "2")
+    assert status == 0 and said.startswith("# a, version 2: since version 1")
+    assert "- learnt: new (new)" in said and "- setting seed: 0 before, 1 now" in said and "_target_" not in said
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in said.splitlines()]
+    assert ["old", "50", "90.0", "80.0", "-10.0"] in rows and ["new", "50", "", "70.0", ""] in rows
+    assert f"by {account()}: refused by the gate" in said and "  - objection: " in said
+    assert "description of modifications" in said and "Annex IV" in said
+    assert versions("notes", "1")[1].startswith("# a, version 1: a first version")
 
 
 def test_where_images_are_too_few_a_named_person_answers_with_a_reason(
@@ -131,3 +153,13 @@ def test_a_key_is_made_elsewhere(store: VersionStore, versions: Callable[..., Sa
     assert versions("--key", key, "check")[0] == 0
     status, _, said = versions("check")
     assert (status, "no key" in said) == (1, True)
+
+
+def test_a_lost_key_is_not_replaced_by_another(store: VersionStore, versions: Callable[..., Said]) -> None:
+    add(store, a=(1, 1))
+    store.audit.key.path.unlink()
+    status, _, said = versions("key")
+    assert status == 1 and "store.key.pub is there already" in said
+    assert not store.audit.key.path.exists(), "no other key is made, of which the log would not be signed"
+    assert versions("check")[0] == 0
+    assert "put back a copy of it" in versions("promote", "1", *ANYTHING)[2]

@@ -79,6 +79,19 @@ def test_a_restart_changes_nothing(opened: Open, put: Put) -> None:
     assert (queue.next(), queue.state("1.1")) == (None, State.SENT)
 
 
+def test_the_age_of_the_queue_is_that_of_its_oldest_image(opened: Open, put: Put, tmp_path: Path) -> None:
+    queue = opened()
+    assert queue.waiting_seconds() == 0
+    put(queue, "1.1", b"one")
+    put(queue, "1.2", b"two")
+    with sqlite3.connect(tmp_path / "queue/queue.db") as database:
+        for name, moment in (("1.1", "2020-01-01T00:00:00+00:00"), ("1.2", "2999-01-01T00:00:00+00:00")):
+            database.execute("UPDATE images SET changed = ? WHERE name = ?", (moment, queue.name(name)))
+    assert queue.waiting_seconds() > 365 * 24 * 3600
+    answer(queue)
+    assert queue.waiting_seconds() == 0, "a clock that was set back makes no negative age"
+
+
 def test_an_image_that_waits_or_was_answered_is_not_queued_again(opened: Open, put: Put) -> None:
     queue = opened()
     put(queue, "1.1", b"image")

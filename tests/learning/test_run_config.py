@@ -143,7 +143,7 @@ def test_a_config_knows_the_parser_that_resolves_it() -> None:
     )
     found = parser.get_parsed_content("config")
     assert found["a"] == 2
-    assert {"code", "versions", "weights"} == found[RECORDED].keys()
+    assert {"code", "format", "versions", "weights"} == found[RECORDED].keys()
     with pytest.raises(UserError, match="a run's config is known while MONAI resolves it"):
         running_parser()
     with pytest.raises(UserError):

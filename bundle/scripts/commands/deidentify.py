@@ -21,7 +21,7 @@ from scripts.learning.handlers.checkpoint import read_checkpoint, task_differenc
 from scripts.learning.tasks import Task
 from scripts.learning.tasks.labels import require_one_class
 from scripts.utils.errors import UserError
-from scripts.utils.files import CHECKPOINT, cannot_write, write_atomically, write_csv
+from scripts.utils.files import CHECKPOINT, cannot_write, require_empty, write_atomically, write_csv
 from scripts.utils.looked_on import looked_on
 from scripts.utils.sums import file_sha256, sha256
 from scripts.utils.words import counted
@@ -68,8 +68,7 @@ def deidentify(run: Path, folder: Path, store: VersionStore, burned_in: bool) ->
             images may hold text; nothing is copied then.
     """
     deidentifier = Deidentifier()
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise UserError(f"{folder} is not empty: give a folder for the copies that is not there yet")
+    require_empty(folder, "the copies")
     images = list(_images(_learnt(run)))
     doubtful = [] if burned_in else [image for image in images if not (image.is_dicom and is_free_of_text(image.file))]
     if doubtful:

@@ -186,6 +186,50 @@ def hand_on(name: str, summary: str) -> None:
 
 
 hand_on("versions", "Keep versions of a model, and serve the one that the gate let pass: versions STORE add RUN.")
+
+
+@plain("dynammo backup node /data/versions service /backup/monday", "dynammo backup --keys service /safe/keys")
+def backup(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="SOURCE... FOLDER", help="folders of the doors, then that of the backup")
+    ],
+    keys: Annotated[
+        bool, typer.Option("--keys", help="copy the secret keys too: who has them can sign, and tell whose an image is")
+    ] = False,
+    key: Annotated[
+        Path | None, typer.Option("--key", metavar="FILE", help="what signs a store's log; STORE.key if not given")
+    ] = None,
+) -> Work:
+    """Copy a node's queue, a store of versions with its log, a labelling service's folder, a run; the doors stay open.
+
+    Each is copied as it is at one moment, and compared with the hashes that it has. A backup that is cut off leaves
+    nothing; a whole one has a list of its files with their hashes, backup.json.
+    """
+    from scripts.commands.backup import backup
+    from scripts.utils.errors import UsageError
+
+    def work() -> str:
+        if len(folders) < 2:
+            raise UsageError("give what is to be copied, and then the folder for the backup")
+        return backup(folders[:-1], folders[-1], keys, key)
+
+    return work
+
+
+@plain("dynammo restore /backup/monday /data/restored")
+def restore(
+    source: Annotated[Path, typer.Argument(metavar="BACKUP", help="what `backup` has written")],
+    target: Annotated[Path, typer.Argument(metavar="FOLDER", help="it must not be there, or be empty")],
+) -> Work:
+    """Put a backup back into an empty place, once every file is compared with its hash, and the log verified.
+
+    Point the doors at what is there then: --queue_dir, --service_dir, the store.
+    """
+    from scripts.commands.backup import restore
+
+    return lambda: restore(source, target)
+
+
 hand_on("users", "Say who may use the labelling service: users FILE add NAME --role labeller.")
 
 

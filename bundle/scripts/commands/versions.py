@@ -139,6 +139,16 @@ def check(store: VersionStore, given: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
+def notes(store: VersionStore, number: int) -> str:
+    """Return the release notes of a version; see :func:`scripts.deploy.versions.notes.release_notes`."""
+    from scripts.deploy.versions.notes import release_notes
+
+    version = store.version(number)
+    before = None if version.parent is None else store.version(version.parent).record
+    events = [event for event in store.audit.events() if event.get("version") == number]
+    return release_notes(version.record, before, events).rstrip()
+
+
 def recover(store: VersionStore, head: str | None) -> str:
     """Complete what was interrupted, once the log was verified."""
     if head is not None:
@@ -180,6 +190,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return f"{given.file} asks for a time stamp of the head {store.audit.head}."
             case "card":
                 return (store.version(given.number).folder / CARD).read_text()
+            case "notes":
+                return notes(store, given.number)
         return table(store)
 
     return end(work)
@@ -213,6 +225,8 @@ def _parser() -> argparse.ArgumentParser:
     recovering.add_argument("--head", help="the head of the log, known from elsewhere, where its file was lost")
     actions.add_parser("stamp", help="write the request for a time stamp of the head").add_argument("file", type=Path)
     actions.add_parser("card", help="print the model card of a version").add_argument("number", type=int)
+    noting = actions.add_parser("notes", help="print what changed since the version before, for those who sign")
+    noting.add_argument("number", type=int)
     return parser
 
 

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from scripts.imaging.decoding.reasons import ImageRefused, Reason
+from scripts.utils import formats
 from scripts.utils.errors import UserError
-from scripts.utils.files import cannot_write, hold, secret_key, sync_folder
+from scripts.utils.files import cannot_write, copy_file, hold, secret_key, sync_folder
 
 KEY, DATABASE, LOG, LOCK, IMAGES = "key", "queue.db", "queue.db-wal", "lock", "images"
 _CHUNK = 2**20
@@ -127,6 +128,11 @@ class QueueRecord:
         found = dict(self._rows("SELECT state, COUNT(*) FROM images GROUP BY state"))
         return {state: found.get(state, 0) for state in State}
 
+    def waiting_seconds(self) -> float:
+        """Return how long the oldest image has waited for its next step; 0 where none waits."""
+        ((since,),) = self._rows("SELECT MIN(changed) FROM images WHERE state IN ('received', 'classified')")
+        return 0.0 if since is None else max((datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds(), 0.0)
+
     def refusals(self) -> list[tuple[str, str, str]]:
         """Return time (UTC), name and code of each refused image, the oldest first."""
         return self._listed(State.REFUSED)
@@ -153,6 +159,45 @@ class QueueRecord:
                 chosen,
             )
         return len(chosen)
+
+    def copy_to(self, folder: Path) -> None:
+        """Copy the queue as it is at one moment, without its key; a node may be at work.
+
+        All images that wait are copied first, for as long as that takes. Then no step is taken until the database is
+        copied, and the images that came meanwhile.
+
+        Args:
+            folder: is made.
+
+        Raises:
+            UserError: the database is damaged.
+            OSError: something cannot be copied.
+        """
+        images = folder / IMAGES
+        images.mkdir(parents=True, mode=0o700)
+        for file in self._waiting(self._rows):
+            with suppress(FileNotFoundError):  # it was classified meanwhile
+                copy_file(self.folder / IMAGES / file, images / file)
+        with (
+            self._transaction() as execute,
+            closing(sqlite3.connect(self.folder / DATABASE)) as reading,
+            closing(sqlite3.connect(folder / DATABASE)) as written,
+        ):
+            reading.backup(written)
+            if (found := written.execute("PRAGMA quick_check").fetchone()) != ("ok",):
+                raise _damaged(self.folder / DATABASE, ValueError(found[0]))
+            waiting = self._waiting(lambda statement: execute(statement).fetchall())
+            for file in waiting - {path.name for path in images.iterdir()}:
+                copy_file(self.folder / IMAGES / file, images / file)
+        for path in images.iterdir():
+            if path.name not in waiting:
+                path.unlink()
+        (folder / DATABASE).chmod(0o600)
+
+    @staticmethod
+    def _waiting(rows: Callable[[str], list[Any]]) -> set[str]:
+        """Return the names of the files of all images that are still needed, whatever stands in a damaged database."""
+        return {Path(file).name for (file,) in rows("SELECT file FROM images WHERE state = 'received'")}
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -401,9 +446,10 @@ class ImageQueue(QueueRecord):
 
     def _sweep(self) -> None:
         """Delete files that no image has: a process before was killed while they came in, or once they were done."""
-        kept = {self._image(file) for (file,) in self._rows("SELECT file FROM images WHERE state = 'received'")}
-        for path in set(self._images.iterdir()) - kept:
-            _delete(path)
+        kept = self._waiting(self._rows)
+        for path in self._images.iterdir():
+            if path.name not in kept:
+                _delete(path)
 
 
 def _delete(file: Path) -> None:
@@ -420,7 +466,11 @@ def _opened(path: Path) -> sqlite3.Connection:
         database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         for setting in _SETTINGS:
             database.execute(f"PRAGMA {setting}")
+        (found,) = database.execute("PRAGMA user_version").fetchone()
+        formats.require_known(path, found, formats.QUEUE)
         database.executescript(_TABLES)
+        if found < formats.QUEUE:
+            database.execute(f"PRAGMA user_version = {formats.QUEUE}")
     except sqlite3.Error as error:
         raise _damaged(path, error) from error
     return database

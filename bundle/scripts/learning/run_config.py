@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scripts import bundle_root
+from scripts.utils import formats
 from scripts.utils.errors import UserError
 from scripts.utils.files import CHECKPOINT, CONFIG, TASKS, write_atomically
 from scripts.utils.running import RECORDED, running_parser
@@ -57,7 +58,7 @@ def running_config() -> dict[str, Any]:
 def config_of(parser: ConfigParser) -> dict[str, Any]:
     """Return a merged config as a run writes it down: resolved, with what it runs on."""
     weights = weights_digest(parser.get_parsed_content("weights"))
-    return {**resolved(parser.get()), RECORDED: {"weights": weights, **versions()}}
+    return {**resolved(parser.get()), RECORDED: {"format": formats.RUN, "weights": weights, **versions()}}
 
 
 def resolved(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -261,9 +262,10 @@ def read_run_config(folder: str | Path) -> dict[str, Any]:
         )
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        content[RECORDED].items()
+        found = content[RECORDED].get("format", formats.RUN)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path} is no run's config ({error!r}): restore it, or train anew") from error
+    formats.require_known(path, found, formats.RUN)
     return content
 
 

@@ -8,8 +8,9 @@ import fcntl
 import io
 import os
 import secrets
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -68,6 +69,80 @@ def write_atomically(
         if cause is error:
             raise
         raise cause from None
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """Give a folder to fill, which is called by its name only at the end of the block: it is there whole or not at all.
+
+    Until then it lies beside its place under a hidden name, for its owner's eyes; what a killed process left there is
+    deleted first.
+
+    Args:
+        target: its place; where nothing is, or an empty folder. The folders above it are made.
+
+    Raises:
+        UserError: it cannot be written or the disk is full. Nothing is left then.
+    """
+    waiting = target.with_name(f".{target.name}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _delete_folder(waiting)
+        waiting.mkdir(mode=0o700)
+        yield waiting
+        for folder in (waiting, *(path for path in waiting.rglob("*") if path.is_dir() and not path.is_symlink())):
+            sync_folder(folder)
+        os.replace(waiting, target)
+        sync_folder(target.parent)
+    except BaseException as error:
+        with suppress(OSError):
+            _delete_folder(waiting)
+        if isinstance(error, OSError):
+            raise cannot_write(target, error) from error
+        raise
+
+
+def _delete_folder(folder: Path) -> None:
+    """Delete a folder, also one that may not be written."""
+    for within, _, _ in os.walk(folder):
+        os.chmod(within, 0o700)
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def copy_file(source: Path, target: Path, mode: int = 0o600) -> None:
+    """Copy what a file holds, to disk.
+
+    Raises:
+        FileNotFoundError: it is gone.
+        UserError: it cannot be read.
+        OSError: the copy cannot be written.
+    """
+    try:
+        read = source.open("rb")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(f"cannot read {source} ({error.strerror}): run this as who may") from error
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with read, open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as written:
+        shutil.copyfileobj(read, written, 2**20)
+        written.flush()
+        os.fsync(written.fileno())
+
+
+def require_empty(folder: Path, what: str) -> None:
+    """Stop where something is in a folder, or a file is in its place.
+
+    Args:
+        folder: to be filled; it need not be there.
+        what: it is for.
+
+    Raises:
+        UserError: in each case.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UserError(f"{folder} is not empty: give a folder for {what} that is not there yet")
 
 
 def keep_private() -> None:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from scripts.utils.errors import UserError
-from scripts.utils.files import cannot_write
+from scripts.utils.files import cannot_write, write_atomically
 
 PUBLIC = ".pub"
 """What the name of the public half ends with; who has it alone can check what is signed, and sign nothing."""
@@ -37,6 +37,8 @@ class SigningKey:
         Raises:
             UserError: there is one already, or the folder cannot be written.
         """
+        if there := next((path for path in (self.path, self._public) if path.exists()), None):
+            raise UserError(f"{there} is there already: what it has signed needs it; give another file")
         key = Ed25519PrivateKey.generate()
         private = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -53,6 +55,16 @@ class SigningKey:
                 raise UserError(f"{path} is there already: what it has signed needs it; give another file") from None
             except OSError as error:
                 raise cannot_write(path, error) from error
+
+    def copy_to(self, other: SigningKey, private: bool) -> None:
+        """Copy the public half beside another path, and the private one, for its owner's eyes, where it is asked for.
+
+        Raises:
+            UserError: a half cannot be read.
+        """
+        halves = [(self._public, other._public, 0o644)] + [(self.path, other.path, 0o600)] * private
+        for own, copy, mode in halves:
+            write_atomically(copy, self._read(own), mode)
 
     @property
     def exists(self) -> bool:
@@ -117,6 +129,11 @@ class SigningKey:
         try:
             return path.read_bytes()
         except FileNotFoundError:
+            if path == self.path and self._public.is_file():
+                raise UserError(
+                    f"no key {path}, and {self._public} is there: put back a copy of it, without which nothing can be "
+                    "signed; all can be checked"
+                ) from None
             raise UserError(f"no key {path} for {self.use}") from None
         except OSError as error:
             raise UserError(f"cannot read the key {path}: {error.strerror}; run this as who owns it") from error

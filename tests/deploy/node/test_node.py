@@ -205,7 +205,7 @@ def test_images_are_classified_while_the_destination_is_away(reopened: Any, heal
     node, said = Node(queue, nullcontext(), answer, mailbox, 2, TRIES, 100, 100, 60, health), []
 
     def look() -> None:
-        until(lambda: node.state()[1][State.CLASSIFIED] == 3, time.monotonic() + 20)
+        until(lambda: node.standing().counts[State.CLASSIFIED] == 3, time.monotonic() + 20)
         said.extend(ask(f"http://127.0.0.1:{health.port}/{path}") for path in ("healthz", "readyz"))
         node.stop()
 
@@ -220,16 +220,18 @@ def test_images_are_classified_while_the_destination_is_away(reopened: Any, heal
 def test_a_node_that_works_says_so(reopened: Any, health: Health) -> None:
     queue, mailbox = reopened(), Mailbox(Unreachable("away"))
     add(queue, b"one")
-    node, said = Node(queue, nullcontext(), answer, mailbox, 2, TRIES, 0.01, 0.05, 60, health), []
+    node, said, figures = Node(queue, nullcontext(), answer, mailbox, 2, TRIES, 0.01, 0.05, 60, health), [], []
 
     def look() -> None:
-        until(lambda: bool(mailbox.taken) and node.state()[0] is None, time.monotonic() + 20)
+        until(lambda: bool(mailbox.taken) and node.standing().trouble is None, time.monotonic() + 20)
         said.append(ask(f"http://127.0.0.1:{health.port}/readyz"))
+        figures.append(requests.get(f"http://127.0.0.1:{health.port}/metrics", timeout=10).text)
         node.stop()
 
     threading.Thread(target=look).start()
     node.run()
     assert said[0][0] == 200 and said[0][1]["images"]["sent"] == 1
+    assert 'node_images{state="sent"} 1.0' in figures[0] and "node_waiting_seconds 0.0" in figures[0]
 
 
 def ask(url: str) -> tuple[int, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import resource
 import socket
 import time
@@ -28,6 +30,7 @@ from pynetdicom import evt
 from pynetdicom.dsutils import encode
 from pynetdicom.pdu_primitives import P_DATA
 
+from scripts.deploy.logs import JsonFormatter
 from scripts.deploy.node.receiver import Receiver
 from scripts.deploy.node.server import AssociationLimits
 from scripts.deploy.queue import ImageQueue, State
@@ -100,6 +103,22 @@ def test_another_image_of_one_uid_is_answered_as_a_duplicate_and_named(
     assert queue.counts()[State.RECEIVED] == 1
 
 
+def test_lines_of_one_association_have_one_id(
+    listening: Open, call: Any, scans: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.handler.setFormatter(JsonFormatter())
+    port, images = listening(), [scans.make_dicom(GREY, PatientName="Doe^Jane") for _ in range(3)]
+    with caplog.at_level(logging.INFO, "scripts"):
+        for sent in (images[:2], images[2:]):
+            association = call(port, sent)
+            assert [association.send_c_store(image).Status for image in sent] == [0] * len(sent)
+            association.release()
+    found = [json.loads(line) for line in caplog.text.splitlines() if '"Received ' in line]
+    first, second, third = (line["request"] for line in found)
+    assert first == second != third
+    assert "Doe" not in caplog.text
+
+
 def test_reports_are_taken_and_dropped(listening: Open, call: Any, scans: Any, queue: ImageQueue) -> None:
     report = scans.make_dicom(GREY, SOPClassUID=Comprehensive3DSRStorage)
     association = call(listening(), [report])
@@ -161,13 +180,14 @@ def test_too_long_an_object_ends_its_association_before_all_of_it_has_come(
     association.release()
 
 
+@pytest.mark.parametrize("room", [100_000, 10])
 def test_what_cannot_be_written_is_not_taken(
-    listening: Open, call: Any, scans: Any, queue: ImageQueue, caplog: pytest.LogCaptureFixture
+    room: int, listening: Open, call: Any, scans: Any, queue: ImageQueue, caplog: pytest.LogCaptureFixture
 ) -> None:
     dataset = scans.make_dicom(np.zeros((500, 500), np.uint8))
     association = call(listening(), [dataset])
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # as a disk that is full
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))  # as a disk that is full
     try:
         assert association.send_c_store(dataset).Status == 0xA700
     finally:

@@ -11,6 +11,7 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
+from scripts.deploy.logs import JsonFormatter
 from scripts.deploy.service.guards import BodyLimit, RequestLimits, SameOrigin, Watch
 from scripts.utils.errors import UserError
 
@@ -158,3 +159,25 @@ def test_a_fault_is_counted_and_written_down_without_its_words(caplog: pytest.Lo
         assert client.ask([b""], f"/{SECRET}", host="localhost")[0] == 404
     assert seen == [("POST", "/broken/{name}", 500), ("POST", "(no route)", 404)]
     assert "ValueError in " in caplog.text and SECRET not in caplog.text
+
+
+def test_an_answer_names_the_id_by_which_its_lines_are_found(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.handler.setFormatter(JsonFormatter())
+    heads: list[dict[bytes, bytes]] = []
+
+    async def ask() -> None:
+        async def send(message: Any) -> None:
+            heads.append(dict(message.get("headers", ())))
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        sent = [(b"x-request-id", SECRET.encode())]
+        scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": sent}
+        await Watch(application(), lambda *_: None)(scope, receive, send)
+
+    with caplog.at_level(logging.INFO, "scripts"):
+        asyncio.run(ask())
+    line = json.loads(caplog.text.splitlines()[-1])
+    assert line["message"].startswith("POST / 200") and heads[0][b"x-request-id"].decode() == line["request"]
+    assert SECRET not in caplog.text

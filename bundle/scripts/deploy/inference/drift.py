@@ -46,6 +46,7 @@ class DriftMonitor:
     """Compares the distances of every N images with the reference that the model carries: numbers, no images.
 
     Each image counts once, so that images of the same kind raise an alarm in a share ``level`` of the comparisons.
+    ``comparisons`` and ``alarms`` say how many there were.
 
     Args:
         images: N, at least 20.
@@ -61,6 +62,8 @@ class DriftMonitor:
         if not 0 < level < 1:
             raise UserError(f"drift_level is {level}: give a number between 0 and 1 (key 'drift_level')")
         self.level = level
+        self.alarms = 0
+        self.comparisons = 0
         self._model = ""
         self._reference: tuple[float, ...] = ()
         self._distances: deque[float] = deque(maxlen=images)
@@ -93,4 +96,7 @@ class DriftMonitor:
         p_value = float(ks_2samp(list(self._distances), self._reference).pvalue)
         images = len(self._distances)
         self._distances.clear()
-        return Drift(images, p_value, p_value < self.level)
+        found = Drift(images, p_value, p_value < self.level)
+        self.comparisons += 1
+        self.alarms += found.alarm
+        return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import defaultdict
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -80,7 +81,8 @@ class Arriving:
         """Drop what has come, and what comes still."""
         self._is_wanted = False
         if self._file is not None and self._path is not None:
-            self._file.close()
+            with suppress(OSError):  # on a full disk what is still to be written cannot be
+                self._file.close()
             self._path.unlink(missing_ok=True)
 
     def _begun(self) -> BinaryIO:

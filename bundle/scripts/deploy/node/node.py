@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import signal
 import time
 import warnings
@@ -14,6 +15,7 @@ from types import FrameType
 
 from scripts.deploy.node.destinations import Destination, Destinations, NotTaken, Unreachable
 from scripts.deploy.node.health import Health
+from scripts.deploy.node.metrics import Standing
 from scripts.deploy.queue import WAITING, Entry, ImageQueue, State
 from scripts.imaging.decoding.reasons import ImageRefused, Reason
 from scripts.utils.errors import UserError, fault
@@ -89,7 +91,7 @@ class Node:
         """Work until SIGTERM or Ctrl-C; the images at hand are finished first."""
         _silence_libraries()
         with closing(self.queue), self._until_a_signal():
-            with self.input, closing(self.destination), self.health.answering(self.state), self._reading() as pool:
+            with self.input, closing(self.destination), self.health.answering(self.standing), self._reading() as pool:
                 while not self._stopped:
                     self._look(pool)
             counts = self.queue.counts()
@@ -104,13 +106,14 @@ class Node:
         """Let `run` end once the images at hand are finished."""
         self._stopped = True
 
-    def state(self) -> tuple[str | None, dict[State, int]]:
-        """Return why nothing goes on, ``None`` where it does, and how many images are in each state.
+    def standing(self) -> Standing:
+        """Return how it stands.
 
         Raises:
             UserError: the queue cannot be read.
         """
-        return self._trouble, self.queue.counts()
+        disk = shutil.disk_usage(self.queue.folder)
+        return Standing(self._trouble, self.queue.counts(), self.queue.waiting_seconds(), disk.free, disk.total)
 
     @contextmanager
     def _reading(self) -> Iterator[ThreadPoolExecutor]:

@@ -12,6 +12,7 @@ from pynetdicom import evt
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made when it is asked for
 
 from scripts.deploy.listening import cannot_listen, is_this_machine
+from scripts.deploy.logs import begin_request
 from scripts.deploy.node.arrivals import Arrivals, Arriving, Dimse
 from scripts.deploy.node.classes import not_images
 from scripts.deploy.node.entity import find_uids, listed, make_entity
@@ -89,6 +90,7 @@ class Receiver:
 
     def __enter__(self) -> Receiver:
         handlers: list[Any] = [
+            (evt.EVT_REQUESTED, lambda event: begin_request()),  # in the association's thread
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_CONN_CLOSE, lambda event: self._arrivals.hang_up(event.assoc)),
             (evt.EVT_REJECTED, self._rejected),

@@ -39,6 +39,7 @@ def make_application(service: Service) -> ASGIApp:
         images=lambda: len(service.images),
         version=lambda: service.answering.classifier.model.version,
         training=service.trainings.running,
+        folder=service.folder,
     )
     app.add_exception_handler(UserError, _refuse)
     app.add_exception_handler(RequestValidationError, _reject)

@@ -16,7 +16,11 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from scripts.deploy.limits import Limits
+from scripts.deploy.logs import begin_request
 from scripts.utils.errors import fault
+
+REQUEST_ID = b"x-request-id"
+"""The header of an answer that says by which id its lines are found in the log."""
 
 
 @dataclass(frozen=True)
@@ -135,12 +139,13 @@ class Watch:
         """Pass the request on."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        status, started = 500, time.perf_counter()
+        status, started, request = 500, time.perf_counter(), begin_request()
 
         async def noted(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                message = {**message, "headers": [*message.get("headers", ()), (REQUEST_ID, request.encode())]}
             await send(message)
 
         try:

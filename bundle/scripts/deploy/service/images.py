@@ -13,6 +13,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -23,7 +24,7 @@ from PIL import Image
 
 from scripts.deploy.service.problems import Cause, Problem, unknown
 from scripts.imaging.decoding.values import Values
-from scripts.utils.files import cannot_write, hold, secret_key, write_atomically
+from scripts.utils.files import cannot_write, copy_file, hold, secret_key, write_atomically
 
 PICTURE, VOLUME, VALUES, RECORD = ".png", ".npy", ".npz", ".json"
 LARGEST_NAME = 64
@@ -335,6 +336,29 @@ class ImageStore:
         write_atomically(self.folder / f"{image}{RECORD}", json.dumps(record, indent=1) + "\n")
         self._records[image] = dict(record)
         self._listed[image] = _listed(image, record)
+
+
+def copy_images(folder: Path, target: Path) -> None:
+    """Copy images with what is known of each, without the key; a service may be at work.
+
+    Args:
+        folder: of an :class:`ImageStore`.
+        target: is made.
+
+    Raises:
+        OSError: something cannot be copied.
+    """
+    target.mkdir(parents=True, mode=0o700)
+    for record in sorted(folder.glob(f"[!.]*{RECORD}")):  # those that come later have come after the backup
+        try:
+            copy_file(record, target / record.name)
+            picture = json.loads((target / record.name).read_bytes())["image"]["info"]["name"]
+            copy_file(folder / picture, target / picture)
+        except FileNotFoundError:  # it was deleted meanwhile
+            (target / record.name).unlink(missing_ok=True)
+            continue
+        with suppress(FileNotFoundError):
+            copy_file(folder / f"{record.stem}{VALUES}", target / f"{record.stem}{VALUES}")
 
 
 def new_change() -> str:

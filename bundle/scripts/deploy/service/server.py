@@ -14,6 +14,7 @@ from typing import Any
 from PIL import Image
 
 from scripts.deploy.http import listening, make_server
+from scripts.deploy.logs import Log
 from scripts.deploy.service.application import make_application
 from scripts.deploy.service.service import Service
 from scripts.utils.files import cannot_write
@@ -27,17 +28,22 @@ MOST_PIXELS = 2**26
 logger = logging.getLogger(__name__)
 
 
-def serve(service: Service) -> None:
+def serve(service: Service, log: Log) -> None:
     """Answer until SIGTERM or Ctrl-C; requests at hand are finished first, a training goes on.
 
     Args:
         service: what is asked.
+        log: how its log is written.
 
     Raises:
         UserError: the address is not to be had.
     """
     _prepare_libraries()
-    with listening(service.access.host, service.port) as listener, _writing_a_log(service.log), _until_a_signal():
+    with (
+        listening(service.access.host, service.port) as listener,
+        _writing_a_log(service.log, log.formatter()),
+        _until_a_signal(),
+    ):
         host, port = listener.getsockname()[:2]
         version = service.answering.classifier.model.version
         logger.info("Listening on http://%s:%d, version %s.", f"[{host}]" if ":" in host else host, port, version)
@@ -48,12 +54,12 @@ def serve(service: Service) -> None:
 
 
 @contextmanager
-def _writing_a_log(path: Path) -> Iterator[None]:
+def _writing_a_log(path: Path, formatter: logging.Formatter) -> Iterator[None]:
     try:
         handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOGS, encoding="utf-8")
     except OSError as error:
         raise cannot_write(path, error) from error
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(formatter)
     ours = logging.getLogger("scripts")
     ours.addHandler(handler)
     try:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.utils.errors import UserError
-from scripts.utils.files import cannot_write, write_atomically
+from scripts.utils.files import cannot_write, copy_file, write_atomically
 from scripts.utils.signing import SigningKey
 
 START = "0" * 64
@@ -91,6 +91,19 @@ class AuditLog:
         if events or self._head_path.is_file():
             self._compare_with_head(events)
         return events
+
+    def copy_to(self, other: AuditLog, with_key: bool) -> None:
+        """Copy the log as it is at one moment, its head and the public half of its key; the private one if asked for.
+
+        Raises:
+            UserError: the log was changed.
+            OSError: something cannot be copied.
+        """
+        with self._locked():
+            self.events()
+            for own, copy in ((self.path, other.path), (self._head_path, other._head_path)):
+                copy_file(own, copy)
+        self.key.copy_to(other.key, with_key)
 
     @property
     def exists(self) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,9 @@ from typing import Any
 
 from scripts.deploy.versions.audit import AuditLog, account, syslog_at
 from scripts.deploy.versions.card import model_card
+from scripts.utils import formats
 from scripts.utils.errors import UserError
-from scripts.utils.files import VERSION, cannot_write, write_atomically
+from scripts.utils.files import VERSION, cannot_write, copy_file, whole_folder, write_atomically
 from scripts.utils.json_files import FRACTION, TEXT, TEXTS, JsonFiles
 from scripts.utils.sums import SUMS, sha256, sums_of
 
@@ -41,6 +41,7 @@ SCHEMA = {
     "type": "object",
     "required": ["number", "parent", "name", "tasks", "tested", "accuracy_matrix", "config", "licence", "files"],
     "properties": {
+        "format": {"type": "integer", "minimum": 1},
         "number": {"type": "integer", "minimum": 1},
         "parent": {"type": ["integer", "null"]},
         "name": TEXT,
@@ -127,7 +128,7 @@ class VersionStore:
         """
         found = [path for path in self.folder.glob("versions/*") if re.fullmatch("[0-9]{4,9}", path.name)]
         folders = sorted(found, key=lambda path: int(path.name))
-        return [Version(int(folder.name), folder, _RECORDS(folder / VERSION)) for folder in folders]
+        return [Version(int(folder.name), folder, _record(folder)) for folder in folders]
 
     def version(self, number: int) -> Version:
         """Return a version.
@@ -168,7 +169,7 @@ class VersionStore:
         """
         self.begin()
         number = max((version.number for version in self.versions()), default=0) + 1
-        record = {"number": number, "parent": parent, **details, "files": _hashes(files)}
+        record = {"format": formats.VERSION, "number": number, "parent": parent, **details, "files": _hashes(files)}
         described = {VERSION: f"{json.dumps(record, indent=4)}\n".encode(), CARD: model_card(record).encode()}
         described[SUMS] = sums_of({**files, **described})
         with self.audit.entry("added", {"version": number, "parent": parent, "files": _hashes(described)}, self.by):
@@ -177,17 +178,39 @@ class VersionStore:
 
     def _write(self, number: int, files: Mapping[str, bytes]) -> None:
         target = self.folder / "versions" / f"{number:04d}"
-        waiting = target.with_name(f".{target.name}.partial")
-        shutil.rmtree(waiting, ignore_errors=True)  # of a process that was killed
-        for name, content in files.items():
-            write_atomically(waiting / name, content)
-        try:
-            for name in files:
-                (waiting / name).chmod(READ_ONLY)
-            os.rename(waiting, target)
-            target.chmod(READ_ONLY_FOLDER)
-        except OSError as error:
-            raise cannot_write(target, error) from error
+        with whole_folder(target) as waiting:
+            for name, content in files.items():
+                write_atomically(waiting / name, content, READ_ONLY)
+        target.chmod(READ_ONLY_FOLDER)
+
+    def copy_to(self, folder: Path, with_key: bool) -> None:
+        """Copy the store as its log is at one moment, whoever is at work: log, versions, and what is served.
+
+        The public half of the key, and the head of the log, lie beside the copy as they do beside any store.
+
+        Args:
+            folder: is made.
+            with_key: copy the private half, too.
+
+        Raises:
+            UserError: the log or a version is not as it was written.
+            OSError: something cannot be copied.
+        """
+        copy = VersionStore(folder)
+        self.audit.copy_to(copy.audit, with_key)
+        logged = {event["version"] for event in copy.audit.events() if event["event"] == "added"}
+        for version in self.versions():
+            for file in version.folder.iterdir() if version.number in logged else ():
+                copy_file(file, folder / "versions" / version.folder.name / file.name)
+        copy.serve_as_logged()
+        copy.check()
+
+    def seal(self) -> None:
+        """Let no version be written to, as after :meth:`add`; of a store that was copied."""
+        for version in self.versions():
+            for file in version.folder.iterdir():
+                file.chmod(READ_ONLY)
+            version.folder.chmod(READ_ONLY_FOLDER)
 
     def promote(self, number: int, **details: Any) -> None:
         """Serve another version from now on; its files are checked first. One that is served already stays.
@@ -201,10 +224,10 @@ class VersionStore:
         """
         self.check_version(self.version(number))
         if self.history()[-1:] == [number]:
-            self._link()
+            self.serve_as_logged()
             return
         with self.audit.entry("promoted", {"version": number, **details}, self.by):
-            self._link()
+            self.serve_as_logged()
 
     def rollback(self) -> int:
         """Serve the version that was served before the last promotion, and return its number.
@@ -218,7 +241,7 @@ class VersionStore:
         number = served[-2]
         self.check_version(self.version(number))
         with self.audit.entry("rolled back", {"version": number, "from": served[-1]}, self.by):
-            self._link()
+            self.serve_as_logged()
         return number
 
     def refuse(self, number: int, objections: list[str]) -> None:
@@ -232,9 +255,14 @@ class VersionStore:
             UserError: the log was changed; what is served stays.
         """
         self.audit.complete()
-        self._link()
+        self.serve_as_logged()
 
-    def _link(self) -> None:
+    def serve_as_logged(self) -> None:
+        """Serve what the audit log says.
+
+        Raises:
+            UserError: the log was changed.
+        """
         served = self.history()
         if not served:
             return
@@ -284,6 +312,12 @@ class VersionStore:
             raise UserError(f"{version.folder} is not in the audit log: it was not added here, remove it")
         check_files(version.folder, described)
         check_files(version.folder, version.record["files"])
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    record: dict[str, Any] = _RECORDS(folder / VERSION)
+    formats.require_known(folder / VERSION, record.get("format", formats.VERSION), formats.VERSION)
+    return record
 
 
 def check_files(folder: Path, hashes: Mapping[str, str]) -> None:
