@@ -29,7 +29,7 @@ from scripts.utils.errors import UserError
 from scripts.utils.running import RECORDED, running_parser
 
 PAGES = [file for folder in ("networks", "datasets", "methods", "parts") for file in known_configs(folder).values()]
-ABOVE = {"fecam": ["ridge"], "federated": ["ridge"], "ncm": ["ridge"]}  # parts that change another part
+ABOVE = {name: ["ridge"] for name in ("fecam", "federated", "judged", "ncm", "orientations")}  # what changes a part
 
 
 def merged(*pages: Path, **keys: Any) -> dict[str, Any]:

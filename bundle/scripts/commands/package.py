@@ -79,8 +79,14 @@ def torchscript_config(trained: TrainedModel, inference: Mapping[str, Any]) -> d
     """
     described = {key: trained.description[key] for key in (*NETWORK_KEYS, "image")}
     network = {"_target_": "scripts.model.networks.classifier_from", "description": described}
-    kept = {key: inference[key] for key in ("inferer", "postprocessing")}
-    return {"network_def": network, "preprocessing": monai_preprocessing(trained.image), **kept}
+    several = trained.identity.thresholds is not None
+    activation = {"other": "$lambda scores: scores.clip(0, 1)"} if several else {"softmax": True}
+    return {
+        "network_def": network,
+        "preprocessing": monai_preprocessing(trained.image),
+        "inferer": inference["inferer"],
+        "postprocessing": {"_target_": "Activationsd", "keys": "pred", **activation},
+    }
 
 
 def is_of_learning(name: str) -> bool:

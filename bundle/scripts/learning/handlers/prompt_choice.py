@@ -90,7 +90,7 @@ class PromptChoiceHandler:
         """Record the mean of each task's images."""
         count = len(evaluator.state.items)  # type: ignore[attr-defined]
         shares, tasks = (everyones(torch.cat(parts), count) for parts in zip(*self.seen, strict=True))
-        self.seen = [(shares, tasks)]
+        self.seen[:] = [(shares, tasks)]  # the same list, which the next test clears
         rows = [shares[tasks == task] for task in range(len(self.backbone.prompts.slices))]
         self.record.figures["prompt_choices"] = [row.mean(0).tolist() if len(row) else None for row in rows]
 
