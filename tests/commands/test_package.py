@@ -12,6 +12,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import torch
 from monai.bundle import ConfigParser
 
 from scripts.commands.app import main
@@ -192,3 +193,18 @@ def test_a_wrong_name_and_a_missing_folder_are_refused(tmp_path: Path, capsys: p
     assert "ends in .zip" in capsys.readouterr().err
     assert main(["package", str(tmp_path / "gone"), str(tmp_path / "x.zip")]) == 1
     assert "gone is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "said"),
+    [(None, [0.0420, 0.1142, 0.8438]), ((0.5, 0.5, 0.5), [0.0, 0.5, 1.0])],
+    ids=["classes", "findings"],
+)
+def test_it_gives_probabilities_of_classes_and_scores_of_findings(
+    thresholds: tuple[float, ...] | None, said: list[float], run: Path
+) -> None:
+    model = trained(run)
+    model = replace(model, identity=replace(model.identity, thresholds=thresholds, temperature=None, threshold=None))
+    config = torchscript_config(model, json.loads((ROOT / "bundle" / "configs" / "inference.json").read_text()))
+    finish = ConfigParser({"postprocessing": config["postprocessing"]}).get_parsed_content("postprocessing")
+    assert finish({"pred": torch.tensor([-0.5, 0.5, 2.5])})["pred"].tolist() == pytest.approx(said, abs=1e-4)

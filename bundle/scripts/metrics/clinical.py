@@ -85,19 +85,31 @@ def confusion_table(counts: NDArray[np.int64], classes: Sequence[str]) -> list[l
 def _class_row(name: str, counts: NDArray[np.int64], number: int, area: float | None) -> ClassRow:
     hits, images, called = int(counts[number, number]), int(counts[number].sum()), int(counts[:, number].sum())
     others = int(counts.sum()) - images
-    low, high = auroc_interval(area, images, others)
+    return row_of(name, (hits, images), (others - (called - hits), others), area)
+
+
+def row_of(name: str, found: tuple[int, int], ruled_out: tuple[int, int], area: float | None) -> ClassRow:
+    """Return the row of a class or a finding, with 95 % intervals.
+
+    Args:
+        name: of it.
+        found: how many of its images are called by its name, and of how many.
+        ruled_out: how many of the others are not, and of how many.
+        area: its AUROC.
+    """
+    low, high = auroc_interval(area, found[1], ruled_out[1])
     return {
         "class": name,
-        "images": images,
-        **share_of("sensitivity", hits, images),
-        **share_of("specificity", others - (called - hits), others),
+        "images": found[1],
+        **_share("sensitivity", *found),
+        **_share("specificity", *ruled_out),
         "auroc": area,
         "auroc_low": low,
         "auroc_high": high,
     }
 
 
-def share_of(name: str, part: int, whole: int) -> dict[str, float | None]:
+def _share(name: str, part: int, whole: int) -> dict[str, float | None]:
     """Return a share and Wilson's 95 % interval of it, under ``name``; None of nothing."""
     if not whole:
         return {name: None, f"{name}_low": None, f"{name}_high": None}

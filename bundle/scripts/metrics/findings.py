@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from tabulate import tabulate
 
 from scripts.metrics.accuracy_matrix import mean_of_all
-from scripts.metrics.clinical import ClassRow, share_of
-from scripts.metrics.ranking import auroc, auroc_interval, average_precision
+from scripts.metrics.clinical import ClassRow, row_of
+from scripts.metrics.ranking import auroc, average_precision
 
 Numbers = NDArray[np.int64]
 
@@ -79,16 +79,8 @@ def finding_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _row(name: str, present: NDArray[np.bool_], scores: NDArray[np.float64], threshold: float) -> ClassRow:
-    images, others, called = int(present.sum()), int((~present).sum()), scores >= threshold
-    area = auroc(scores, present)
-    low, high = auroc_interval(area, images, others)
-    return {
-        "class": name,
-        "images": images,
-        **share_of("sensitivity", int((called & present).sum()), images),
-        **share_of("specificity", int((~called & ~present).sum()), others),
-        "auroc": area,
-        "auroc_low": low,
-        "auroc_high": high,
-        "average_precision": average_precision(scores, present),
-    }
+    called = scores >= threshold
+    found = int((called & present).sum()), int(present.sum())
+    ruled_out = int((~called & ~present).sum()), int((~present).sum())
+    row = row_of(name, found, ruled_out, auroc(scores, present))
+    return {**row, "average_precision": average_precision(scores, present)}
